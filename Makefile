@@ -1,0 +1,69 @@
+# `make help` lists the targets. PYTHON picks the interpreter; ARGS passes flags on.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+JOBS ?= 2
+ARGS ?=
+PACKAGES := hindsight model training export service
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format browser constraints clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+serve: .venv-serve/.installed ## serve the shipped models and the page (ARGS="--port 9000")
+	@exec .venv-serve/bin/hindsight serve $(ARGS)
+
+test: .venv/.installed browser ## run every test (ARGS="tests/unit -k nms")
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+check: .venv/.installed ## lint, formatting, strict types, import contracts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/.installed ## rewrite the code in the project's format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+# The page's tests drive Debian's Chromium; where it cannot be installed from here, they skip and say so.
+browser: ## install Chromium for the page's tests (Debian, as root)
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else echo "chromium is not installed: the browser tests will be skipped (Debian: apt-get install chromium)"; fi
+
+# Existing pins are kept where they still fit: delete a line, or the file, to move it on.
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+    --no-emit-index-url --no-emit-find-links
+constraints: .venv/.installed ## resolve requirements/*.txt again from pyproject.toml
+	echo "hatchling editables uv" | tr ' ' '\n' | $(COMPILE) - -o requirements/build.txt
+	$(COMPILE) pyproject.toml --extra cpu -o requirements/serve.txt
+	$(COMPILE) pyproject.toml --extra cpu --extra train --extra export --extra dev -c requirements/serve.txt \
+	    -o requirements/all.txt
+
+clean: ## remove what the other targets made, the environments included
+	rm -rf .venv .venv-serve build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache tests/.output
+	find $(PACKAGES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call install,FOLDER,CONSTRAINTS,EXTRAS): an environment with the project in it. The stamp file makes the next run instant.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || { echo "Hindsight needs Python 3.11 or newer; name one with PYTHON=..., as in: make $@ PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	    || { echo "$(PYTHON) cannot make virtual environments (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/build.txt uv
+	$(1)/bin/uv pip install --quiet --python $(1)/bin/python -b requirements/build.txt -c $(2) -e ".[$(3)]"
+	@touch $@
+endef
+
+.venv-serve/.installed: pyproject.toml requirements/serve.txt requirements/build.txt
+	$(call install,.venv-serve,requirements/serve.txt,cpu)
+
+.venv/.installed: pyproject.toml requirements/all.txt requirements/build.txt
+	$(call install,.venv,requirements/all.txt,cpu$(comma)train$(comma)export$(comma)dev)
+
+comma := ,

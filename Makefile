@@ -35,7 +35,7 @@ browser: ## install Chromium for the page's tests (Debian, as root)
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else echo "chromium is not installed: the browser tests will be skipped (Debian: apt-get install chromium)"; fi
 
-# Existing pins are kept where they still fit: delete a line, or the file, to move it on.
+# Existing pins are kept where they still fit: delete a line to move its package on.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
     --no-emit-index-url --no-emit-find-links
 constraints: .venv/.installed ## resolve requirements/*.txt again from pyproject.toml

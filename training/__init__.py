@@ -1,0 +1,1 @@
+"""Training and evaluation: data, the loop, schedules, metrics and recipes."""

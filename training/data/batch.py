@@ -1,0 +1,77 @@
+"""From samples to the detector's input: letterbox each, pad to a common size, stack.
+
+B: images; H, W: the batch's padded height and width; g, c: objects and ignored regions of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hindsight.artifact import ResizeRule
+from hindsight.preprocess import Letterboxed, boxes_to_input, letterbox
+from model.structures import Target
+from training.data.sample import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A letterboxed sample; boxes in input pixels."""
+
+    letterboxed: Letterboxed
+    boxes: NDArray[np.float32]  # [n, 4] xyxy, input pixels
+    labels: NDArray[np.int64]  # [n]
+    crowd: NDArray[np.bool_]  # [n]
+    image_id: int
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one training or evaluation step takes; `image_sizes` are the valid (height, width) of each image."""
+
+    images: UInt8[Tensor, "B H W 3"]
+    image_sizes: Int64[Tensor, "B 2"]
+    targets: list[Target]
+    image_ids: tuple[int, ...]
+    letterboxed: tuple[Letterboxed, ...]  # they map the detections back to original pixels
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def prepare(sample: Sample, rule: ResizeRule) -> Prepared:
+    """Letterboxes the sample and moves its boxes along, with the functions that serving uses."""
+    boxed = letterbox(np.ascontiguousarray(sample.pixels), rule)
+    return Prepared(boxed, boxes_to_input(sample.boxes, boxed), sample.labels, sample.crowd, sample.image_id)
+
+
+def collate(samples: Sequence[Prepared]) -> Batch:
+    """Stacks letterboxed samples, zero-padded bottom and right to the largest; sides stay multiples of the pad multiple."""
+    if not samples:
+        raise ValueError("collate expects at least one sample")
+    height = max(sample.letterboxed.image.shape[0] for sample in samples)
+    width = max(sample.letterboxed.image.shape[1] for sample in samples)
+    images = np.zeros((len(samples), height, width, 3), dtype=np.uint8)
+    for row, sample in zip(images, samples, strict=True):
+        h, w = sample.letterboxed.image.shape[:2]
+        row[:h, :w] = sample.letterboxed.image
+    return Batch(
+        images=torch.from_numpy(images),
+        image_sizes=torch.tensor([sample.letterboxed.valid_hw for sample in samples], dtype=torch.int64),
+        targets=[_target(sample) for sample in samples],
+        image_ids=tuple(sample.image_id for sample in samples),
+        letterboxed=tuple(sample.letterboxed for sample in samples),
+    )
+
+
+def _target(sample: Prepared) -> Target:
+    boxes = torch.from_numpy(np.array(sample.boxes, dtype=np.float32).reshape(-1, 4))
+    crowd = torch.from_numpy(np.array(sample.crowd, dtype=np.bool_))
+    labels = torch.from_numpy(np.array(sample.labels, dtype=np.int64))
+    return Target(boxes=boxes[~crowd], labels=labels[~crowd], crowd_boxes=boxes[crowd])

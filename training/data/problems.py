@@ -1,0 +1,48 @@
+"""What can be wrong with a data set, said with file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hindsight.errors import HindsightError
+
+MAX_LISTED = 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One bad entry. `line` is 1-based; None where the format gives no line (an image, a split that lacks a name)."""
+
+    file: Path
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        place = str(self.file) if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.message}"
+
+
+class DatasetError(HindsightError):
+    """The set cannot be used as it is. `str(error)` is one line; `report()` lists the entries."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+    @classmethod
+    def from_problems(cls, path: Path, problems: Sequence[Problem]) -> DatasetError:
+        count = len(problems)
+        entries = "1 bad entry" if count == 1 else f"{count} bad entries"
+        return cls(
+            f"{path}: {entries}, the first: {problems[0]} (correct them, or go on without them: --skip-bad)",
+            problems,
+        )
+
+    def report(self, limit: int = MAX_LISTED) -> str:
+        """The message, then up to `limit` problems a line each, then how many more there are."""
+        lines = [str(problem) for problem in self.problems[:limit]]
+        if len(self.problems) > limit:
+            lines.append(f"... and {len(self.problems) - limit} more")
+        return "\n".join([str(self), *lines])

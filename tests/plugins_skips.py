@@ -1,8 +1,8 @@
 """A pytest plugin for CI: a skipped test fails the run unless it is marked `gpu` or `tensorrt`.
 
-Switched on with `PYTEST_ADDOPTS="-p tests.plugins_skips"`. On a user's machine a test may skip for want of a browser or of
-the data sets; CI has both, so there a skip hides something. A file that skips itself while it is being imported carries
-no marker and always counts.
+Switched on with `PYTEST_ADDOPTS="-p tests.plugins_skips"`. On a user's machine a test may skip for want of a
+browser or of the data sets; CI has both, so there a skip hides something. A file that skips itself while it is
+being imported carries no marker and always counts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ class _SkipRecorder:
             self._config.stash[_unexpected].append(report.nodeid)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if not self._is_worker and self._config.stash[_unexpected] and session.exitstatus == pytest.ExitCode.OK:
+        if (
+            not self._is_worker
+            and self._config.stash[_unexpected]
+            and session.exitstatus == pytest.ExitCode.OK
+        ):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

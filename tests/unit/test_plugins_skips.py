@@ -28,7 +28,9 @@ WHOLE_FILE = 'import pytest\npytest.skip("no data here", allow_module_level=True
 def run(pytester: pytest.Pytester, **files: str) -> pytest.RunResult:
     pytester.makeini("[pytest]\nmarkers = gpu\n    tensorrt\n")
     pytester.makepyfile(**files)
-    return pytester.runpytest_inprocess("-p", "tests.plugins_skips", "-p", "no:xdist", "-p", "no:cacheprovider")
+    return pytester.runpytest_inprocess(
+        "-p", "tests.plugins_skips", "-p", "no:xdist", "-p", "no:cacheprovider"
+    )
 
 
 def test_a_skip_with_an_allowed_marker_passes(pytester: pytest.Pytester) -> None:

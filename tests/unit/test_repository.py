@@ -1,0 +1,145 @@
+"""The repository keeps the promises its README, constraint files and paper index make."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+BINARY = {".png", ".jpg", ".jpeg", ".webp", ".ico", ".onnx", ".bin"}
+MAX_TRACKED_BYTES = 40 * 2**20
+
+# Written in pieces, so that this file does not hold what it looks for.
+REGISTRY_HOST = re.compile(
+    "|".join(["pypi" r"\.org", "pythonhosted", "npm" r"js\.(org|com)", "deb" r"\.debian"])
+)
+MACHINE_PATH = re.compile("(^|[^a-z])/(work|root)/")
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package -> version of one constraint file; anything but `name==version [; marker]` fails."""
+    found = {}
+    for line in (ROOT / "requirements" / name).read_text().splitlines():
+        match = re.fullmatch(r"([a-z0-9-]+)==([\w.+!]+)( ; [^#]+)?", line)
+        assert match, f"requirements/{name}: not a pin: {line!r}"
+        found[match[1]] = match[2]
+    return found
+
+
+def required(*extras: str) -> set[str]:
+    project = PYPROJECT["project"]
+    lines = [
+        *project["dependencies"],
+        *(line for e in extras for line in project["optional-dependencies"][e]),
+    ]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    readme_blocks = re.findall(
+        r"```(?:sh|bash|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    readme_lines = {line.split("#")[0].strip() for block in readme_blocks for line in block.splitlines()}
+    assert {"make serve", "make test"} <= readme_lines
+    last_command = (ROOT / ".ci/run").read_text().strip().splitlines()[-1]
+    assert last_command.endswith(" make test")
+
+
+@pytest.mark.parametrize("pattern", [REGISTRY_HOST, MACHINE_PATH], ids=["registry host", "machine path"])
+def test_no_tracked_file_names_a_registry_or_a_machine(pattern: re.Pattern[str]) -> None:
+    hits = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in tracked_files()
+        if path.suffix not in BINARY
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert not hits
+
+
+def test_tracked_files_stay_small() -> None:
+    assert sum(path.stat().st_size for path in tracked_files()) < MAX_TRACKED_BYTES
+
+
+def test_constraint_files_pin_every_direct_dependency() -> None:
+    assert required("cpu") <= pins("serve.txt").keys()
+    assert required("cpu", "train", "export", "dev") <= pins("all.txt").keys()
+    assert {"hatchling", "uv"} <= pins("build.txt").keys()
+
+
+def test_what_serves_is_what_was_tested() -> None:
+    tested = pins("all.txt")
+    assert {name: tested.get(name) for name in pins("serve.txt")} == pins("serve.txt")
+
+
+def test_the_cpu_server_needs_no_torch() -> None:
+    assert not {"torch", "torchvision", "timm"} & pins("serve.txt").keys()
+
+
+@pytest.mark.parametrize("name", PYPROJECT["project"]["entry-points"]["hindsight.commands"])
+def test_every_subcommand_loads(name: str) -> None:
+    (installed,) = entry_points(group="hindsight.commands", name=name)
+    assert installed.value == PYPROJECT["project"]["entry-points"]["hindsight.commands"][name]
+    assert callable(installed.load())
+
+
+def test_the_changelog_opens_with_the_current_version() -> None:
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest[1] == PYPROJECT["project"]["version"]
+
+
+def test_the_readmes_numbers_come_from_committed_results() -> None:
+    check = subprocess.run(
+        [sys.executable, "benchmarks/readme.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert check.returncode == 0, check.stderr
+
+
+def test_the_readmes_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text())
+    missing = [target for target in targets if not (ROOT / target).exists()]
+    assert targets and not missing
+
+
+EQUATION = re.compile(r"\b(DIR|DRCNN) Eq\. \((\d+)\)")
+
+
+def test_the_paper_index_names_every_equation_in_the_code_and_no_other() -> None:
+    index = (ROOT / "docs/papers.md").read_text()
+    code = [
+        path
+        for path in tracked_files()
+        if path.suffix == ".py" and path.relative_to(ROOT).parts[0] != "tests"
+    ]
+    in_code = {cited for path in code for cited in EQUATION.findall(path.read_text())}
+    assert in_code
+    assert set(EQUATION.findall(index)) == in_code
+
+
+def test_the_paper_index_names_only_files_that_exist() -> None:
+    named = set(
+        re.findall(
+            r"`((?:model|training|export|hindsight)/[\w/]+\.(?:py|toml))`",
+            (ROOT / "docs/papers.md").read_text(),
+        )
+    )
+    assert named
+    assert not [name for name in named if not (ROOT / name).is_file()]

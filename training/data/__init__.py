@@ -1,6 +1,6 @@
 """Training data: reading and checking a set, augmenting it, and making batches of it.
 
-dataset = open_dataset(Path("cells"), split="train")     # VOC folder or COCO JSON; raises DatasetError on bad entries
+    dataset = open_dataset(Path("cells"), split="train")  # a VOC folder or a COCO file; or DatasetError
 loader = TrainLoader(dataset, batch_size=8, rule=rule, augment=Augment(), seed=0)
 for batch in loader.epoch(0): ...
 """

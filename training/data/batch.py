@@ -33,7 +33,7 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one training or evaluation step takes; `image_sizes` are the valid (height, width) of each image."""
+    """What one step takes; `image_sizes` are each image's valid (height, width)."""
 
     images: UInt8[Tensor, "B H W 3"]
     image_sizes: Int64[Tensor, "B 2"]
@@ -52,7 +52,7 @@ def prepare(sample: Sample, rule: ResizeRule) -> Prepared:
 
 
 def collate(samples: Sequence[Prepared]) -> Batch:
-    """Stacks letterboxed samples, zero-padded bottom and right to the largest; sides stay multiples of the pad multiple."""
+    """Stacks letterboxed samples, zero-padded bottom and right to the largest height and width."""
     if not samples:
         raise ValueError("collate expects at least one sample")
     height = max(sample.letterboxed.image.shape[0] for sample in samples)

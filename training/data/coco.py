@@ -1,6 +1,7 @@
 """COCO detection JSON: images, annotations (bbox xywh, iscrowd), categories with any ids.
 
-Labels number the categories in the order of their ids, so non-contiguous ids (COCO's 1..90 for 80 classes) are fine.
+Labels number the categories in the order of their ids, so non-contiguous ids (COCO's 1..90 for 80 classes)
+are fine.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def read_coco(
 ) -> tuple[list[RawImage], list[str]]:
     """Every image entry of the file and the category names in id order.
 
-    Raises DatasetError where the file as a whole cannot be used: broken JSON, a section missing, a split asked for.
+    Raises DatasetError where the file as a whole cannot be used: broken JSON, a section missing, a split
+    asked for.
     """
     if split is not None:
         raise DatasetError(
@@ -47,7 +49,7 @@ def read_coco(
 
 
 def _image_folder(path: Path) -> Path:
-    """`images` beside the file, then annotations/../{the split its name ends with}, then the file's own folder."""
+    """Images lie in `images` beside the file, else in ../SPLIT as COCO has it, else beside it."""
     beside = path.parent / "images"
     if beside.is_dir():
         return beside
@@ -159,14 +161,14 @@ def _is_number(value: Any) -> bool:
 
 
 class _Lines:
-    """Line numbers of list entries, found by scanning the text again; only a file with problems pays for it."""
+    """Line numbers of list entries, found by scanning the text again: only a bad file pays for it."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._found: dict[str, list[int]] = {}
 
     def of(self, section: str, index: int) -> int | None:
-        """The 1-based line on which entry `index` of the list begins; None where the scan does not find it."""
+        """The 1-based line where entry `index` of the list begins; None where the scan misses it."""
         if section not in self._found:
             self._found[section] = self._scan(section)
         lines = self._found[section]
@@ -177,7 +179,8 @@ class _Lines:
         start = re.search(rf'"{section}"\s*:\s*\[', text)
         if start is None:
             return []
-        lines, position, line, counted = [], start.end(), 1, 0
+        lines: list[int] = []
+        position, line, counted = start.end(), 1, 0
         while True:
             gap = space.match(text, position)
             position = gap.end() if gap else position

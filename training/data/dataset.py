@@ -23,8 +23,9 @@ DEFAULT_CACHE_BYTES = 512 * 2**20
 class Dataset:
     """Images with boxes of `class_names`; every entry has been checked.
 
-    Decoded images are kept (uint8, original size) until `cache_bytes` are used: sets of a few hundred images are decoded
-    once, larger ones partly. `problems` lists what was left out, empty unless opened with skip_bad.
+    Decoded images are kept (uint8, original size) until `cache_bytes` are used: sets of a few hundred
+    images are decoded once, larger ones partly. `problems` lists what was left out, empty unless opened
+    with skip_bad.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Dataset:
         return self._sample(index, None)
 
     def load(self, index: int) -> Sample:
-        """The sample with its pixels [H, W, 3], read-only. Raises DatasetError where the image does not decode."""
+        """The sample with its pixels [H, W, 3], read-only. Raises DatasetError if they do not decode."""
         return self._sample(index, self._pixels(index))
 
     def _sample(self, index: int, image: NDArray[np.uint8] | None) -> Sample:
@@ -95,9 +96,10 @@ def open_dataset(
 ) -> Dataset:
     """Opens and checks a Pascal VOC folder or a COCO JSON file.
 
-    `split` names a VOC list (ImageSets/Main/SPLIT.txt). Classes, and so labels, come from the annotations (VOC: sorted names;
-    COCO: category id order) unless `class_names` fixes them, as evaluating a trained model must. Raises DatasetError with every
-    bad entry; with `skip_bad` those are left out instead and listed in `Dataset.problems`.
+    `split` names a VOC list (ImageSets/Main/SPLIT.txt). Classes, and so labels, come from the annotations
+    (VOC: sorted names; COCO: category id order) unless `class_names` fixes them, as evaluating a trained
+    model must. Raises DatasetError with every bad entry; with `skip_bad` those are left out instead and
+    listed in `Dataset.problems`.
     """
     problems: list[Problem] = []
     if path.is_dir():

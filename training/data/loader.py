@@ -1,14 +1,16 @@
 """Batches in a reproducible order.
 
-What an image looks like in training depends on (seed, epoch, index) alone: not on the batch size, the number of workers or
-on where an earlier run stopped. So a resumed run continues with exactly the batches the killed one would have seen.
+What an image looks like in training depends on (seed, epoch, index) alone: not on the batch size, the
+number of workers or on where an earlier run stopped. So a resumed run continues with exactly the batches
+the killed one would have seen.
 
-Workers are threads: decoding, resizing and colour changes happen in Pillow, which releases the interpreter lock, and threads
-share one image cache where processes would each fill their own.
+Workers are threads: decoding, resizing and colour changes happen in Pillow, which releases the interpreter
+lock, and threads share one image cache where processes would each fill their own.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,11 +34,15 @@ class LoaderState(NamedTuple):
     step: int
 
 
+FIRST_BATCH = LoaderState(0, 0)
+
+
 class TrainLoader:
     """Shuffled, augmented batches, epoch after epoch.
 
-    An epoch leaves out the last images % batch_size of its order (other images each epoch), so that every step weighs the same.
-    A set smaller than one batch is one (smaller) batch. `workers` = 0 prepares in the calling thread.
+    An epoch leaves out the last images % batch_size of its order (other images each epoch), so that every
+    step weighs the same. A set smaller than one batch is one (smaller) batch. `workers` = 0 prepares in the
+    calling thread.
     """
 
     def __init__(
@@ -77,7 +83,7 @@ class TrainLoader:
         steps = [order[step * size : (step + 1) * size] for step in range(first_step, len(self))]
         return _batches(steps, lambda index: self.sample(epoch, index), self.workers)
 
-    def batches(self, state: LoaderState = LoaderState(0, 0)) -> Iterator[tuple[LoaderState, Batch]]:
+    def batches(self, state: LoaderState = FIRST_BATCH) -> Iterator[tuple[LoaderState, Batch]]:
         """Endless (state of this batch, batch) pairs from `state` on; checkpoint `after(state)`."""
         epoch, first_step = state
         while True:
@@ -104,7 +110,7 @@ class EvalLoader:
 
     def __len__(self) -> int:
         """Batches in all."""
-        return -(-len(self.dataset) // self.batch_size)
+        return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         indices = list(range(len(self.dataset)))
@@ -117,7 +123,7 @@ class EvalLoader:
 def _batches(
     steps: Sequence[Sequence[int]], sample: Callable[[int], Prepared], workers: int
 ) -> Iterator[Batch]:
-    """The steps' batches in order; with workers, up to _BATCHES_AHEAD of them are prepared while one is used."""
+    """The steps' batches in order; workers prepare up to _BATCHES_AHEAD of them while one is used."""
     if workers == 0:
         for indices in steps:
             yield collate([sample(index) for index in indices])

@@ -13,7 +13,7 @@ MAX_LISTED = 20
 
 @dataclass(frozen=True)
 class Problem:
-    """One bad entry. `line` is 1-based; None where the format gives no line (an image, a split that lacks a name)."""
+    """One bad entry. `line` is 1-based; None where the format gives none."""
 
     file: Path
     line: int | None
@@ -26,6 +26,8 @@ class Problem:
 
 class DatasetError(HindsightError):
     """The set cannot be used as it is. `str(error)` is one line; `report()` lists the entries."""
+
+    code = "dataset-error"
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)

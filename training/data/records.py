@@ -1,8 +1,9 @@
 """What both formats are read into, and the checks both share.
 
 Conventions, decided here:
-- A box may pass the image's edge by up to EDGE_TOLERANCE pixels (rounding in the annotation tool): it is clipped without
-  a word. Further out it is a problem: the file and the image probably do not belong together.
+- A box may pass the image's edge by up to EDGE_TOLERANCE pixels (rounding in the annotation tool): it is
+  clipped without a word. Further out it is a problem: the file and the image probably do not belong
+  together.
 - An image's size counts AFTER its EXIF orientation, because that is how it is decoded.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from hindsight.preprocess import ImageLimits
 from training.data.problems import Problem
 
 EDGE_TOLERANCE = 1.0
@@ -73,12 +75,15 @@ def header_size_wh(path: Path) -> tuple[int, int]:
     """
     with Image.open(path) as image:
         width, height = image.size
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        try:
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        except Exception:  # as in decoding: EXIF that cannot be read tells no orientation
+            orientation = 1
     return (height, width) if orientation in _TRANSPOSED else (width, height)
 
 
 def check_image(raw: RawImage, class_index: dict[str, int], problems: list[Problem]) -> Record | None:
-    """`raw` with only its good boxes; None if the image itself cannot be used. Appends what it finds to `problems`."""
+    """`raw` with its good boxes only, None if the image is of no use; appends to `problems`."""
 
     def image_problem(message: str) -> None:
         prefix = f"{raw.entry}: " if raw.entry else ""
@@ -94,6 +99,9 @@ def check_image(raw: RawImage, class_index: dict[str, int], problems: list[Probl
         return None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         image_problem(f"image {raw.path} cannot be read: {error}")
+        return None
+    if width * height > ImageLimits().max_pixels:
+        image_problem(f"{raw.path} is {width}x{height}: more than {ImageLimits().max_pixels} pixels")
         return None
     if raw.size_wh is not None and raw.size_wh != (width, height):
         claimed = f"{raw.size_wh[0]}x{raw.size_wh[1]}"

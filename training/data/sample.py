@@ -1,7 +1,8 @@
 """One image with its annotations.
 
 Shapes: H, W the image's height and width in pixels; n its annotated boxes.
-Boxes are xyxy in continuous pixel coordinates: the image spans [0, W] x [0, H], a box covers x_max - x_min pixels.
+Boxes are xyxy in continuous pixel coordinates: the image spans [0, W] x [0, H], a box covers x_max - x_min
+pixels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Augmentation: pure functions on a Sample, and the recipe that draws them.
 
-Boxes live in continuous coordinates ([0, W] x [0, H]), so every geometric function moves them exactly with the pixels.
-H, W: image height and width; n: boxes.
+Boxes live in continuous coordinates ([0, W] x [0, H]), so every geometric function moves them exactly with
+the pixels.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def rot90(sample: Sample, quarter_turns: int) -> Sample:
 def photometric(
     sample: Sample, brightness: float = 1.0, contrast: float = 1.0, saturation: float = 1.0, hue: float = 0.0
 ) -> Sample:
-    """Changes colours in uint8; boxes stay. Factors of 1 and a hue shift of 0 (in -0.5..0.5 turns) change nothing."""
+    """Changes colours in uint8; factors of 1 and a hue shift of 0 (in turns, -0.5..0.5) change nothing."""
     image = Image.fromarray(np.ascontiguousarray(sample.pixels))
     if brightness != 1.0:
         image = ImageEnhance.Brightness(image).enhance(brightness)
@@ -68,9 +68,9 @@ def photometric(
 class Augment:
     """What to draw for each training image. The defaults are the papers': horizontal flips only.
 
-    hflip, vflip: probabilities. rot90: a uniform number of quarter turns. scales: short sides, one drawn per image
-    (multi-scale training), with `long_side` as their bound; empty: the rule's own. photometric: strength 0..1 of brightness,
-    contrast, saturation and hue changes.
+    hflip, vflip: probabilities. rot90: a uniform number of quarter turns. scales: short sides, one drawn
+    per image (multi-scale training), with `long_side` as their bound; empty: the rule's own. photometric:
+    strength 0..1 of brightness, contrast, saturation and hue changes.
     """
 
     hflip: float = 0.5
@@ -89,8 +89,9 @@ class Augment:
             raise ValueError(f"scales must be positive short sides in pixels, got {self.scales}")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """`sample` flipped, turned and recoloured. Every draw is made whatever the settings, so that switching one thing on
-        leaves the others' random numbers as they were."""
+        """`sample` flipped, turned and recoloured. Every draw is made whatever the settings, so that
+        switching one thing on leaves the others' random numbers as they were.
+        """
         flip_x, flip_y, turn = rng.random(3)
         factors = rng.uniform(-1.0, 1.0, size=4) * self.photometric
         if flip_x < self.hflip:

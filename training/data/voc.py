@@ -1,10 +1,11 @@
 """Pascal VOC folders: Annotations/NAME.xml, JPEGImages/NAME.jpg, ImageSets/Main/SPLIT.txt.
 
-Coordinates in VOC files are 1-based pixel indices, both ends inclusive: an object that touches all four edges of a 640x480
-image reads (1, 1, 640, 480). In continuous coordinates that is (0, 0, 640, 480): 1 is taken from the minima, nothing from
-the maxima. (BCCD holds 610 boxes with a minimum of 1, 545 with a maximum at the edge, none at 0: it keeps the convention.
-A file that counts from 0 ends up 1 px outside, which is clipped.) A maximum equal to its minimum, a single pixel by that
-reading, is what annotation tools leave behind after a stray click: it is refused as empty.
+Coordinates in VOC files are 1-based pixel indices, both ends inclusive: an object that touches all four
+edges of a 640x480 image reads (1, 1, 640, 480). In continuous coordinates that is (0, 0, 640, 480): 1 is
+taken from the minima, nothing from the maxima. (BCCD holds 610 boxes with a minimum of 1, 545 with a
+maximum at the edge, none at 0: it keeps the convention. A file that counts from 0 ends up 1 px outside,
+which is clipped.) A maximum equal to its minimum, a single pixel by that reading, is what annotation tools
+leave behind after a stray click: it is refused as empty.
 
 `difficult` objects are treated like COCO crowds: neither object nor background.
 """

@@ -22,7 +22,7 @@ class LineElement(ElementTree.Element):
 
 
 def parse_with_lines(path: Path) -> LineElement:
-    """The root element of `path`. Raises XmlError (broken, or declares entities: no annotation needs them), OSError."""
+    """The root element of `path`. Raises OSError, and XmlError if it is broken or declares entities."""
     parser = expat.ParserCreate()
 
     def make(tag: str, attributes: dict[str, str]) -> LineElement:
@@ -33,7 +33,7 @@ def parse_with_lines(path: Path) -> LineElement:
     def refuse_entity(name: str, *_: object) -> None:
         raise XmlError(f"declares the entity {name!r}, which annotations may not", parser.CurrentLineNumber)
 
-    builder = ElementTree.TreeBuilder(element_factory=make)  # type: ignore[arg-type]
+    builder = ElementTree.TreeBuilder(element_factory=make)
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data

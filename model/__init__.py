@@ -1,0 +1,1 @@
+"""The detectors of the two papers, in torch. Nothing here knows files' meaning, HTTP or ONNX."""

@@ -1,0 +1,98 @@
+"""Backbones: torchvision's ResNets and any timm model with a feature pyramid. Batch statistics are always frozen:
+detection batches are too small to estimate them. Their scale and shift are trained where the layer is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from model.config import BackboneConfig
+
+RESNETS = {"resnet50": torchvision.models.resnet50, "resnet101": torchvision.models.resnet101}
+
+
+class _FrozenStatistics(nn.Module):
+    """A module whose batch norms stay in evaluation mode whatever `train()` says."""
+
+    def train(self, mode: bool = True) -> _FrozenStatistics:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+class ResNetFeatures(_FrozenStatistics):
+    """C2..C5 of a torchvision ResNet; parameter names are torchvision's, so its checkpoints load as they are."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        net = RESNETS[config.name](weights=None)
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.levels = range(config.min_level, config.max_level + 1)
+        self.channels = [256 * 2 ** (level - 2) for level in self.levels]
+        if config.stride_in_1x1:
+            self._move_stride()
+        stages = [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
+        for stage in stages[: config.frozen_levels]:
+            for module in stage:
+                module.requires_grad_(False)
+
+    def _move_stride(self) -> None:
+        for stage in (self.layer2, self.layer3, self.layer4):
+            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps: dict[int, Tensor] = {}
+        for level, stage in zip(range(2, 6), (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
+            x = stage(x)
+            maps[level] = x
+        return [maps[level] for level in self.levels]
+
+
+class TimmFeatures(_FrozenStatistics):
+    """Maps of stride 2**min_level .. 2**max_level of a timm model."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        try:
+            probe = timm.create_model(config.name, features_only=True, pretrained=False)
+        except RuntimeError as error:
+            known = ", ".join(sorted(RESNETS))
+            raise ValueError(f"unknown backbone {config.name!r}: expected one of {known} or a timm model name") from error
+        reductions: list[int] = probe.feature_info.reduction()
+        wanted = [2**level for level in range(config.min_level, config.max_level + 1)]
+        missing = [r for r in wanted if r not in reductions]
+        if missing:
+            raise ValueError(f"{config.name} has no feature map of stride {missing[0]}: it has {reductions}")
+        indices = [reductions.index(r) for r in wanted]
+        self.net = timm.create_model(config.name, features_only=True, pretrained=False, out_indices=indices)
+        self.channels: Sequence[int] = self.net.feature_info.channels()
+        self._freeze(config, indices, reductions)
+
+    def _freeze(self, config: BackboneConfig, indices: list[int], reductions: list[int]) -> None:
+        """Freeze whatever the map of stride 2**frozen_levels depends on: the parameters its gradient reaches."""
+        if config.frozen_levels < 1:
+            return
+        index = reductions.index(2 ** min(config.frozen_levels, config.max_level))
+        shallow = timm.create_model(config.name, features_only=True, pretrained=False, out_indices=[index])
+        shallow.eval()
+        shallow(torch.zeros(1, 3, 64, 64))[-1].sum().backward()
+        names = {name for name, p in shallow.named_parameters() if p.grad is not None}
+        for name, parameter in self.net.named_parameters():
+            if name in names:
+                parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return list(self.net(images))
+
+
+def build_backbone(config: BackboneConfig) -> ResNetFeatures | TimmFeatures:
+    """Random weights; `model.checkpoint.load_backbone` brings ImageNet's. Raises ValueError for an unknown name."""
+    return ResNetFeatures(config) if config.name in RESNETS else TimmFeatures(config)

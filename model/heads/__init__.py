@@ -1,0 +1,1 @@
+"""Second stages: what turns a proposal into class scores and a box."""

@@ -1,0 +1,18 @@
+"""The operators the detectors are made of: fixed shapes, no host synchronisation in their contract."""
+
+from model.ops.nms import batched_nms, batched_nms_reference
+from model.ops.roi_align import (
+    multilevel_roi_align,
+    multilevel_roi_align_reference,
+    pool_ragged,
+    roi_levels,
+)
+
+__all__ = [
+    "batched_nms",
+    "batched_nms_reference",
+    "multilevel_roi_align",
+    "multilevel_roi_align_reference",
+    "pool_ragged",
+    "roi_levels",
+]

@@ -1,8 +1,9 @@
 """Training data: reading and checking a set, augmenting it, and making batches of it.
 
+The usual order:
     dataset = open_dataset(Path("cells"), split="train")  # a VOC folder or a COCO file; or DatasetError
-loader = TrainLoader(dataset, batch_size=8, rule=rule, augment=Augment(), seed=0)
-for batch in loader.epoch(0): ...
+    loader = TrainLoader(dataset, batch_size=8, rule=rule, augment=Augment(), seed=0)
+    for batch in loader.epoch(0): ...
 """
 
 from training.data.batch import Batch, Prepared, collate, prepare

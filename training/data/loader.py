@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hindsight.artifact import ResizeRule
+from hindsight.preprocess import scaled_hw
 from training.data.batch import Batch, Prepared, collate, prepare
 from training.data.dataset import Dataset
 from training.data.transforms import Augment
@@ -101,23 +102,31 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Every image once, in order, as served: no augmentation."""
+    """Every image once, as served: no augmentation, and batches of one padded shape, because the padded shape
+    is part of what the detector sees. `Batch.image_ids` tells which images a batch holds.
+    """
 
     def __init__(self, dataset: Dataset, batch_size: int, rule: ResizeRule, workers: int = 0) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.dataset, self.batch_size, self.rule, self.workers = dataset, batch_size, rule, workers
+        self._steps = self._grouped()
 
     def __len__(self) -> int:
         """Batches in all."""
-        return math.ceil(len(self.dataset) / self.batch_size)
+        return len(self._steps)
 
     def __iter__(self) -> Iterator[Batch]:
-        indices = list(range(len(self.dataset)))
-        steps = [
-            indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)
-        ]
-        return _batches(steps, lambda index: prepare(self.dataset.load(index), self.rule), self.workers)
+        return _batches(self._steps, lambda index: prepare(self.dataset.load(index), self.rule), self.workers)
+
+    def _grouped(self) -> list[list[int]]:
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        multiple = self.rule.pad_multiple
+        for index in range(len(self.dataset)):
+            scaled = scaled_hw(self.dataset.image_hw(index), self.rule)
+            by_shape.setdefault(tuple(math.ceil(side / multiple) for side in scaled), []).append(index)
+        size = self.batch_size
+        return [group[at : at + size] for group in by_shape.values() for at in range(0, len(group), size)]
 
 
 def _batches(

@@ -1,0 +1,20 @@
+"""Evaluation: average precision, and how well the scores tell how well the boxes lie."""
+
+from training.evaluation.average_precision import ClassMetrics, Metrics, evaluate_predictions
+from training.evaluation.localization import LocalizationRows, kept_rows, localization_report
+from training.evaluation.predict import predict_artifact, predict_checkpoint, run_checkpoint, validate
+from training.evaluation.predictions import ImagePredictions
+
+__all__ = [
+    "ClassMetrics",
+    "ImagePredictions",
+    "LocalizationRows",
+    "Metrics",
+    "evaluate_predictions",
+    "kept_rows",
+    "localization_report",
+    "predict_artifact",
+    "predict_checkpoint",
+    "run_checkpoint",
+    "validate",
+]

@@ -1,0 +1,159 @@
+"""Average precision as COCO defines it: IoU .5:.95, 101 recall points, at most 100 detections an image.
+
+Crowd regions (COCO `iscrowd`, VOC `difficult`) count neither for nor against. The matching and the curves are
+faster-coco-eval's; a test holds them equal to pycocotools'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.dataset import Dataset
+from training.evaluation.predictions import ImagePredictions
+
+MAX_DETECTIONS = 100
+_AREAS = ("all", "small", "medium", "large")  # of the annotated area: up to 32^2, to 96^2, above
+_FIRST_IOU, _IOU_STEP = 0.5, 0.05
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class; None where it has no object to find."""
+
+    name: str
+    objects: int
+    ap: float | None
+    ap50: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Average precisions in 0..1; None where there is no object to find (of that size)."""
+
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap90: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    per_class: tuple[ClassMetrics, ...]
+    images: int
+    objects: int
+    detections: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, per_class as a list."""
+        return {**asdict(self), "per_class": [asdict(row) for row in self.per_class]}
+
+
+def evaluate_predictions(dataset: Dataset, predictions: Sequence[ImagePredictions]) -> Metrics:
+    """Metrics of `predictions` on all images of `dataset`; an image without predictions counts as nothing
+    found.
+
+    Raises ValueError for predictions on an image that the set lacks, or two on the same one.
+    """
+    truth = coco_ground_truth(dataset)
+    results = coco_results(dataset, predictions)
+    precision = _precision(truth, results)
+    objects = [0] * len(dataset.class_names)
+    for entry in truth["annotations"]:
+        objects[entry["category_id"] - 1] += not entry["iscrowd"]
+    return Metrics(
+        ap=_mean(precision[:, :, :, 0]),
+        ap50=_mean(precision[_at(0.5), :, :, 0]),
+        ap75=_mean(precision[_at(0.75), :, :, 0]),
+        ap90=_mean(precision[_at(0.9), :, :, 0]),
+        ap_small=_mean(precision[:, :, :, 1]),
+        ap_medium=_mean(precision[:, :, :, 2]),
+        ap_large=_mean(precision[:, :, :, 3]),
+        per_class=tuple(
+            ClassMetrics(
+                name, count, _mean(precision[:, :, index, 0]), _mean(precision[_at(0.5), :, index, 0])
+            )
+            for index, (name, count) in enumerate(zip(dataset.class_names, objects, strict=True))
+        ),
+        images=len(dataset),
+        objects=sum(objects),
+        detections=len(results),
+    )
+
+
+def coco_ground_truth(dataset: Dataset) -> dict[str, Any]:
+    """The set as a COCO document; category id = label + 1, annotation ids from 1: 0 means "unmatched"."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in range(len(dataset)):
+        sample = dataset.annotations(index)
+        height, width = dataset.image_hw(index)
+        images.append(
+            {"id": sample.image_id, "file_name": sample.path.name, "height": height, "width": width}
+        )
+        rows = zip(sample.boxes, sample.labels, sample.crowd, sample.area, strict=True)
+        for box, label, crowd, area in rows:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": sample.image_id,
+                    "category_id": int(label) + 1,
+                    "bbox": _xywh(box),
+                    "area": float(area),
+                    "iscrowd": int(crowd),
+                }
+            )
+    categories = [{"id": index + 1, "name": name} for index, name in enumerate(dataset.class_names)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_results(dataset: Dataset, predictions: Sequence[ImagePredictions]) -> list[dict[str, Any]]:
+    """The predictions as a COCO result list. Raises ValueError as evaluate_predictions says."""
+    known = {dataset.annotations(index).image_id for index in range(len(dataset))}
+    results: list[dict[str, Any]] = []
+    for image in predictions:
+        if image.image_id not in known:
+            raise ValueError(f"predictions for image {image.image_id}: not in the set, or given twice")
+        known.discard(image.image_id)
+        for box, label, score in zip(image.boxes, image.labels, image.scores, strict=True):
+            results.append(
+                {
+                    "image_id": image.image_id,
+                    "category_id": int(label) + 1,
+                    "bbox": _xywh(box),
+                    "score": float(score),
+                }
+            )
+    return results
+
+
+def _precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """[10 IoUs, 101 recalls, classes, 4 areas] at MAX_DETECTIONS; -1 where there is nothing to find."""
+    from faster_coco_eval import COCO, COCOeval_faster  # slow to import, and only evaluation needs it
+
+    ground = COCO(truth)
+    # An empty result list cannot be loaded; a document without annotations says the same.
+    detected = ground.loadRes(results) if results else COCO({**truth, "annotations": []})
+    evaluation = COCOeval_faster(ground, detected, iouType="bbox")
+    evaluation.params.maxDets = [1, 10, MAX_DETECTIONS]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision: NDArray[np.float64] = np.asarray(evaluation.eval["precision"])[..., -1]
+    return precision.reshape(10, 101, len(truth["categories"]), len(_AREAS))
+
+
+def _at(iou: float) -> int:
+    return round((iou - _FIRST_IOU) / _IOU_STEP)
+
+
+def _mean(precision: NDArray[np.float64]) -> float | None:
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else None
+
+
+def _xywh(box: NDArray[np.float32]) -> list[float]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return [x1, y1, x2 - x1, y2 - y1]

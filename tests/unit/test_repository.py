@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from hindsight.version import __version__
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -99,7 +102,7 @@ def test_every_subcommand_loads(name: str) -> None:
 
 def test_the_changelog_opens_with_the_current_version() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest and newest[1] == PYPROJECT["project"]["version"]
+    assert newest and newest[1] == __version__
 
 
 def test_the_readmes_numbers_come_from_committed_results() -> None:
@@ -143,3 +146,35 @@ def test_the_paper_index_names_only_files_that_exist() -> None:
     )
     assert named
     assert not [name for name in named if not (ROOT / name).is_file()]
+
+
+OURS = {"hindsight", "model", "training", "export", "service"}
+EXTRAS_OF = {
+    "hindsight": ["cpu"],
+    "service": ["cpu"],
+    "model": ["train"],
+    "training": ["cpu", "train"],
+    "export": ["cpu", "export"],
+}
+
+
+@pytest.mark.parametrize("package", EXTRAS_OF)
+def test_a_package_imports_only_what_its_extras_install(package: str) -> None:
+    """A module that arrives only because some dependency happens to bring it would break without notice."""
+    distributions = packages_distributions()
+    allowed = required(*EXTRAS_OF[package])
+    for path in (ROOT / package).rglob("*.py"):
+        for module in imported_modules(path) - OURS - sys.stdlib_module_names:
+            providers = {canonicalize_name(name) for name in distributions.get(module, [module])}
+            assert providers & allowed, f"{path.relative_to(ROOT)} imports {module}, of {sorted(providers)}"
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The top-level names of every absolute import in a file, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found

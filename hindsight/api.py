@@ -1,0 +1,164 @@
+"""The library's front door: `load` a model, `detect`, `rescore`."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from hindsight.artifact import DEFAULT_MODEL, Artifact, find_artifact
+from hindsight.boxes import check_boxes
+from hindsight.decode import DEFAULT_LIMITS, ImageLimits, decode_image, pixels_of
+from hindsight.detections import Detections, Rescored
+from hindsight.errors import CorruptImage, HindsightError, ImageError, ImageTooLarge, UnsupportedImage
+from hindsight.inputs import detect_inputs, rescore_inputs
+from hindsight.options import DetectOptions
+from hindsight.postprocess import split_detections
+from hindsight.preprocess import boxes_to_input, letterbox
+from hindsight.runtime import Runtime, open_runtime
+
+__all__ = ["Detector", "ImageLike", "load", "read_image"]
+
+ImageLike = str | os.PathLike[str] | bytes | NDArray[Any] | Image.Image
+
+
+def load(
+    name_or_path: str | Path = DEFAULT_MODEL,
+    *,
+    runtime: str = "onnxruntime",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Detector:
+    """A detector, by the name of a model or the path of its folder.
+
+    Raises ModelNotFound, ArtifactError, OptionError, RuntimeFailure.
+    """
+    artifact = find_artifact(name_or_path)
+    return Detector(artifact, open_runtime(runtime, artifact, device=device, threads=threads))
+
+
+class Detector:
+    """A loaded model. Options of the methods are the fields of DetectOptions; those left out take the model's defaults."""
+
+    def __init__(self, artifact: Artifact, runtime: Runtime, *, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        self.artifact = artifact
+        self.limits = limits
+        self._runtime = runtime
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self.artifact.manifest.class_names
+
+    def detect(self, image: ImageLike, **options: Any) -> Detections:
+        """The objects in one image: a path, encoded bytes, uint8 RGB [H, W, 3] or [H, W], or a Pillow image.
+
+        Raises ImageError, OptionError, RuntimeFailure.
+        """
+        return self.detect_batch([image], **options)[0]
+
+    def detect_batch(self, images: Iterable[ImageLike], **options: Any) -> list[Detections]:
+        """`detect` for several images, in their order; those of one padded shape go through the model together."""
+        manifest = self.artifact.manifest
+        choice = DetectOptions.resolve(manifest, **options)
+        prepared = [letterbox(read_image(image, self.limits), manifest.resize) for image in images]
+        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, lb in enumerate(prepared):
+            by_shape[lb.image.shape].append(place)
+        found: dict[int, Detections] = {}
+        for places in by_shape.values():
+            outputs = self._runtime.detect(
+                detect_inputs([prepared[place] for place in places], [choice] * len(places))
+            )
+            for index, place in enumerate(places):
+                found[place] = split_detections(outputs, index, prepared[place], manifest, choice)
+        return [found[place] for place in range(len(prepared))]
+
+    def rescore(self, image: ImageLike, boxes: Sequence[Sequence[float]] | NDArray[Any]) -> Rescored:
+        """What the model thinks of anybody's boxes: [n, 4] xyxy in pixels of `image` (upright, after its EXIF orientation).
+
+        Raises ImageError, BoxesError, RuntimeFailure, and OptionError where the model has no localization head.
+        """
+        manifest = self.artifact.manifest
+        lb = letterbox(read_image(image, self.limits), manifest.resize)
+        checked = check_boxes(boxes, lb.original_hw, max_boxes=manifest.max_rescore_boxes)
+        outputs = self._runtime.rescore(rescore_inputs([lb], [boxes_to_input(checked, lb)]))
+        n = len(checked)
+        return Rescored(
+            outputs["ious"][0, :n],
+            outputs["purities"][0, :n],
+            outputs["integrities"][0, :n],
+            outputs["class_scores"][0, :n],
+            manifest.class_names,
+        )
+
+    def close(self) -> None:
+        """Free the runtime. The detector cannot be used afterwards."""
+        self._runtime.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_image(image: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    """Any ImageLike -> uint8 [H, W, 3] RGB, upright. Raises ImageError; its message names the file where one was given."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode_image(bytes(image), limits)
+    if isinstance(image, Image.Image):
+        return _from_pillow(image, limits)
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    path = Path(image)
+    try:
+        return decode_image(_read_file(path, limits), limits)
+    except ImageError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _read_file(path: Path, limits: ImageLimits) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limits.max_bytes:
+            raise ImageTooLarge(f"the image has {size} bytes; at most {limits.max_bytes} are accepted")
+        return path.read_bytes()
+    except OSError as error:
+        raise UnsupportedImage(f"cannot be read ({error.strerror})") from error
+
+
+def _from_array(image: NDArray[Any]) -> NDArray[np.uint8]:
+    grey = image.ndim == 2
+    if image.dtype != np.uint8 or image.size == 0 or not (grey or (image.ndim == 3 and image.shape[2] == 3)):
+        raise UnsupportedImage(
+            f"expected uint8 [H, W, 3] in RGB or [H, W] in grey, got {image.dtype} {list(image.shape)}"
+        )
+    return np.repeat(image[:, :, None], 3, axis=2) if grey else np.ascontiguousarray(image)
+
+
+def _from_pillow(image: Image.Image, limits: ImageLimits) -> NDArray[np.uint8]:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise UnsupportedImage(f"expected at least one pixel, got {width} x {height}")
+    if width * height > limits.max_pixels:
+        raise ImageTooLarge(
+            f"the image is {width} x {height} pixels; at most {limits.max_pixels} in all are accepted"
+        )
+    try:
+        return pixels_of(ImageOps.exif_transpose(image))
+    except HindsightError:
+        raise
+    except (
+        Exception
+    ) as error:  # a lazily opened file can still turn out broken here, in as many ways as in decode_image
+        raise CorruptImage(f"the image cannot be decoded ({error})") from error

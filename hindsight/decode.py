@@ -1,0 +1,144 @@
+"""Encoded bytes -> RGB pixels, without trusting the bytes.
+
+The format is told by its signature, never by a file name or a declared type, and its reader is called directly: `PIL.Image.open` would try
+more formats than we vouch for and apply a pixel limit of its own that is global to the process. Our limit is checked on the header, before
+a pixel is decoded.
+
+What becomes of unusual images: EXIF orientation is applied; grey is repeated into three channels; alpha (and a transparent colour) is
+composited on white; palettes are expanded; CMYK is converted; 16 bits per channel keep their upper 8; an image of more than one frame
+(GIF, APNG, WebP, multi-page TIFF) is refused, because the answer for one of its frames would look like an answer for all.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from hindsight.errors import CorruptImage, ImageTooLarge, UnsupportedImage
+
+__all__ = ["ImageLimits", "decode_image", "pixels_of"]
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """max_bytes: of the encoded file. max_pixels: width x height."""
+
+    max_bytes: int = 50 * 2**20
+    max_pixels: int = 50_000_000
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+# JpegImageFile, unlike Pillow's factory, reads an MPO (two-lens phone photo) as what it starts with: an ordinary JPEG.
+_READERS: tuple[tuple[str, Callable[[bytes], bool], type[ImageFile.ImageFile]], ...] = (
+    ("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    ("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    ("WebP", lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", WebPImagePlugin.WebPImageFile),
+    ("GIF", lambda head: head[:6] in (b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
+    ("BMP", lambda head: head.startswith(b"BM"), BmpImagePlugin.BmpImageFile),
+    ("TIFF", lambda head: head[:4] in (b"II*\0", b"MM\0*"), TiffImagePlugin.TiffImageFile),
+)
+READABLE = ", ".join(name for name, _, _ in _READERS)
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    """`data` -> uint8 [H, W, 3] RGB, upright. Raises ImageTooLarge, UnsupportedImage, CorruptImage."""
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(f"the image has {len(data)} bytes; at most {limits.max_bytes} are accepted")
+    if not data:
+        raise CorruptImage("the image is empty (0 bytes)")
+    for name, matches, reader in _READERS:
+        if matches(data[:16]):
+            return _decode(name, reader, data, limits)
+    raise UnsupportedImage(f"the data does not start like an image; expected one of {READABLE}")
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """A Pillow image in any mode -> uint8 [H, W, 3] RGB by the rules above (orientation and frames are the caller's)."""
+    if image.mode.startswith("I"):
+        # 16-bit grey arrives as I;16 or, from some files, as I: both hold 0..65535.
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise UnsupportedImage("32 bits per channel are not supported; expected 8 or 16")
+        return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise UnsupportedImage("floating-point pixels are not supported; expected 8 or 16 bits per channel")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _decode(
+    name: str, reader: type[ImageFile.ImageFile], data: bytes, limits: ImageLimits
+) -> NDArray[np.uint8]:
+    try:
+        image = reader(io.BytesIO(data))
+    except Exception as error:  # Pillow's readers let many kinds of exception escape on broken headers
+        raise CorruptImage(f"the {name} header cannot be read ({_reason(error)})") from error
+    with image:
+        width, height = image.size
+        if width * height > limits.max_pixels:
+            raise ImageTooLarge(
+                f"the image is {width} x {height} pixels; at most {limits.max_pixels} in all are accepted"
+            )
+        if width < 1 or height < 1:
+            raise CorruptImage(f"the {name} header gives a size of {width} x {height}")
+        if _frames(image) > 1:
+            raise UnsupportedImage(f"the {name} has more than one frame; send a single still image")
+        try:
+            image.load()
+            upright = _upright(image)
+            return pixels_of(upright)
+        except (UnsupportedImage, MemoryError):
+            raise
+        except (
+            Exception
+        ) as error:  # as above: OSError, SyntaxError, ValueError, zlib.error, struct.error, ...
+            raise CorruptImage(f"the {name} data is broken or cut short ({_reason(error)})") from error
+
+
+def _frames(image: ImageFile.ImageFile) -> int:
+    try:
+        return 2 if getattr(image, "is_animated", False) else 1
+    except Exception as error:  # looking for a second frame reads on into bytes that may be broken
+        raise CorruptImage(f"its frames cannot be counted ({_reason(error)})") from error
+
+
+def _upright(image: ImageFile.ImageFile) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # EXIF that cannot be read tells no orientation; the pixels are sound (browsers agree)
+        orientation = 1
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]

@@ -1,0 +1,98 @@
+"""What executes a model: one Protocol, and the runtimes by name.
+
+A runtime takes and gives numpy arrays under exactly the names of model.onnx and rescore.onnx. Others than the two below join through the
+entry-point group `hindsight.runtimes` (name -> "module:function" with the signature of `RuntimeFactory`), so importing this costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from hindsight.artifact import Artifact
+from hindsight.errors import OptionError, RuntimeFailure
+
+__all__ = ["Runtime", "RuntimeFactory", "open_runtime", "runtime_names"]
+
+Arrays = Mapping[str, NDArray[Any]]
+_GROUP = "hindsight.runtimes"
+
+
+class Runtime(Protocol):
+    """Executes the graphs of one artifact. Methods raise RuntimeFailure; `rescore` OptionError where the model has no such head."""
+
+    def detect(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """model.onnx: images uint8 [B, H, W, 3], image_sizes int64 [B, 2], thresholds float32 [B], nms_threshold float32 [1]."""
+        ...
+
+    def rescore(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """rescore.onnx: images, image_sizes, boxes float32 [B, N, 4] in input pixels, num_boxes int64 [B]."""
+        ...
+
+    def close(self) -> None:
+        """Free what the runtime holds. Nothing may be called afterwards."""
+        ...
+
+
+class RuntimeFactory(Protocol):
+    """Makes a runtime. argument: what followed the colon in `name:argument`, else empty."""
+
+    def __call__(self, artifact: Artifact, *, device: str, threads: int | None, argument: str) -> Runtime: ...
+
+
+def _onnxruntime(artifact: Artifact, *, device: str, threads: int | None, argument: str) -> Runtime:
+    try:
+        from hindsight.runtime.onnxruntime import OnnxRuntime  # noqa: PLC0415  (half a second that `models` need not pay)
+    except ImportError as error:
+        raise RuntimeFailure(
+            f"onnxruntime cannot be imported ({error}): install hindsight-detector[cpu] or [gpu]"
+        ) from error
+    if argument:
+        raise OptionError(f"runtime onnxruntime takes no argument, got {argument!r}")
+    return OnnxRuntime(artifact, device=device, threads=threads)
+
+
+def _sleep(artifact: Artifact, *, device: str, threads: int | None, argument: str) -> Runtime:
+    from hindsight.runtime.sleep import SleepRuntime  # noqa: PLC0415
+
+    return SleepRuntime(artifact, argument)
+
+
+_BUILT_IN: dict[str, Callable[..., Runtime]] = {"onnxruntime": _onnxruntime, "sleep": _sleep}
+
+
+def open_runtime(
+    name: str, artifact: Artifact, *, device: str = "cpu", threads: int | None = None
+) -> Runtime:
+    """Open `artifact` with the runtime `name`: "onnxruntime", "sleep:MS", or one that an installed package registers.
+
+    device: "cpu", "cuda" or "cuda:N", as far as the runtime knows it. threads: of one execution; None leaves it to the runtime.
+    Raises OptionError for an unknown runtime, device or thread count; RuntimeFailure where the model does not load.
+    """
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads must be at least 1, got {threads}")
+    kind, _, argument = name.partition(":")
+    factory = _BUILT_IN.get(kind) or _registered(kind)
+    if factory is None:
+        raise OptionError(f"unknown runtime {name!r}; there are: {', '.join(runtime_names())}")
+    return factory(artifact, device=device, threads=threads, argument=argument)
+
+
+def runtime_names() -> tuple[str, ...]:
+    """The runtimes that can be asked for, sorted."""
+    return tuple(sorted({*_BUILT_IN, *(entry.name for entry in entry_points(group=_GROUP))}))
+
+
+def _registered(kind: str) -> Callable[..., Runtime] | None:
+    for entry in entry_points(group=_GROUP, name=kind):
+        try:
+            factory: Callable[..., Runtime] = entry.load()
+        except ImportError as error:
+            raise RuntimeFailure(
+                f"runtime {kind} cannot be imported ({error}): install the extra that provides it"
+            ) from error
+        return factory
+    return None

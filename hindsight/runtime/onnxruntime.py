@@ -1,0 +1,101 @@
+"""ONNX Runtime, on the CPU or through its CUDA provider."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from hindsight.artifact import Artifact
+from hindsight.errors import OptionError, RuntimeFailure
+
+__all__ = ["OnnxRuntime"]
+
+_ERRORS_ONLY = 3  # severity: 0 verbose .. 4 fatal
+
+
+class OnnxRuntime:
+    """See hindsight.runtime.Runtime. The rescoring session is opened by the first `rescore`, so detection alone does not pay for it.
+
+    spinning: let idle threads of the pool burn their core while they wait; faster alone on a machine, harmful beside anything else.
+    """
+
+    def __init__(
+        self, artifact: Artifact, *, device: str = "cpu", threads: int | None = None, spinning: bool = False
+    ) -> None:
+        self._artifact = artifact
+        self._providers = _providers(device)
+        self._threads = threads
+        self._spinning = spinning
+        self._opening = threading.Lock()
+        self._rescore: ort.InferenceSession | None = None
+        self._detect: ort.InferenceSession | None = self._open(artifact.model_path)
+
+    def detect(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run model.onnx. Raises RuntimeFailure."""
+        if self._detect is None:
+            raise RuntimeFailure("the runtime is closed")
+        return _run(self._detect, inputs)
+
+    def rescore(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run rescore.onnx. Raises RuntimeFailure, OptionError where the model has none."""
+        if self._detect is None:
+            raise RuntimeFailure("the runtime is closed")
+        path = self._artifact.rescore_path
+        if path is None:
+            raise OptionError(
+                f"model {self._artifact.manifest.name} has no localization head, so it cannot rescore boxes"
+            )
+        with self._opening:
+            if self._rescore is None:
+                self._rescore = self._open(path)
+        return _run(self._rescore, inputs)
+
+    def close(self) -> None:
+        """Drop both sessions."""
+        self._detect = self._rescore = None
+
+    def _open(self, path: Path) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = _ERRORS_ONLY
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._spinning else "0")
+        try:
+            return ort.InferenceSession(str(path), options, providers=self._providers)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+            raise RuntimeFailure(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+
+
+def _run(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    names = [output.name for output in session.get_outputs()]
+    # Some exporters drop an input that a graph does not use; passing it then would be an error.
+    taken = {node.name for node in session.get_inputs()}
+    try:
+        values = session.run(names, {name: value for name, value in inputs.items() if name in taken})
+    except Exception as error:  # as above
+        raise RuntimeFailure(f"ONNX Runtime failed: {_first_line(error)}") from error
+    return dict(zip(names, values, strict=True))
+
+
+def _providers(device: str) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise OptionError(f"device must be cpu, cuda or cuda:N, got {device!r}")
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise OptionError(
+            "this onnxruntime has no CUDA provider: install hindsight-detector[gpu] in place of [cpu]"
+        )
+    return [("CUDAExecutionProvider", {"device_id": match.group(1) or "0"}), "CPUExecutionProvider"]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,30 @@
+"""What every test may use: the real data sets, and the tiny artifact of factories.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hindsight.artifact import Artifact
+from tests.factories import make_tiny_artifact
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of data sets (bccd/, coco_mini/): $HINDSIGHT_DATA, else ../shared/data beside the repository."""
+    folder = Path(os.environ.get("HINDSIGHT_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(
+            f"no data sets at {folder}: set HINDSIGHT_DATA to the folder that holds bccd/ and coco_mini/"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The tiny model of factories.py. Shared by all tests of a session: make your own to change a file in it."""
+    return make_tiny_artifact(tmp_path_factory.mktemp("models") / "tiny")

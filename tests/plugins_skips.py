@@ -1,7 +1,7 @@
 """A pytest plugin for CI: a skipped test fails the run unless it is marked `gpu` or `tensorrt`.
 
-Switched on with `PYTEST_ADDOPTS="-p tests.plugins_skips"`. On a user's machine a test may skip for want of a
-browser or of the data sets; CI has both, so there a skip hides something. A file that skips itself while it is
+Switched on with `PYTEST_ADDOPTS="-p tests.plugins_skips"`. On a user's machine a test may skip for want of
+the data sets; CI has them, so there a skip hides something. A file that skips itself while it is
 being imported carries no marker and always counts.
 """
 

@@ -20,7 +20,7 @@ UNMARKED = """
 import pytest
 
 def test_unmarked():
-    pytest.skip("no browser here")
+    pytest.skip("no data here")
 """
 WHOLE_FILE = 'import pytest\npytest.skip("no data here", allow_module_level=True)\n'
 

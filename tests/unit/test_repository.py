@@ -21,10 +21,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 BINARY = {".png", ".jpg", ".jpeg", ".webp", ".ico", ".onnx", ".bin"}
 MAX_TRACKED_BYTES = 40 * 2**20
 
-# Written in pieces, so that this file does not hold what it looks for.
-REGISTRY_HOST = re.compile(
-    "|".join(["pypi" r"\.org", "pythonhosted", "npm" r"js\.(org|com)", "deb" r"\.debian"])
-)
+# One-letter classes, so that this file does not hold what it looks for.
+REGISTRY_HOST = re.compile(r"py[p]i\.org|python[h]osted|npm[j]s\.(org|com)|deb\.[d]ebian")
 MACHINE_PATH = re.compile("(^|[^a-z])/(work|root)/")
 
 

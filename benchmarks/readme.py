@@ -1,0 +1,131 @@
+"""Writes the README's figures from benchmarks/results, so that none is typed by hand.
+
+    python benchmarks/readme.py            rewrites the marked blocks of README.md
+    python benchmarks/readme.py --check    fails if they are not what the results say
+
+A block stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`. Accuracy comes from the reports of
+`hindsight evaluate` at benchmarks/results/accuracy/VARIANT/seedN/metrics.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+VARIANTS = {"baseline": "Faster R-CNN, same backbone", "flagship": "**cells**"}
+Reports = dict[str, list[dict[str, Any]]]  # variant -> the report of each seed
+
+
+class MissingResult(Exception):
+    """A result file that a block needs is not there, or lacks a number."""
+
+
+def read_accuracy(results: Path = RESULTS) -> Reports:
+    """Every variant's reports, by seed. Raises MissingResult for a variant without one."""
+    reports: Reports = {}
+    for variant in VARIANTS:
+        files = sorted((results / "accuracy" / variant).glob("seed*/metrics.json"))
+        if not files:
+            raise MissingResult(
+                f"no report at accuracy/{variant}/seed*/metrics.json under benchmarks/results"
+            )
+        reports[variant] = [json.loads(file.read_text()) for file in files]
+    return reports
+
+
+def spread(values: list[float | None]) -> str:
+    """The mean with the lowest and the highest: `.612 (.610-.614)`; one value alone as it is."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) != len(values) or not numbers:
+        raise MissingResult("a report holds null where the README shows a number")
+    mean = short(sum(numbers) / len(numbers))
+    return mean if len(numbers) == 1 else f"{mean} ({short(min(numbers))}-{short(max(numbers))})"
+
+
+def short(value: float) -> str:
+    """Three decimals, without the zero before the point."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}")
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; every column but the first is aligned right."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
+
+
+def accuracy(reports: Reports) -> str:
+    """AP of each variant, and of the flagship ranked with and without the predicted IoU."""
+    rows = []
+    for variant, title in VARIANTS.items():
+        seeds = reports[variant]
+        for weight in sorted(seeds[0]["by_iou_weight"], key=float):
+            metrics = [report["by_iou_weight"][weight] for report in seeds]
+            cells = [spread([m[name] for m in metrics]) for name in ("ap", "ap50", "ap75", "ap90")]
+            rows.append([title, weight if variant == "flagship" else "-", *cells])
+    first = reports["flagship"][0]["metrics"]
+    seeds_shown = " and ".join(f"{len(reports[variant])} for {variant}" for variant in VARIANTS)
+    caption = f"{first['images']} test images, {first['objects']} objects; mean (lowest-highest) over seeds: "
+    return table(["", "iou_weight", "AP", "AP50", "AP75", "AP90"], rows) + f"\n\n{caption}{seeds_shown}."
+
+
+def trust(reports: Reports) -> str:
+    """How far the predicted IoU tells the true one."""
+    found = [report["localization"] for report in reports["flagship"]]
+    names = {
+        "class score": "class_score_vs_true_iou",
+        "predicted IoU": "predicted_iou_vs_true_iou",
+        "reported score": "fused_score_vs_true_iou",
+    }
+    rows = [[title, spread([f["pearson"][name] for f in found])] for title, name in names.items()]
+    error = spread([f["mean_absolute_error"]["iou"] for f in found])
+    calibration = spread([f["calibration"]["expected_calibration_error"] for f in found])
+    shown = table(["`cells`", "Pearson correlation with the true IoU"], rows)
+    return (
+        f"{shown}\n\nOver {found[0]['n']} {found[0]['population']}. Mean absolute error of the predicted IoU: "
+        f"{error}; expected calibration error on what is reported: {calibration}."
+    )
+
+
+def blocks(results: Path = RESULTS) -> dict[str, str]:
+    """Every block's text by its name."""
+    reports = read_accuracy(results)
+    return {"accuracy": accuracy(reports), "trust": trust(reports)}
+
+
+def rewrite(text: str, contents: dict[str, str]) -> str:
+    """`text` with every block replaced. Raises MissingResult if a block has no markers there."""
+    for name, content in contents.items():
+        begin, end = f"<!-- begin: {name} -->\n", f"<!-- end: {name} -->"
+        count = text.count(begin)
+        if count == 1:
+            head, rest = text.split(begin)
+            text = f"{head}{begin}{content}\n{end}{rest.partition(end)[2]}"
+        if count != 1:
+            raise MissingResult(f"README.md has {count} blocks named {name!r}, expected 1")
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """0: the README is up to date, or was rewritten; 1: it is not, or a result is missing."""
+    readme = ROOT / "README.md"
+    before = readme.read_text()
+    try:
+        after = rewrite(before, blocks())
+    except MissingResult as error:
+        print(error, file=sys.stderr)
+        return 1
+    if "--check" in arguments:
+        if before != after:
+            print("README.md is not what benchmarks/results say: run benchmarks/readme.py", file=sys.stderr)
+        return int(before != after)
+    readme.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

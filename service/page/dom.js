@@ -1,0 +1,33 @@
+export const byId = (id) => document.getElementById(id);
+
+/** Build an element: properties starting with "aria-", "data-" or "role" become attributes, the rest are properties. */
+export function element(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (/^(aria-|data-|role$|scope$)/.test(name)) node.setAttribute(name, value);
+    else node[name] = value;
+  }
+  node.append(...children);
+  return node;
+}
+
+export function svgElement(tag, attributes = {}) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
+export const decimals = (value) => (value === null ? "–" : value.toFixed(2));
+
+/** Arrow keys, Home and End move through `keys`; returns the key to go to, or null when the event is not ours. */
+export function steppedKey(event, keys, current) {
+  const at = keys.indexOf(current);
+  const last = keys.length - 1;
+  const next = {
+    ArrowDown: Math.min(at + 1, last), ArrowRight: Math.min(at + 1, last),
+    ArrowUp: Math.max(at - 1, 0), ArrowLeft: Math.max(at - 1, 0), Home: 0, End: last,
+  }[event.key];
+  if (next === undefined || last < 0 || event.altKey || event.ctrlKey || event.metaKey) return null;
+  event.preventDefault();
+  return keys[next];
+}

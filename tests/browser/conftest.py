@@ -1,0 +1,91 @@
+"""A real server and a real Chromium. A page's console error, CSP violation or foreign request fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from hindsight.artifact import write_artifact_manifest
+from tests.browser.browsing import OpenPage, Watch, running_server
+from tests.factories import encode, make_tiny_artifact
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium from $CHROMIUM, else from the PATH. Without one the tests fail: nothing else sees the page."""
+    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if executable is None:
+        pytest.fail(
+            "chromium is not on the PATH: apt-get install chromium, or name one with CHROMIUM=...",
+            pytrace=False,
+        )
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+def board_image() -> NDArray[np.uint8]:
+    """Tiles of falling brightness, uint8 [96, 160, 3]: nine boxes of three classes, from tight to loose."""
+    image = np.zeros((3, 5, 3), np.uint8)
+    for rank, tile in enumerate([(0, 0), (0, 2), (0, 4), (1, 1), (1, 3), (2, 0), (2, 2), (2, 4), (1, 4)]):
+        image[(*tile, rank % 3)] = 255 - 17 * rank
+    return np.kron(image, np.ones((32, 32, 1), np.uint8))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serves `tiny` (samples: board.jpg, tiles.jpg) and `plain`, which does not judge its boxes."""
+    root = tmp_path_factory.mktemp("page")
+    tiny = make_tiny_artifact(root / "tiny")
+    (tiny.path / "samples" / "board.jpg").write_bytes(encode(board_image(), "JPEG", quality=95))
+    write_artifact_manifest(tiny.path, replace(tiny.manifest, files={}))
+    plain = make_tiny_artifact(root / "plain", name="plain", localization=False)
+    with running_server(root / "server.log", HINDSIGHT_MODEL=f"{tiny.path},{plain.path}") as address:
+        yield address
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: str) -> Iterator[OpenPage]:
+    """Opens the page in a fresh profile, waits for the first detection; checks its conduct after the test."""
+    opened: list[tuple[Page, Watch]] = []
+
+    def open_one(
+        address: str = server, *, width: int = 1280, height: int = 860, scheme: str = "light"
+    ) -> tuple[Page, Watch]:
+        viewport = {"width": width, "height": height}
+        page = browser.new_context(viewport=viewport, color_scheme=scheme).new_page()
+        watch = Watch(address)
+        watch.attach(page)
+        opened.append((page, watch))
+        page.goto(address)
+        page.locator("#boxes g").first.wait_for()
+        return page, watch
+
+    yield open_one
+    for page, watch in opened:
+        watch.check(page)
+        page.context.close()
+
+
+@pytest.fixture
+def page(open_page: OpenPage) -> Page:
+    return open_page()[0]

@@ -1,0 +1,338 @@
+"""The page as a user has it: real server, real Chromium, the tiny model whose answers are known."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.browsing import (
+    REPOSITORY,
+    OpenPage,
+    answer_for,
+    drop,
+    pick,
+    sample,
+    set_slider,
+    table_rows,
+    wait_for_count,
+)
+from tests.factories import encode, tiles_image
+
+PAGE_FOLDER = REPOSITORY / "service" / "page"
+ABSENT = "\N{EN DASH}"
+NUMBERS = ("class_score", "iou", "purity", "integrity")
+JUDGED_CUT = "cut: 20 % of the object is outside"  # the tiny model's integrity is always .8
+
+
+def drawn_boxes(page: Page) -> dict[int, list[float]]:
+    """Index of each detection on the photo -> its xyxy in image pixels."""
+    return {
+        int(index): box
+        for index, box in page.evaluate(
+            """[...document.querySelectorAll("#boxes g")].map((group) => {
+                const {x, y, width, height} = group.querySelector(".edge").getBBox();
+                return [group.dataset.index, [x, y, x + width, y + height]];
+            })"""
+        )
+    }
+
+
+def shown_numbers(page: Page) -> list[str]:
+    return [page.locator(f'#detail [data-key="{key}"] b').inner_text() for key in NUMBERS]
+
+
+def test_first_sample_is_detected_on_opening(page: Page, server: str) -> None:
+    expected = answer_for(server, sample(server))
+    assert len(expected) == 9
+    expect(page.locator('#samples button[aria-pressed="true"]')).to_have_attribute("data-file", "board.jpg")
+    assert page.locator("#samples button").count() == 2
+    drawn = drawn_boxes(page)
+    assert sorted(drawn) == list(range(9))
+    for index, record in enumerate(expected):
+        np.testing.assert_allclose(drawn[index], record["box"], atol=1e-3)
+    rows = table_rows(page)
+    assert [row[0] for row in rows] == [record["label"] for record in expected]
+    for row, record in zip(rows, expected, strict=True):
+        assert row[2:7] == [f"{record[key]:.2f}" for key in ("score", *NUMBERS)]
+    assert page.locator("#timings").inner_text().count(" ms") >= 2
+    expect(page.locator("#status")).to_contain_text("9 boxes in")
+
+
+def test_boxes_lie_on_the_photo_at_any_shape(page: Page) -> None:
+    """A portrait photo is shown smaller than the stage is wide: its boxes must move with it."""
+    tall = encode(np.ascontiguousarray(tiles_image().transpose(1, 0, 2)), "PNG")
+    pick(page, "tall.png", tall)
+    wait_for_count(page, 2, 2)
+    stage = page.locator("#photo").bounding_box()
+    assert stage is not None
+    scale = min(stage["width"] / 96, stage["height"] / 160)
+    left = stage["x"] + (stage["width"] - 96 * scale) / 2
+    top = stage["y"] + (stage["height"] - 160 * scale) / 2
+    # The red tile of tiles_image lies at [32, 0, 64, 32]; transposed at [0, 32, 32, 64].
+    tint = page.locator('#boxes g[data-index="0"] .tint')
+    box = tint.evaluate("(rectangle) => rectangle.getBoundingClientRect().toJSON()")
+    drawn = [box["left"], box["top"], box["right"], box["bottom"]]
+    np.testing.assert_allclose(drawn, [left, top + 32 * scale, left + 32 * scale, top + 64 * scale], atol=1)
+
+
+def test_hovering_a_box_shows_its_four_numbers_and_their_meaning(page: Page, server: str) -> None:
+    records = answer_for(server, sample(server))
+    for index in (4, 8, 0):
+        record = records[index]
+        page.locator(f'#boxes g[data-index="{index}"]').hover()
+        assert shown_numbers(page) == [f"{record[key]:.2f}" for key in NUMBERS]
+        expect(page.locator(".tag")).to_have_text(f"{record['label']} {record['score']:.2f}")
+        expect(page.locator("#table tr.active")).to_have_attribute("data-index", str(index))
+        share = page.evaluate(
+            """(() => { const fill = document.querySelector('#detail [data-key="purity"] .fill');
+                return fill.offsetWidth / fill.parentElement.offsetWidth; })()"""
+        )
+        assert share == pytest.approx(record["purity"], abs=0.02)
+    expect(page.locator(".meaning")).to_have_text(JUDGED_CUT)
+    page.locator("#boxes").hover(position={"x": 5, "y": 300})
+    loosest = min(records, key=lambda record: record["purity"])
+    page.locator(f'#boxes g[data-index="{records.index(loosest)}"]').hover()
+    background = round(100 * (1 - loosest["purity"]))
+    expect(page.locator(".meaning")).to_have_text(
+        f"loose and cut: {background} % of this box is background, 20 % of the object is outside"
+    )
+
+
+def test_pointing_at_a_row_marks_its_box(page: Page) -> None:
+    page.locator('#table tr[data-index="5"]').hover()
+    expect(page.locator("#boxes g.active")).to_have_attribute("data-index", "5")
+    page.locator('#table tr[data-index="2"]').click()
+    page.locator("h1").hover()
+    expect(page.locator("#boxes g.active")).to_have_attribute("data-index", "2")
+    expect(page.locator('#boxes g[aria-selected="true"]')).to_have_attribute("data-index", "2")
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "WEBP", "JPEG"])
+def test_a_picked_photo_is_detected(page: Page, format_name: str) -> None:
+    kind = f"image/{format_name.lower()}"
+    content = encode(tiles_image(), format_name)
+    pick(page, f"photo.{format_name.lower()}", content, kind)
+    wait_for_count(page, 2, 2)
+    expect(page.locator("#photo")).to_have_attribute("alt", f"Photo photo.{format_name.lower()}")
+    assert page.locator('#samples button[aria-pressed="true"]').count() == 0
+    assert [row[0] for row in table_rows(page)] == ["red", "green"]
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_dropped_or_pasted_photo_is_detected(page: Page, event: str) -> None:
+    drop(page, event, "photo.png", encode(tiles_image()))
+    wait_for_count(page, 2, 2)
+    expect(page.locator("#photo")).to_have_attribute("alt", "Photo photo.png")
+
+
+def test_dragging_a_file_in_announces_the_drop(page: Page) -> None:
+    drop(page, "dragover", "photo.png", b"")
+    expect(page.locator("#drop")).to_be_visible()
+    drop(page, "drop", "photo.png", encode(tiles_image()))
+    expect(page.locator("#drop")).to_be_hidden()
+
+
+def test_another_sample_can_be_chosen(page: Page) -> None:
+    page.locator('#samples button[data-file="tiles.jpg"]').click()
+    wait_for_count(page, 2, 2)
+
+
+def test_filters_are_live_and_ask_nothing_of_the_server(open_page: OpenPage, server: str) -> None:
+    page, watch = open_page()
+    records = answer_for(server, sample(server))
+    asked = len(watch.detections)
+    for name, key in (("min-score", "score"), ("min-iou", "iou")):
+        limit = round(sorted(record[key] for record in records)[4], 2) + 0.01
+        expected = [index for index, record in enumerate(records) if record[key] >= limit]
+        assert 0 < len(expected) < len(records)
+        set_slider(page, name, limit)
+        assert sorted(drawn_boxes(page)) == expected
+        assert len(table_rows(page)) == len(expected)
+        wait_for_count(page, len(expected), 9)
+        page.locator("#reset").click()
+        wait_for_count(page, 9, 9)
+        page.wait_for_timeout(300)  # Reset asks the server again with its defaults
+        asked = len(watch.detections)
+    page.get_by_role("checkbox", name="green").uncheck()
+    assert {row[0] for row in table_rows(page)} == {"red", "blue"}
+    assert len(drawn_boxes(page)) == 6
+    set_slider(page, "min-score", 1)
+    expect(page.locator("#table .empty")).to_contain_text("None of the 9 boxes passes the filters")
+    page.get_by_role("button", name="Show all boxes").click()
+    wait_for_count(page, 9, 9)
+    assert len(watch.detections) == asked
+
+
+def test_iou_weight_asks_the_server_again(page: Page) -> None:
+    def fused_and_class_scores() -> list[tuple[str, str]]:
+        return [(row[2], row[3]) for row in table_rows(page)]
+
+    assert any(fused != class_score for fused, class_score in fused_and_class_scores())
+    with page.expect_response("**/detect*") as asked:
+        set_slider(page, "iou-weight", 0)
+    assert "iou_weight=0" in asked.value.url
+    expect(page.locator("#curl")).to_contain_text("iou_weight=0")
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
+    # With w = 0 the score is the class score alone.
+    assert len(table_rows(page)) == 9
+    assert all(fused == class_score for fused, class_score in fused_and_class_scores())
+
+
+def test_columns_sort_both_ways(page: Page, server: str) -> None:
+    records = answer_for(server, sample(server))
+    heading = page.locator('th[data-key="purity"]')
+    for direction, descending in (("descending", True), ("ascending", False)):
+        heading.get_by_role("button").click()
+        expect(heading).to_have_attribute("aria-sort", direction)
+        expected = sorted((f"{record['purity']:.2f}" for record in records), reverse=descending)
+        assert [row[5] for row in table_rows(page)] == expected
+    page.locator('th[data-key="label"] button').click()
+    assert [row[0] for row in table_rows(page)] == sorted(record["label"] for record in records)
+    assert page.locator("th[aria-sort]").count() == 1
+
+
+def test_the_curl_command_answers_what_the_page_shows(page: Page, server: str) -> None:
+    records = answer_for(server, sample(server))
+    limit = round(sorted(record["score"] for record in records)[4], 2)
+    set_slider(page, "min-score", limit)
+    page.get_by_role("checkbox", name="green").uncheck()
+    command = page.locator("#curl").inner_text()
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=30)
+    answered = json.loads(ran.stdout)["detections"]
+    assert [f"{record['score']:.2f}" for record in answered] == [row[2] for row in table_rows(page)]
+    assert {record["label"] for record in answered} == {"red", "blue"}
+
+
+def test_the_curl_command_can_be_copied_and_quotes_any_name(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    name = "it's <b>50%</b> $(ls).png"
+    pick(page, name, encode(tiles_image()))
+    wait_for_count(page, 2, 2)
+    page.locator("#copy").click()
+    expect(page.locator("#copy")).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.locator("#curl").inner_text()
+    assert f"@{name}" in shlex.split(copied.replace("\\\n", ""))
+    assert page.locator("b", has_text="50%").count() == 0
+
+
+def test_text_named_jpg_shows_the_servers_problem(open_page: OpenPage, server: str) -> None:
+    page, watch = open_page()
+    watch.allow_failed_requests()
+    content = b"this is no image\n" * 20
+    response = httpx.post(f"{server}detect", content=content, headers={"content-type": "image/jpeg"})
+    problem = response.json()
+    pick(page, "notes.jpg", content, "image/jpeg")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text(problem["title"])
+    expect(alert).to_contain_text(problem["detail"])
+    expect(alert).to_contain_text(f"HTTP {response.status_code}")
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+    assert drawn_boxes(page) == {}
+    assert table_rows(page) == []
+    expect(page.locator("#placeholder")).to_have_text("notes.jpg: no preview")
+    page.locator('#samples button[data-file="tiles.jpg"]').click()
+    wait_for_count(page, 2, 2)
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(page.locator("#photo")).to_be_visible()
+
+
+def test_a_lost_server_is_reported_and_can_be_tried_again(open_page: OpenPage) -> None:
+    page, watch = open_page()
+    watch.allow_failed_requests()
+    page.route("**/detect*", lambda route: route.abort())
+    pick(page, "photo.png", encode(tiles_image()))
+    expect(page.get_by_role("alert")).to_contain_text("No answer from the server")
+    page.unroute("**/detect*")
+    page.get_by_role("button", name="Try again").click()
+    wait_for_count(page, 2, 2)
+    expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_a_busy_server_is_asked_again_after_the_time_it_names(open_page: OpenPage) -> None:
+    page, watch = open_page()
+    watch.allow_failed_requests()
+    busy = {"title": "The queue is full", "status": 503, "detail": "Full."}
+    headers = {"retry-after": "1", "content-type": "application/problem+json"}
+    page.route(
+        "**/detect*", lambda route: route.fulfill(status=503, headers=headers, body=json.dumps(busy)), times=1
+    )
+    page.locator('#samples button[data-file="tiles.jpg"]').click()
+    expect(page.locator("#status")).to_contain_text("The server is busy")
+    wait_for_count(page, 2, 2)
+    expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_only_the_latest_photo_is_shown(page: Page) -> None:
+    """A slow answer for an older photo must not overwrite the newer one."""
+    page.evaluate(
+        """(() => { const original = window.fetch; let first = true;
+            window.fetch = async (...request) => {
+                const slow = first && String(request[0]).includes("/detect");
+                if (slow) { first = false; await new Promise((resolve) => setTimeout(resolve, 600)); }
+                return original(...request);
+            }; })()"""
+    )
+    page.locator('#samples button[data-file="board.jpg"]').click()
+    page.locator('#samples button[data-file="tiles.jpg"]').click()
+    wait_for_count(page, 2, 2)
+    page.wait_for_timeout(900)
+    wait_for_count(page, 2, 2)
+
+
+def test_a_model_without_localization_says_so(page: Page) -> None:
+    page.locator("#model").select_option("plain")
+    expect(page.locator(".meaning")).to_have_text(
+        "This model gives a class score only; it does not judge its boxes."
+    )
+    class_score, *absent = shown_numbers(page)
+    assert float(class_score) > 0
+    assert absent == [ABSENT] * 3
+    expect(page.locator("#min-iou")).to_be_disabled()
+    expect(page.locator("#iou-weight")).to_be_disabled()
+    expect(page.locator("#curl")).to_contain_text("model=plain")
+
+
+MEANINGS = [
+    (0.69, 0.97, "loose: 31 % of this box is background"),
+    (0.97, 0.84, "cut: 16 % of the object is outside"),
+    (0.5, 0.6, "loose and cut: 50 % of this box is background, 40 % of the object is outside"),
+    (0.98, 0.93, "tight: 2 % of this box is background, 7 % of the object is outside"),
+    (None, None, "This model predicts overlap only: IoU 70 %, without saying what is wrong."),
+]
+
+
+def from_fit_module(page: Page, function: str, numbers: dict[str, float | None]) -> object:
+    """Call a function of fit.js in the page, as the page's own modules do."""
+    code = """async ([name, numbers]) =>
+        (await import(new URL("page/fit.js", document.baseURI)))[name](numbers)"""
+    return page.evaluate(code, [function, numbers])
+
+
+def test_meaning_in_plain_words(page: Page) -> None:
+    for purity, integrity, sentence in MEANINGS:
+        numbers = {"iou": 0.7, "purity": purity, "integrity": integrity}
+        assert from_fit_module(page, "meaningOf", numbers) == sentence
+
+
+def test_strip_shares_follow_dir_equation_5(page: Page) -> None:
+    for purity, integrity in [(0.9, 0.6), (0.3, 1.0), (1.0, 1.0), (0.0, 0.5)]:
+        found = from_fit_module(page, "shares", {"purity": purity, "integrity": integrity})
+        inverse = 1 / max(purity, 1e-3)
+        iou = 1 / (inverse + 1 / integrity - 1)
+        expected = {"background": iou * (inverse - 1), "shared": iou, "outside": iou * (1 / integrity - 1)}
+        assert found == pytest.approx(expected)
+        assert sum(expected.values()) == pytest.approx(1)
+
+
+def test_whole_page_weighs_less_than_60_kilobytes() -> None:
+    files = [path for path in Path(PAGE_FOLDER).rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".html", ".css", ".js"}
+    assert sum(path.stat().st_size for path in files) < 60_000

@@ -1,0 +1,157 @@
+"""The page for every user: keyboard, names, contrast, small screens, both colour schemes."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.browsing import REPOSITORY, OpenPage, pick
+
+OUTPUT = REPOSITORY / "tests" / ".output"
+LEAST_CONTRAST = 4.5
+MOST_TABS_TO_THE_BOXES = 6
+
+# WCAG 2 contrast of every visible piece of text with the nearest opaque background behind it.
+POOR_CONTRAST = """(least) => {
+    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const rgba = (colour) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const luminance = ([r, g, b]) => [r, g, b]
+        .map((value) => value / 255)
+        .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, value, at) => sum + value * [0.2126, 0.7152, 0.0722][at], 0);
+    const behind = (node) => {
+        for (let at = node; at; at = at.parentElement) {
+            const colour = rgba(getComputedStyle(at).backgroundColor);
+            if (colour[3] > 200) return colour;
+        }
+        return [255, 255, 255, 255];
+    };
+    const poor = [];
+    let looked = 0;
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const node = walker.currentNode.parentElement;
+        const text = walker.currentNode.data.trim();
+        if (!text || !node.checkVisibility() || node.closest(":disabled")) continue;
+        looked += 1;
+        const pair = [rgba(getComputedStyle(node).color), behind(node)].map(luminance).sort((a, b) => b - a);
+        const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
+        if (ratio < least) poor.push(`${text}: ${ratio.toFixed(2)}`);
+    }
+    return { looked, poor };
+}"""
+
+# Interactive elements whose accessible name would be empty.
+NAMELESS = """[...document.querySelectorAll("button, input, select, a, [tabindex='0'], [role='meter']")]
+    .filter((node) => node.checkVisibility())
+    .filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length))
+    .map((node) => node.outerHTML)"""
+
+
+def focused(page: Page) -> str:
+    return page.evaluate(
+        "document.activeElement.closest('#boxes g')?.dataset.index ?? document.activeElement.id"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 820, 390, 320])
+def test_fits_the_screen_and_is_readable(open_page: OpenPage, width: int, scheme: str) -> None:
+    page, _ = open_page(width=width, height=844, scheme=scheme)
+    OUTPUT.mkdir(exist_ok=True)
+    page.screenshot(path=OUTPUT / f"page-{width}-{scheme}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    found = page.evaluate(POOR_CONTRAST, LEAST_CONTRAST)
+    assert found["looked"] > 80
+    assert found["poor"] == []
+    lightness = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (sum(lightness) > 600) == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_problem_is_readable(open_page: OpenPage, scheme: str) -> None:
+    page, watch = open_page(scheme=scheme)
+    watch.allow_failed_requests()
+    pick(page, "notes.jpg", b"no image", "image/jpeg")
+    expect(page.get_by_role("alert")).to_be_visible()
+    OUTPUT.mkdir(exist_ok=True)
+    page.screenshot(path=OUTPUT / f"problem-{scheme}.png")
+    assert page.evaluate(POOR_CONTRAST, LEAST_CONTRAST)["poor"] == []
+
+
+def test_keyboard_reaches_boxes_and_moves_between_them(page: Page) -> None:
+    for _ in range(MOST_TABS_TO_THE_BOXES):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('#boxes') !== null"):
+            break
+    assert focused(page) == "0"
+    halo = "getComputedStyle(document.querySelector('#boxes g:focus-visible .halo')).strokeWidth"
+    assert page.evaluate(halo) == "8px"
+    seen = []
+    for key in ("ArrowRight", "ArrowDown", "End", "ArrowRight", "ArrowLeft", "Home"):
+        page.keyboard.press(key)
+        seen.append(focused(page))
+        expect(page.locator("#table tr.active")).to_have_attribute("data-index", seen[-1])
+    assert seen == ["1", "2", "8", "8", "7", "0"]
+    page.keyboard.press("ArrowRight")
+    number = page.locator('#table tr[data-index="1"] td').nth(1).inner_text()
+    expect(page.locator(".detail-title b")).to_have_text(number)
+    # One Tab leaves the boxes, whatever their number.
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('#boxes') === null")
+
+
+def test_keyboard_picks_a_photo_sorts_and_walks_the_table(page: Page) -> None:
+    page.locator("#file").focus()
+    outline = "getComputedStyle(document.querySelector('label[for=file]')).outlineStyle"
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate(outline) == "solid"
+    page.locator('th[data-key="iou"] button').focus()
+    page.keyboard.press("Enter")
+    expect(page.locator('th[data-key="iou"]')).to_have_attribute("aria-sort", "descending")
+    page.locator("#table tbody tr").first.get_by_role("button").focus()
+    page.keyboard.press("ArrowDown")
+    second = page.locator("#table tbody tr").nth(1)
+    expect(second).to_have_class("active")
+    expect(second.get_by_role("button")).to_be_focused()
+    index = second.get_attribute("data-index") or ""
+    expect(page.locator("#boxes g.active")).to_have_attribute("data-index", index)
+
+
+def test_every_visible_control_shows_its_focus_and_has_a_name(page: Page) -> None:
+    assert page.evaluate(NAMELESS) == []
+    unmarked = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        state = page.evaluate(
+            """(() => {
+                const node = document.activeElement;
+                if (node === document.body) return null;
+                const outlined = node.id === "file" ? node.nextElementSibling : node;
+                const marked = getComputedStyle(outlined).outlineStyle !== "none";
+                const isBox = node.closest("#boxes") !== null; // marked by its halo, tested above
+                return { marked: marked || isBox, html: node.outerHTML.slice(0, 120) };
+            })()"""
+        )
+        if state is None:
+            break
+        if not state["marked"]:
+            unmarked.append(state["html"])
+    else:
+        pytest.fail("more than 60 tab stops")
+    assert unmarked == []
+
+
+def test_screen_readers_hear_boxes_numbers_and_status(page: Page) -> None:
+    box = page.locator("#boxes").get_by_role("option").first
+    assert "score" in (box.get_attribute("aria-label") or "")
+    meter = page.get_by_role("meter", name="Purity")
+    assert 0 < float(meter.get_attribute("aria-valuenow") or 0) <= 1
+    expect(page.get_by_role("status")).to_contain_text("9 boxes in")
+    assert page.get_by_role("heading", level=1).count() == 1

@@ -1,0 +1,127 @@
+"""`hindsight serve`."""
+
+import signal
+import socket
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one. [default: 8000]")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name or folder of a model; repeatable, the first is the default. [default: cells]"
+        ),
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Runtime: onnxruntime or sleep:MS. [default: onnxruntime]")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="cpu, cuda or cuda:N; repeatable. [default: cpu]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of one execution. [default: the runtime's choice]")
+    ] = None,
+    max_queue: Annotated[
+        int | None, typer.Option(help="Images that may wait; more get 503. [default: 64]")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds an image may wait; later ones get 504. [default: 10]")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. [default: info]")
+    ] = None,
+) -> None:
+    """Serve models over HTTP, with a page at /. Every setting is also an environment variable HINDSIGHT_*."""
+    # Heavy imports wait until the command is called.
+    from pydantic import ValidationError
+
+    from hindsight.errors import HindsightError
+    from service.logs import configure_logging
+    from service.registry import load_models
+    from service.settings import Settings
+
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "model": tuple(model) if model else None,
+        "backend": backend,
+        "device": tuple(device) if device else None,
+        "threads": threads,
+        "max_queue": max_queue,
+        "timeout": timeout,
+        "log_level": log_level,
+    }
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        registry = load_models(settings.model)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        _refuse(f"{where}: {first['msg']}" if where else first["msg"])
+    except HindsightError as error:
+        _refuse(str(error))
+    listener = _listen(settings.host, settings.port)
+    configure_logging(settings.log_level)
+    failure = _run(settings, registry, listener)
+    if failure is not None:
+        _refuse(failure)
+
+
+def _refuse(reason: str) -> NoReturn:
+    typer.echo(f"hindsight serve: {reason}", err=True)
+    raise typer.Exit(2)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, before any model is loaded: a busy port is told at once."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        _refuse(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port")
+
+
+def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
+    """Serve until SIGTERM or Ctrl-C; -> the reason if the workers never came up."""
+    import uvicorn
+
+    from service.app import Hooks, create_app
+
+    failure: list[str] = []
+
+    def start_failed(reason: str) -> None:
+        failure.append(reason)
+        server.should_exit = True
+
+    def ready() -> None:
+        models = ", ".join(artifact.manifest.name for artifact in registry)
+        typer.echo(
+            f"Hindsight is ready: {_url(listener)} (models: {models}; devices: {', '.join(settings.device)})"
+        )
+
+    app = create_app(settings, registry, Hooks(ready, start_failed))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
+    )
+    server = uvicorn.Server(config)
+    # uvicorn raises the signal that stopped it again when it is done; a stop that was asked for is not
+    # a failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])
+    return failure[0] if failure else None
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

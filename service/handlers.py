@@ -1,0 +1,62 @@
+"""Exceptions -> problem+json, for everything the routes and the router raise."""
+
+import difflib
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hindsight.errors import HindsightError
+from service.errors import INVALID_REQUEST, problem_body, problem_for_status
+from service.responses import problem_document_response, problem_response
+
+KNOWN_QUERY: set[str] = set()
+"""Every query parameter of every route; filled by create_app, read for "did you mean"."""
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Only known exceptions here; RequestContext answers the unforeseen."""
+    app.add_exception_handler(HindsightError, _hindsight_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+
+
+def request_id_of(request: Request) -> str:
+    return str(request.scope["state"]["request_id"])
+
+
+async def _hindsight_error(request: Request, error: Exception) -> Response:
+    return problem_response(error, request_id_of(request))
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = problem_for_status(error.status_code)
+    detail = {
+        404: f"nothing is at {request.url.path}; /docs lists what there is",
+        405: f"{request.method} is not allowed at {request.url.path}",
+    }.get(error.status_code, str(error.detail))
+    body = problem_body(problem, detail, request_id_of(request))
+    return problem_document_response(body, dict(error.headers or {}))
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [_field_error(item) for item in error.errors()]
+    detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors)
+    body = problem_body(INVALID_REQUEST, detail, request_id_of(request), "option-error")
+    return problem_document_response({**body, "errors": errors})
+
+
+def _field_error(item: dict[str, Any]) -> dict[str, str]:
+    field = ".".join(str(part) for part in item["loc"])[:128]
+    message = str(item["msg"])
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(item["loc"][-1]), KNOWN_QUERY, n=1)
+        message = "no such parameter" + (f" (did you mean {close[0]!r}?)" if close else "")
+    elif isinstance(item.get("input"), str):
+        message += f", got {item['input'][:64]!r}"
+    return {"field": field, "message": message}

@@ -1,0 +1,32 @@
+"""How answers leave: compact JSON that is never NaN, and problem documents."""
+
+import json
+from typing import Any
+
+from starlette.responses import Response
+
+from service.errors import MEDIA_TYPE, problem_of, retry_after_header
+
+
+def to_json(document: object) -> bytes:
+    """Compact UTF-8 JSON. ValueError on NaN or infinity, which JSON does not have."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def json_response(document: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(to_json(document), status, headers, media_type="application/json")
+
+
+def problem_document_response(document: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    """The response of an RFC 9457 object that is already built."""
+    return Response(to_json(document), document["status"], headers, media_type=MEDIA_TYPE)
+
+
+def problem_response(error: BaseException, request_id: str) -> Response:
+    """An exception as its problem, by the table in service/errors.py."""
+    return problem_document_response(problem_of(error, request_id), retry_after_header(error))
+
+
+def server_timing(stages_ms: dict[str, float]) -> dict[str, str]:
+    """The Server-Timing header, which browsers chart beside the request."""
+    return {"Server-Timing": ", ".join(f"{name};dur={ms:.3f}" for name, ms in stages_ms.items())}

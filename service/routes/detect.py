@@ -1,0 +1,222 @@
+"""POST /detect: images in, boxes with class score, predicted IoU, purity and integrity out."""
+
+import asyncio
+import logging
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from hindsight import errors as core
+from hindsight.artifact import Artifact
+from hindsight.errors import HindsightError, OptionError
+from hindsight.options import DetectOptions
+from service import errors
+from service.annotate import annotated
+from service.body import Images, parse_images, read_body
+from service.formats import to_coco, to_labelstudio, to_yolo
+from service.handlers import request_id_of
+from service.logs import log
+from service.openapi import DETECT_BODY, problem_responses
+from service.pipeline import Detected, Services, detect_image, services_of, unless_disconnected
+from service.responses import server_timing, to_json
+from service.schemas import DetectManyResponse, DetectResponse
+
+router = APIRouter()
+
+Result = Detected | dict[str, Any]
+"""One image's detections, or its problem object."""
+
+
+class DetectQuery(BaseModel):
+    """Query of /detect. Left out: the model's defaults. Unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(
+        None, description="a name from /models; the default model if left out", examples=["cells"]
+    )
+    class_threshold: float | None = Field(None, description="least class score, before fusion; 0..1")
+    score_threshold: float | None = Field(None, description="least reported score; 0..1")
+    iou_weight: float | None = Field(
+        None, description="w in score = class^(1-w) * iou^w; 0..1, 0 is the class score alone"
+    )
+    nms_threshold: float | None = Field(
+        None, description="IoU above which the weaker of two boxes goes; rounded to .05"
+    )
+    classes: str | None = Field(None, description="comma-separated names to keep", examples=["RBC,WBC"])
+    max_detections: int | None = Field(None, description="most boxes to answer")
+    format: Literal["json", "coco", "yolo", "labelstudio"] = "json"
+    annotate: bool = Field(
+        False, description="answer the picture with the boxes drawn: JPEG, or PNG if Accept asks for it"
+    )
+
+    def resolve(self, artifact: Artifact) -> DetectOptions:
+        """Validated options. Raises OptionError."""
+        classes = (
+            None
+            if self.classes is None
+            else [name.strip() for name in self.classes.split(",") if name.strip()]
+        )
+        return DetectOptions.resolve(
+            artifact.manifest,
+            class_threshold=self.class_threshold,
+            score_threshold=self.score_threshold,
+            iou_weight=self.iou_weight,
+            nms_threshold=self.nms_threshold,
+            classes=classes,
+            max_detections=self.max_detections,
+        )
+
+
+@router.post(
+    "/detect",
+    summary="Find objects in one image or several",
+    response_model=None,
+    openapi_extra=DETECT_BODY,
+    responses={
+        200: {
+            "description": "One image: its detections. Several: `results`, in order.",
+            "model": DetectResponse | DetectManyResponse,
+            "content": {"text/plain": {}, "image/jpeg": {}, "image/png": {}},
+        },
+        **problem_responses(
+            errors.BadBody,
+            core.ModelNotFound,
+            errors.BodyTimeout,
+            core.ImageTooLarge,
+            errors.BodyTooLarge,
+            errors.TooManyImages,
+            core.UnsupportedImage,
+            errors.UnsupportedBody,
+            core.CorruptImage,
+            core.OptionError,
+            core.RuntimeFailure,
+            errors.Busy,
+            errors.EngineUnavailable,
+            errors.DeadlineExceeded,
+        ),
+    },
+)
+async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
+    start = time.perf_counter()
+    services = services_of(request)
+    artifact = services.registry.get(query.model)
+    options = query.resolve(artifact)
+    with services.budget.lease() as lease:
+        body = await read_body(request, services.settings, lease)
+        content_type = request.headers.get("content-type", "")
+        images = await services.pool.run_if_large(
+            len(body), parse_images, content_type, body, services.settings
+        )
+        del body
+        read_ms = round((time.perf_counter() - start) * 1000, 3)
+        if query.annotate and (len(images.items) != 1 or query.format != "json"):
+            raise OptionError(
+                "annotate draws one image and takes no format; send one image and leave format out"
+            )
+        results = await unless_disconnected(
+            request, _detect_all(request, services, artifact, options, query, images)
+        )
+    answer = _Answer(request, artifact, images.many, start, read_ms)
+    if query.annotate:
+        return await answer.picture(services, results[0])
+    return answer.document(query.format, results)
+
+
+async def _detect_all(
+    request: Request,
+    services: Services,
+    artifact: Artifact,
+    options: DetectOptions,
+    query: DetectQuery,
+    images: Images,
+) -> list[Result]:
+    """All images at once. A single one's error is the request's; among many, it stays with its image."""
+    slots = services.batcher.admit(len(images.items))
+    tasks = [
+        detect_image(services, artifact, options, item, slot, keep_original=query.annotate)
+        for item, slot in zip(images.items, slots, strict=True)
+    ]
+    if not images.many:
+        return [await tasks[0]]
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    return [_result_of(outcome, request_id_of(request)) for outcome in outcomes]
+
+
+def _result_of(outcome: Detected | BaseException, request_id: str) -> Result:
+    if isinstance(outcome, Detected):
+        return outcome
+    if not isinstance(outcome, Exception):
+        raise outcome  # cancelled or interrupted: not this image's matter
+    if not isinstance(outcome, HindsightError):
+        log(logging.ERROR, "unhandled error on one image", exc=outcome, request_id=request_id)
+    return errors.problem_of(outcome, request_id)
+
+
+class _Answer:
+    """Turns results into the response, with the timings of the whole request."""
+
+    def __init__(
+        self, request: Request, artifact: Artifact, many: bool, start: float, read_ms: float
+    ) -> None:
+        self._artifact = artifact
+        self._many = many
+        self._start = start
+        self._read_ms = read_ms
+        self._stages: dict[str, float] = request.scope["state"]["stages"]
+        self._accept = request.headers.get("accept", "")
+
+    def document(self, format_name: str, results: list[Result]) -> Response:
+        self._note(results)
+        manifest = self._artifact.manifest
+        plain = [result.detections if isinstance(result, Detected) else result for result in results]
+        encode_start = time.perf_counter()
+        if format_name == "coco":
+            content, media_type = to_json(to_coco(plain, manifest)), "application/json"
+        elif format_name == "yolo" and not self._many and isinstance(results[0], Detected):
+            content, media_type = to_yolo(results[0].detections).encode(), "text/plain; charset=utf-8"
+        else:
+            documents = [self._one(format_name, result) for result in results]
+            content = to_json({"results": documents} if self._many else documents[0])
+            media_type = "application/json"
+        self._stages["encode"] = round((time.perf_counter() - encode_start) * 1000, 3)
+        return Response(content, headers=server_timing(self._stages), media_type=media_type)
+
+    async def picture(self, services: Services, result: Result) -> Response:
+        assert isinstance(result, Detected) and result.original is not None, "annotate takes one image"
+        self._note([result])
+        kind = "PNG" if "image/png" in self._accept and "image/jpeg" not in self._accept else "JPEG"
+        draw_start = time.perf_counter()
+        manifest = self._artifact.manifest
+        content = await services.pool.run(annotated, result.original, result.detections, manifest, kind)
+        self._stages["draw"] = round((time.perf_counter() - draw_start) * 1000, 3)
+        return Response(content, headers=server_timing(self._stages), media_type=f"image/{kind.lower()}")
+
+    def _one(self, format_name: str, result: Result) -> dict[str, Any]:
+        if not isinstance(result, Detected):
+            return result
+        detections, manifest = result.detections, self._artifact.manifest
+        if format_name == "yolo":
+            return {"labels": to_yolo(detections)}
+        if format_name == "labelstudio":
+            return to_labelstudio(detections, manifest)
+        height, width = detections.image_hw
+        document: dict[str, Any] = {
+            "model": manifest.name,
+            "version": manifest.version,
+            "image": {"width": width, "height": height},
+            "detections": detections.to_records(),
+        }
+        total = round((time.perf_counter() - self._start) * 1000, 3)
+        document["timings_ms"] = {"read": self._read_ms, **result.stages, "total": total}
+        return document
+
+    def _note(self, results: list[Result]) -> None:
+        """Milliseconds by stage for the log and Server-Timing: summed over the images."""
+        self._stages["read"] = self._read_ms
+        for result in results:
+            if isinstance(result, Detected):
+                for stage, ms in result.stages.items():
+                    self._stages[stage] = round(self._stages.get(stage, 0.0) + ms, 3)

@@ -1,0 +1,39 @@
+"""Probes and metrics."""
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.pipeline import services_of
+from service.responses import json_response
+from service.schemas import Readiness
+
+router = APIRouter()
+
+
+@router.get("/healthz", summary="Is the process alive", response_model=None)
+async def healthz() -> Response:
+    return json_response({"alive": True})
+
+
+@router.get(
+    "/readyz",
+    summary="Can it answer: is a worker ready",
+    response_model=None,
+    responses={
+        200: {"description": "Ready.", "model": Readiness},
+        503: {"description": "Loading, or a lost worker is being restarted.", "model": Readiness},
+    },
+)
+async def readyz(request: Request) -> Response:
+    services = services_of(request)
+    ready = services.batcher.ready
+    workers = [
+        {"device": engine.device, "state": engine.state, "failure": engine.failure}
+        for engine in services.engines
+    ]
+    return json_response({"ready": ready, "workers": workers}, 200 if ready else 503)
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_model=None)
+async def metrics(request: Request) -> Response:
+    return Response(services_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,88 @@
+"""POST /rescore: a second opinion on anybody's boxes: another detector's, or a human annotator's."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from hindsight import errors as core
+from hindsight.errors import BoxesError, OptionError
+from service import errors
+from service.body import parse_image_and_boxes, read_body
+from service.openapi import RESCORE_BODY, problem_responses
+from service.pipeline import rescore_image, services_of, unless_disconnected
+from service.responses import json_response, server_timing
+from service.schemas import RescoreResponse
+
+router = APIRouter()
+
+
+class RescoreQuery(BaseModel):
+    """Query of /rescore. Unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(
+        None, description="a name from /models; the default model if left out", examples=["cells"]
+    )
+
+
+@router.post(
+    "/rescore",
+    summary="A second opinion on given boxes",
+    response_model=None,
+    openapi_extra=RESCORE_BODY,
+    responses={
+        200: {"description": "One opinion a box, in the order given.", "model": RescoreResponse},
+        **problem_responses(
+            errors.BadBody,
+            core.ModelNotFound,
+            errors.BodyTimeout,
+            core.ImageTooLarge,
+            errors.BodyTooLarge,
+            core.UnsupportedImage,
+            errors.UnsupportedBody,
+            core.CorruptImage,
+            core.BoxesError,
+            core.OptionError,
+            core.RuntimeFailure,
+            errors.Busy,
+            errors.EngineUnavailable,
+            errors.DeadlineExceeded,
+        ),
+    },
+)
+async def rescore(request: Request, query: Annotated[RescoreQuery, Query()]) -> Response:
+    start = time.perf_counter()
+    services = services_of(request)
+    artifact = services.registry.get(query.model)
+    manifest = artifact.manifest
+    if artifact.rescore_path is None:
+        raise OptionError(f"model {manifest.name} has no localization head, so it cannot rescore boxes")
+    with services.budget.lease() as lease:
+        body = await read_body(request, services.settings, lease)
+        content_type = request.headers.get("content-type", "")
+        limit = manifest.max_rescore_boxes
+        image, boxes = await services.pool.run_if_large(
+            len(body), parse_image_and_boxes, content_type, body, services.settings, limit
+        )
+        del body
+        read_ms = round((time.perf_counter() - start) * 1000, 3)
+        if len(boxes) > limit:
+            raise BoxesError(
+                f"{len(boxes)} boxes; model {manifest.name} accepts at most {limit} in one request"
+            )
+        [slot] = services.batcher.admit(1)
+        judged = await unless_disconnected(request, rescore_image(services, artifact, image, boxes, slot))
+    height, width = judged.image_hw
+    timings = {"read": read_ms, **judged.stages, "total": round((time.perf_counter() - start) * 1000, 3)}
+    request.scope["state"]["stages"].update(timings)
+    document = {
+        "model": manifest.name,
+        "version": manifest.version,
+        "image": {"width": width, "height": height},
+        "results": judged.rescored.to_records(),
+        "timings_ms": timings,
+    }
+    return json_response(document, headers=server_timing(timings))

@@ -1,0 +1,145 @@
+"""The wire format: what clients may rely on. The routes build these documents by hand (they are hot); tests
+hold them to it.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_BOX = [93.1, 81.25, 183.4, 176.0]
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ProblemDocument(Wire):
+    """An error, RFC 9457 (application/problem+json)."""
+
+    type: str = Field(examples=["/docs#corrupt-image"])
+    title: str = Field(examples=["The image cannot be decoded"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["the JPEG data is broken or cut short (image file is truncated)"])
+    code: str = Field(examples=["corrupt-image"])
+    request_id: str = Field(examples=["0e3b7c0d0a7f4b0c8f7c7a3d6f1d2c11"])
+    errors: list[dict[str, Any]] | None = None
+
+
+class ImageSize(Wire):
+    """Pixels, after the EXIF orientation."""
+
+    width: int = Field(examples=[640])
+    height: int = Field(examples=[480])
+
+
+class Detection(Wire):
+    """One box and the second opinion on it; null where the model has no localization head."""
+
+    box: tuple[float, float, float, float] = Field(
+        examples=[_BOX], description="x1, y1, x2, y2 in pixels of the image"
+    )
+    label: str = Field(examples=["RBC"])
+    label_id: int = Field(examples=[1])
+    score: float = Field(examples=[0.91], description="class_score^(1-w) * iou^w with w = iou_weight")
+    class_score: float = Field(examples=[0.97])
+    iou: float | None = Field(examples=[0.86], description="predicted IoU of the box with its object")
+    purity: float | None = Field(examples=[0.93], description="predicted share of the box that is the object")
+    integrity: float | None = Field(
+        examples=[0.92], description="predicted share of the object that is in the box"
+    )
+
+
+Timings = dict[str, float]
+
+
+class DetectResponse(Wire):
+    """One image."""
+
+    model: str = Field(examples=["cells"])
+    version: str = Field(examples=["1"])
+    image: ImageSize
+    detections: list[Detection]
+    timings_ms: Timings = Field(
+        examples=[{"decode": 3.1, "letterbox": 1.2, "queue": 0.1, "model": 41.0, "total": 47.2}]
+    )
+
+
+class DetectManyResponse(Wire):
+    """Many images, in the order sent; one that failed carries its problem and its neighbours are fine."""
+
+    results: list[DetectResponse | ProblemDocument]
+
+
+class SecondOpinion(Wire):
+    """What the model thinks of a box that was given."""
+
+    iou: float
+    purity: float
+    integrity: float
+    label: str = Field(description="the best class")
+    label_id: int
+    class_score: float = Field(description="of the best class")
+    class_scores: dict[str, float]
+
+
+class RescoreResponse(Wire):
+    """One opinion a box, in the order given."""
+
+    model: str
+    version: str
+    image: ImageSize
+    results: list[SecondOpinion]
+    timings_ms: Timings
+
+
+class ClassEntry(Wire):
+    name: str = Field(examples=["RBC"])
+    colour: str = Field(examples=["#d62728"])
+
+
+class InputSize(Wire):
+    """The short side is scaled to short_side unless the long side would pass long_side; then padded to
+    pad_multiple.
+    """
+
+    short_side: int
+    long_side: int
+    pad_multiple: int
+
+
+class Thresholds(Wire):
+    class_threshold: float
+    score_threshold: float
+    iou_weight: float
+    nms_threshold: float
+
+
+class ModelEntry(Wire):
+    name: str
+    version: str
+    description: str
+    classes: list[ClassEntry]
+    input: InputSize
+    defaults: Thresholds
+    max_detections: int
+    max_rescore_boxes: int
+    has_localization: bool
+    metrics: dict[str, Any]
+    licence: str
+    samples: list[str] = Field(description="file names, to be had at /models/{name}/samples/{file}")
+
+
+class ModelsResponse(Wire):
+    models: list[ModelEntry]
+    default: str
+
+
+class WorkerStatus(Wire):
+    device: str
+    state: str
+    failure: str | None
+
+
+class Readiness(Wire):
+    ready: bool
+    workers: list[WorkerStatus]

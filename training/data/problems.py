@@ -29,22 +29,25 @@ class DatasetError(HindsightError):
 
     code = "dataset-error"
 
-    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+    def __init__(self, message: str, problems: Sequence[Problem] = (), headline: str | None = None) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+        self._headline = headline or message
 
     @classmethod
     def from_problems(cls, path: Path, problems: Sequence[Problem]) -> DatasetError:
         count = len(problems)
         entries = "1 bad entry" if count == 1 else f"{count} bad entries"
+        advice = "(correct them, or go on without them: --skip-bad)"
         return cls(
-            f"{path}: {entries}, the first: {problems[0]} (correct them, or go on without them: --skip-bad)",
+            f"{path}: {entries}, the first: {problems[0]} {advice}",
             problems,
+            headline=f"{path}: {entries} {advice}",
         )
 
     def report(self, limit: int = MAX_LISTED) -> str:
-        """The message, then up to `limit` problems a line each, then how many more there are."""
+        """A headline, then up to `limit` problems a line each, then how many more there are."""
         lines = [str(problem) for problem in self.problems[:limit]]
         if len(self.problems) > limit:
             lines.append(f"... and {len(self.problems) - limit} more")
-        return "\n".join([str(self), *lines])
+        return "\n".join([self._headline, *lines])

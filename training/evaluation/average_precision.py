@@ -47,6 +47,19 @@ class Metrics:
     objects: int
     detections: int
 
+    def figures(self) -> dict[str, float]:
+        """The defined averages under their usual names: what a training log shows."""
+        named = {
+            "AP": self.ap,
+            "AP50": self.ap50,
+            "AP75": self.ap75,
+            "AP90": self.ap90,
+            "APs": self.ap_small,
+            "APm": self.ap_medium,
+            "APl": self.ap_large,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, per_class as a list."""
         return {**asdict(self), "per_class": [asdict(row) for row in self.per_class]}

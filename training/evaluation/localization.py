@@ -162,10 +162,10 @@ def mean_absolute_error(predicted: Array, true: Array) -> float | None:
     return float(np.abs(predicted - true).mean()) if len(true) >= MIN_ROWS else None
 
 
-def error_per_decile(predicted: Array, true: Array) -> list[dict[str, float | int | None]]:
+def error_per_decile(predicted: Array, true: Array) -> list[dict[str, Any]]:
     """Per tenth of TRUE IoU: count, mean absolute error, bias (predicted - true; above 0: too hopeful)."""
     error = predicted - true
-    table: list[dict[str, float | int | None]] = []
+    table: list[dict[str, Any]] = []
     for low, high, mask in _tenths(true):
         enough = mask.sum() >= MIN_ROWS
         table.append(
@@ -180,9 +180,9 @@ def error_per_decile(predicted: Array, true: Array) -> list[dict[str, float | in
     return table
 
 
-def reliability_bins(predicted: Array, true: Array) -> list[dict[str, float | int | None]]:
+def reliability_bins(predicted: Array, true: Array) -> list[dict[str, Any]]:
     """Per tenth of PREDICTED IoU: count, mean prediction, mean truth."""
-    table: list[dict[str, float | int | None]] = []
+    table: list[dict[str, Any]] = []
     for low, high, mask in _tenths(predicted):
         some = bool(mask.any())
         table.append(

@@ -98,7 +98,7 @@ def run_checkpoint(
     device = next(detector.parameters()).device
     predictions: dict[float, list[ImagePredictions]] = {weight: [] for weight in iou_weights}
     parts: list[LocalizationRows] = []
-    with _evaluating(detector):
+    with evaluating(detector):
         for batch in EvalLoader(dataset, batch_size, rule):
             candidates = detector.candidates(batch.images.to(device), batch.image_sizes.to(device))
             for weight in iou_weights:
@@ -155,7 +155,8 @@ def predict_artifact(
 
 
 @contextmanager
-def _evaluating(detector: TwoStageDetector) -> Iterator[None]:
+def evaluating(detector: TwoStageDetector) -> Iterator[None]:
+    """The detector in evaluation mode and without gradients; its own mode afterwards."""
     # no_grad, not inference_mode: what the detector caches (anchors) must stay usable in training.
     training = detector.training
     detector.eval()

@@ -1,0 +1,145 @@
+"""How well the localization head judges ANY box, not only its detector's own: the question /rescore answers.
+
+Every ground truth is moved and stretched into boxes whose true IoU is spread evenly over .1 to 1, the head
+judges them, and the error is reported per tenth of true IoU. The draw depends on the image's id alone, so
+every model gets the same boxes.
+
+n: boxes; g: ground truths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hindsight.artifact import Artifact, ResizeRule
+from hindsight.inputs import rescore_inputs
+from hindsight.preprocess import boxes_to_input
+from hindsight.runtime import open_runtime
+from model.detector import TwoStageDetector
+from training.data.batch import Batch
+from training.data.dataset import Dataset
+from training.data.loader import EvalLoader
+from training.evaluation.boxes import Array, overlap_with, pairwise_iou
+from training.evaluation.localization import error_per_decile, mean_absolute_error, pearson
+from training.evaluation.predict import Progress, evaluating
+
+BOXES_PER_TRUTH = 8
+MIN_IOU = 0.1
+POPULATION = (
+    f"{BOXES_PER_TRUTH} jittered copies of every ground truth, IoU with it spread evenly over {MIN_IOU:g}-1, "
+    "clipped to the image; truth = the ground truth of highest IoU, any class"
+)
+_HALVINGS = 40
+_REACH = 8.0  # as far along a direction as any box needs to go to leave its ground truth
+
+# Boxes in input pixels, an array an image -> ious, purities, integrities [B, at least the longest array].
+_Judge = Callable[[Batch, list[NDArray[np.float32]]], tuple[NDArray[Any], ...]]
+
+
+def rescore_checkpoint(
+    detector: TwoStageDetector,
+    dataset: Dataset,
+    rule: ResizeRule,
+    batch_size: int = 4,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The report for a torch detector with a localization head."""
+    device = next(detector.parameters()).device
+
+    def judge(batch: Batch, boxes: list[NDArray[np.float32]]) -> tuple[NDArray[Any], ...]:
+        inputs = rescore_inputs(batch.letterboxed, boxes)
+        answer = detector.rescore(*(torch.from_numpy(value).to(device) for value in inputs.values()))
+        return tuple(part.float().cpu().numpy() for part in answer[:3])
+
+    with evaluating(detector):
+        return _report(EvalLoader(dataset, batch_size, rule), dataset, judge, progress)
+
+
+def rescore_artifact(
+    artifact: Artifact,
+    dataset: Dataset,
+    batch_size: int = 4,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The report for an artifact with a rescore graph, under ONNX Runtime on the CPU."""
+    runtime = open_runtime("onnxruntime", artifact, threads=threads)
+
+    def judge(batch: Batch, boxes: list[NDArray[np.float32]]) -> tuple[NDArray[Any], ...]:
+        answer = runtime.rescore(rescore_inputs(batch.letterboxed, boxes))
+        return answer["ious"], answer["purities"], answer["integrities"]
+
+    try:
+        return _report(EvalLoader(dataset, batch_size, artifact.manifest.resize), dataset, judge, progress)
+    finally:
+        runtime.close()
+
+
+def _report(loader: EvalLoader, dataset: Dataset, judge: _Judge, progress: Progress | None) -> dict[str, Any]:
+    samples = [dataset.annotations(index) for index in range(len(dataset))]
+    truths = {sample.image_id: sample.boxes[~sample.crowd] for sample in samples}
+    predicted, true = [np.zeros((3, 0))], [np.zeros((3, 0))]
+    for batch in loader:
+        drawn = [
+            jittered_boxes(truths[image_id], boxed.original_hw, image_id)
+            for image_id, boxed in zip(batch.image_ids, batch.letterboxed, strict=True)
+        ]
+        inputs = [boxes_to_input(boxes, boxed) for boxes, boxed in zip(drawn, batch.letterboxed, strict=True)]
+        qualities = judge(batch, inputs)
+        for index, (image_id, boxes) in enumerate(zip(batch.image_ids, drawn, strict=True)):
+            if len(boxes):
+                best = pairwise_iou(boxes, truths[image_id]).argmax(axis=1)
+                true.append(np.stack(overlap_with(boxes, truths[image_id][best])))
+                predicted.append(
+                    np.stack([part[index, : len(boxes)].astype(np.float64) for part in qualities])
+                )
+        if progress is not None:
+            progress(len(batch))
+    return _summary(np.concatenate(predicted, axis=1), np.concatenate(true, axis=1))
+
+
+def _summary(predicted: Array, true: Array) -> dict[str, Any]:
+    """JSON values from [3, n] predicted and true IoU, purity, integrity."""
+    names = ("iou", "purity", "integrity")
+    return {
+        "population": POPULATION,
+        "n": predicted.shape[1],
+        "pearson": {name: pearson(predicted[row], true[row]) for row, name in enumerate(names)},
+        "mean_absolute_error": {
+            name: mean_absolute_error(predicted[row], true[row]) for row, name in enumerate(names)
+        },
+        "error_per_iou_decile": error_per_decile(predicted[0], true[0]),
+    }
+
+
+def jittered_boxes(truths: NDArray[Any], image_hw: tuple[int, int], image_id: int) -> NDArray[np.float32]:
+    """[g * BOXES_PER_TRUTH, 4] xyxy inside the image of `image_hw`, from ground truths [g, 4]."""
+    rng = np.random.default_rng([image_id])
+    source = np.repeat(truths.astype(np.float64), BOXES_PER_TRUTH, axis=0)
+    wanted = rng.uniform(MIN_IOU, 1.0, size=len(source))
+    direction = rng.normal(size=(len(source), 4))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    # The further along a direction, the lower the IoU: halve the interval until the wanted one is reached.
+    low, high = np.zeros(len(source)), np.full(len(source), _REACH)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        far = overlap_with(_moved(source, direction * middle[:, None]), source).iou < wanted
+        low, high = np.where(far, low, middle), np.where(far, middle, high)
+    height, width = image_hw
+    boxes = np.clip(_moved(source, direction * low[:, None]), 0, [width, height, width, height])
+    return boxes.astype(np.float32)
+
+
+def _moved(boxes: Array, change: Array) -> Array:
+    """Boxes [n, 4] shifted by change[:, :2] of their size and stretched by exp(change[:, 2:])."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    centre = (boxes[:, 2:] + boxes[:, :2]) / 2 + 0.5 * change[:, :2] * size
+    half = size * np.exp(0.5 * change[:, 2:]) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)

@@ -22,7 +22,7 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], *, rounded: bo
 
 
 def grid_anchors(cell: Tensor, height: int, width: int, stride_hw: tuple[int, int]) -> Tensor:
-    """[height * width * A, 4]: `cell` repeated at every position of a level, row by row, anchors innermost."""
+    """[height * width * A, 4]: `cell` at every position of a level, row by row, anchors innermost."""
     ys = torch.arange(height, device=cell.device, dtype=torch.float32) * stride_hw[0]
     xs = torch.arange(width, device=cell.device, dtype=torch.float32) * stride_hw[1]
     shift_y = ys[:, None].expand(height, width)
@@ -41,8 +41,8 @@ def pyramid_anchors(
 ) -> list[Tensor]:
     """Anchors of every level.
 
-    `stride_from_image` reproduces torchvision, whose stride is image side // level side: at the pooled level of an
-    image 480 px high that is 60, not 64. Off, the level's nominal stride counts.
+    `stride_from_image` reproduces torchvision, whose stride is image side // level side: at the pooled level
+    of an image 480 px high that is 60, not 64. Off, the level's nominal stride counts.
     """
     anchors = []
     for cell, (height, width), stride in zip(cells, level_hw, strides, strict=True):

@@ -1,9 +1,13 @@
-"""Backbones: torchvision's ResNets and any timm model with a feature pyramid. Batch statistics are always frozen:
-detection batches are too small to estimate them. Their scale and shift are trained where the layer is."""
+"""Backbones: torchvision's ResNets and any timm model with a feature pyramid.
+
+Batch statistics are always frozen: detection batches are too small to estimate them. Their scale and shift
+are trained where the layer is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -27,7 +31,7 @@ class _FrozenStatistics(nn.Module):
 
 
 class ResNetFeatures(_FrozenStatistics):
-    """C2..C5 of a torchvision ResNet; parameter names are torchvision's, so its checkpoints load as they are."""
+    """C2..C5 of a torchvision ResNet; parameter names are torchvision's, so its checkpoints load."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -50,7 +54,7 @@ class ResNetFeatures(_FrozenStatistics):
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps: dict[int, Tensor] = {}
-        for level, stage in zip(range(2, 6), (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
+        for level, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=2):
             x = stage(x)
             maps[level] = x
         return [maps[level] for level in self.levels]
@@ -62,22 +66,25 @@ class TimmFeatures(_FrozenStatistics):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         try:
-            probe = timm.create_model(config.name, features_only=True, pretrained=False)
+            probe: Any = timm.create_model(config.name, features_only=True, pretrained=False)
         except RuntimeError as error:
             known = ", ".join(sorted(RESNETS))
-            raise ValueError(f"unknown backbone {config.name!r}: expected one of {known} or a timm model name") from error
+            raise ValueError(
+                f"unknown backbone {config.name!r}: expected one of {known} or a timm model name"
+            ) from error
         reductions: list[int] = probe.feature_info.reduction()
         wanted = [2**level for level in range(config.min_level, config.max_level + 1)]
         missing = [r for r in wanted if r not in reductions]
         if missing:
             raise ValueError(f"{config.name} has no feature map of stride {missing[0]}: it has {reductions}")
         indices = [reductions.index(r) for r in wanted]
-        self.net = timm.create_model(config.name, features_only=True, pretrained=False, out_indices=indices)
-        self.channels: Sequence[int] = self.net.feature_info.channels()
+        net: Any = timm.create_model(config.name, features_only=True, pretrained=False, out_indices=indices)
+        self.net: nn.Module = net
+        self.channels: Sequence[int] = net.feature_info.channels()
         self._freeze(config, indices, reductions)
 
     def _freeze(self, config: BackboneConfig, indices: list[int], reductions: list[int]) -> None:
-        """Freeze whatever the map of stride 2**frozen_levels depends on: the parameters its gradient reaches."""
+        """Freeze what the map of stride 2**frozen_levels depends on: what its gradient reaches."""
         if config.frozen_levels < 1:
             return
         index = reductions.index(2 ** min(config.frozen_levels, config.max_level))
@@ -94,5 +101,5 @@ class TimmFeatures(_FrozenStatistics):
 
 
 def build_backbone(config: BackboneConfig) -> ResNetFeatures | TimmFeatures:
-    """Random weights; `model.checkpoint.load_backbone` brings ImageNet's. Raises ValueError for an unknown name."""
+    """Random weights; `checkpoint.load_backbone` brings ImageNet's. ValueError for an unknown name."""
     return ResNetFeatures(config) if config.name in RESNETS else TimmFeatures(config)

@@ -1,4 +1,4 @@
-"""Box arithmetic. Boxes are float32 xyxy; every function broadcasts over leading axes unless it says otherwise."""
+"""Box arithmetic. Boxes are float32 xyxy; functions broadcast over leading axes unless they say otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Largest log-scale step a regressor may ask for: a 16 px box may become 1000 px in one step, as in the reference detectors.
+# Largest log-scale step a regressor may ask for: a 16 px box may become 1000 px in one step, as in the
+# reference detectors.
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 
 
@@ -41,7 +42,10 @@ def pairwise_iou(a: Float[Tensor, "*B N 4"], b: Float[Tensor, "*B M 4"]) -> Floa
 def paired_quality(
     boxes: Float[Tensor, "*N 4"], truths: Float[Tensor, "*N 4"]
 ) -> tuple[Float[Tensor, "*N"], Float[Tensor, "*N"], Float[Tensor, "*N"]]:
-    """(IoU, purity, integrity) of boxes[i] against truths[i]: DIR Eq. (1), (3), (4). Empty boxes give 0."""
+    """(IoU, purity, integrity) of boxes[i] against truths[i]; empty boxes give 0.
+
+    DIR Eq. (1), DIR Eq. (3), DIR Eq. (4).
+    """
     overlap = paired_intersection(boxes, truths)
     box_area, truth_area = area(boxes), area(truths)
     union = (box_area + truth_area - overlap).clamp(min=1e-9)

@@ -23,15 +23,17 @@ class BackboneConfig:
     min_level: int = 2
     max_level: int = 5
     fpn_channels: int = 256
-    frozen_levels: int = 2  # maps up to stride 2**frozen_levels are not trained: 2 = stem and first stage; 0 = train all
-    stride_in_1x1: bool = False  # where a ResNet bottleneck strides: False = the 3x3 (torchvision), True = the first 1x1
+    # maps up to stride 2**frozen_levels are not trained: 2 = stem and first stage; 0 = train all
+    frozen_levels: int = 2
+    # where a ResNet bottleneck strides: False = the 3x3 (torchvision), True = the first 1x1
+    stride_in_1x1: bool = False
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class RpnConfig:
-    """Anchors, proposal lists and their losses. One anchor size per level, the pooled extra level included."""
+    """Anchors, proposal lists and their losses. One anchor size per level, the pooled one included."""
 
     anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -53,7 +55,10 @@ class RpnConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The second stage. `kind`: "shared" (Faster R-CNN's one trunk) or "decoupled" (DRCNN: a trunk per task and stage)."""
+    """The second stage.
+
+    `kind`: "shared" (Faster R-CNN's one trunk) or "decoupled" (DRCNN: a trunk per task and stage).
+    """
 
     kind: str = "decoupled"
     width: int = 1024
@@ -69,8 +74,11 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class LocalizationConfig:
-    """The DIR head. `jitter_per_truth` jittered copies of each ground truth also train it (ours), so that /rescore's
-    arbitrary boxes are familiar; 0 is the paper's recipe."""
+    """The DIR head.
+
+    `jitter_per_truth` jittered copies of each ground truth also train it (ours), so that /rescore's arbitrary
+    boxes are familiar; 0 is the paper's recipe.
+    """
 
     width: int = 1024
     boxes_at_inference: int = 256  # D: the boxes of highest class score; fixed shapes can't skip boxes
@@ -109,7 +117,9 @@ class DetectorConfig:
         if self.head.kind not in ("shared", "decoupled"):
             raise ValueError(f'head.kind must be "shared" or "decoupled", got {self.head.kind!r}')
         if len(self.rpn.anchor_sizes) != levels:
-            raise ValueError(f"rpn.anchor_sizes must have {levels} entries (a level each), got {len(self.rpn.anchor_sizes)}")
+            raise ValueError(
+                f"rpn.anchor_sizes must have {levels} entries (one a level), got {len(self.rpn.anchor_sizes)}"
+            )
         if not 1 <= self.head.stages <= len(self.head.stds):
             raise ValueError(f"head.stages must be 1..{len(self.head.stds)}, got {self.head.stages}")
         if self.head.kind == "shared" and self.head.stages != 1:

@@ -1,4 +1,4 @@
-"""The two-stage detector. `TwoStageDetector.forward` is the table of contents; shapes are named in structures.py."""
+"""The two-stage detector. `TwoStageDetector.forward` is its table of contents; shapes: structures.py."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ from model.training_losses import second_stage_losses
 class TwoStageDetector(nn.Module):
     """Proposals, class scores, refined boxes, and a second look at each of them."""
 
+    pixel_mean: Tensor  # [3], of pixels in 0..255
+    pixel_std: Tensor
+
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
@@ -39,11 +42,16 @@ class TwoStageDetector(nn.Module):
             DecoupledHead(pooled_features, config.head, config.num_classes)
             if config.head.kind == "decoupled"
             else SharedHead(
-                pooled_features, config.head.width, config.num_classes, class_specific=config.head.class_specific_first
+                pooled_features,
+                config.head.width,
+                config.num_classes,
+                class_specific=config.head.class_specific_first,
             )
         )
         self.localization = (
-            LocalizationHead(pooled_features, config.localization.width) if config.localization is not None else None
+            LocalizationHead(pooled_features, config.localization.width)
+            if config.localization is not None
+            else None
         )
         # images arrive as 0..255: fold that into the normalisation
         self.register_buffer("pixel_mean", torch.tensor(config.backbone.mean) * 255, persistent=False)
@@ -66,7 +74,7 @@ class TwoStageDetector(nn.Module):
         return rank(candidates, class_threshold, score_threshold, iou_weight, nms_threshold, self.config)
 
     def candidates(self, images: UInt8[Tensor, "B H W 3"], image_sizes: Int[Tensor, "B 2"]) -> Candidates:
-        """Final boxes before NMS: the population on which scores are compared (PAPERS: one population for Pearson)."""
+        """Final boxes before NMS: the one population on which scores are compared."""
         pyramid = self.extract(images, image_sizes)
         proposals = self.propose(pyramid, images, image_sizes)
         return self.look_back(pyramid, *self.classify_and_refine(pyramid, proposals, image_sizes))
@@ -127,21 +135,32 @@ class TwoStageDetector(nn.Module):
     def pool(self, pyramid: Sequence[Tensor], boxes: Float[Tensor, "B N 4"]) -> Float[Tensor, "BN ch s s"]:
         """RoI features of fixed-shape boxes; the pooled top level serves the RPN only."""
         pooling = self.config.pooling
-        return multilevel_roi_align(
-            list(pyramid[:-1]), boxes, self.strides, pooling.output_size, pooling.sampling_ratio, pooling.aligned
+        pooled: Tensor = multilevel_roi_align(
+            list(pyramid[:-1]),
+            boxes,
+            self.strides,
+            pooling.output_size,
+            pooling.sampling_ratio,
+            pooling.aligned,
         )
+        return pooled
 
     def pool_ragged(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """RoI features of one list of boxes per image, differentiable."""
         pooling = self.config.pooling
         return pool_ragged(
-            list(pyramid[:-1]), boxes, self.strides, pooling.output_size, pooling.sampling_ratio, pooling.aligned
+            list(pyramid[:-1]),
+            boxes,
+            self.strides,
+            pooling.output_size,
+            pooling.sampling_ratio,
+            pooling.aligned,
         )
 
     def classify_and_refine(
         self, pyramid: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Boxes [B, D, 4] (or [B, D, C, 4]) and class scores [B, D, C]; only the D best proposals are regressed."""
+        """Boxes [B, D, 4] (or [B, D, C, 4]), class scores [B, D, C]; only the D best rows are regressed."""
         batch, count = proposals.valid.shape
         pooled = self.pool(pyramid, proposals.boxes)
         if isinstance(self.head, SharedHead):
@@ -158,8 +177,10 @@ class TwoStageDetector(nn.Module):
         return self._cascade(pyramid, boxes, scores, first, image_sizes), scores
 
     def _most_confident(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows [B, D] of highest class score. The classifier reads raw proposals, so boxes that will not be looked at
-        again need no regression either."""
+        """Rows [B, D] of highest class score, and their scores.
+
+        The classifier reads raw proposals, so boxes that will not be looked at again need no regression.
+        """
         wanted = self.config.localization.boxes_at_inference if self.config.localization else scores.shape[1]
         if wanted >= scores.shape[1]:
             rows = torch.arange(scores.shape[1], device=scores.device)[None].expand(scores.shape[0], -1)
@@ -172,7 +193,9 @@ class TwoStageDetector(nn.Module):
         if deltas.shape[-1] == 4:
             return box_ops.clip(box_ops.decode(boxes, deltas, stds), image_sizes)
         per_class = deltas.unflatten(-1, (-1, 4))
-        return box_ops.clip(box_ops.decode(boxes[:, :, None].expand_as(per_class), per_class, stds), image_sizes)
+        return box_ops.clip(
+            box_ops.decode(boxes[:, :, None].expand_as(per_class), per_class, stds), image_sizes
+        )
 
     def _cascade(
         self, pyramid: Sequence[Tensor], boxes: Tensor, scores: Tensor, pooled: Tensor, image_sizes: Tensor

@@ -1,4 +1,4 @@
-"""Feature pyramid: lateral 1x1, top-down addition, output 3x3, and one max-pooled level on top for the RPN."""
+"""Feature pyramid: lateral 1x1, top-down addition, output 3x3, and a pooled level on top for the RPN."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class FeaturePyramid(nn.Module):
-    """Maps backbone features (finest first) to as many maps of `channels`, plus a pooled one at half the coarsest size."""
+    """Backbone features (finest first) -> as many of `channels`, and a pooled one at half the coarsest."""
 
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()

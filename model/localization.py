@@ -12,7 +12,7 @@ from model.structures import Quality
 
 
 class LocalizationHead(nn.Module):
-    """Two branches on the features of the regressed box, purity and integrity; IoU follows from them (DIR Eq. (5))."""
+    """Two branches, purity and integrity, on the features of the regressed box; IoU follows: DIR Eq. (5)."""
 
     def __init__(self, in_features: int, width: int) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class LocalizationHead(nn.Module):
         return Quality(torch.sigmoid(iou), torch.sigmoid(purity.float()), torch.sigmoid(integrity.float()))
 
     def losses(self, pooled: Tensor, boxes: Tensor, truths: Tensor) -> dict[str, Tensor]:
-        """DIR Eq. (9): three BCE terms against the true qualities of detached `boxes` [N, 4] to `truths` [N, 4].
+        """DIR Eq. (9): three BCE terms against the qualities of detached `boxes` [N, 4] to `truths` [N, 4].
 
-        The entropy of the soft targets, which no prediction can undercut, is taken off: gradients are the paper's, and
-        the number shown reaches 0 for a perfect head.
+        The entropy of the soft targets, which no prediction can undercut, is taken off: gradients are the
+        paper's, and the number shown reaches 0 for a perfect head.
         """
         purity, integrity = self.logits(pooled)
         iou_t, purity_t, integrity_t = box_ops.paired_quality(boxes.detach(), truths.detach())
@@ -42,7 +42,9 @@ class LocalizationHead(nn.Module):
             "integrity": (integrity, integrity_t),
             "iou": (losses.iou_logit(purity, integrity), iou_t),
         }
-        return {name: losses.soft_bce(logit, wished) - _floor(wished) for name, (logit, wished) in pairs.items()}
+        return {
+            name: losses.soft_bce(logit, wished) - _floor(wished) for name, (logit, wished) in pairs.items()
+        }
 
 
 def _floor(wished: Tensor) -> Tensor:
@@ -57,9 +59,10 @@ def _logit(width: int) -> nn.Linear:
 
 
 def fuse(class_scores: Tensor, ious: Tensor, iou_weight: Tensor) -> Tensor:
-    """Confidence that ranks boxes: class^(1 - w) * IoU^w; w = .5 is DIR's sqrt(class * IoU), 0 the class score alone.
+    """Confidence that ranks boxes: class^(1 - w) * IoU^w.
 
-    class_scores [B, D, C], ious [B, D], iou_weight [B] -> [B, D, C].
+    w = .5 is DIR's geometric mean sqrt(class * IoU), 0 the class score alone. class_scores [B, D, C], ious
+    [B, D], iou_weight [B] -> [B, D, C].
     """
     weight = iou_weight.reshape(-1, 1, 1)
     return class_scores.pow(1 - weight) * ious[..., None].pow(weight)

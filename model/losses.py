@@ -1,4 +1,4 @@
-"""Loss terms. Each returns a scalar that keeps its graph even when there is nothing to learn from (DDP needs that)."""
+"""Loss terms: scalars that keep their graph even when there is nothing to learn from (DDP needs that)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def soft_bce(logits: Float[Tensor, " N"], targets: Float[Tensor, " N"]) -> Tenso
 
 
 def l1(deltas: Tensor, targets: Tensor, weights: Tensor, denominator: float) -> Tensor:
-    """sum(weights * |deltas - targets|) / denominator, in float32. weights broadcast over the four coordinates."""
+    """sum(weights * |deltas - targets|) / denominator in float32: [N, 4], [N, 4], [N] -> scalar."""
     distance = (deltas.float() - targets.float()).abs().sum(dim=-1)
     return (distance * weights).sum() / max(denominator, 1.0)
 
@@ -35,8 +35,9 @@ def cross_entropy(logits: Float[Tensor, "N classes"], labels: Tensor) -> Tensor:
 
 
 def iou_logit(purity_logits: Tensor, integrity_logits: Tensor) -> Tensor:
-    """DIR Eq. (5) in logits: 1 / (1/P + 1/I - 1) has odds 1 / (exp(-a) + exp(-b)), so logit(IoU) = -logaddexp(-a, -b).
+    """DIR Eq. (5) in logits: logit(IoU) = -logaddexp(-a, -b).
 
-    Exact, and finite in float16 where forming 1/P or log(0) is not.
+    For 1 / (1/P + 1/I - 1) has odds 1 / (exp(-a) + exp(-b)). Exact, and finite in float16 where forming 1/P
+    or log(0) is not.
     """
     return -torch.logaddexp(-purity_logits.float(), -integrity_logits.float())

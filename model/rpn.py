@@ -20,7 +20,7 @@ RPN_STDS: Stds = (1.0, 1.0, 1.0, 1.0)
 
 
 class RegionProposalNetwork(nn.Module):
-    """Objectness and deltas per anchor; decoded, suppressed per level, and cut to a fixed number of proposals."""
+    """Objectness and deltas per anchor; decoded, suppressed per level, cut to a fixed number of proposals."""
 
     def __init__(self, config: RpnConfig, in_channels: int, strides: Sequence[int]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class RegionProposalNetwork(nn.Module):
         image_sizes: Tensor,
         nms_thresholds: Sequence[float],
     ) -> list[Proposals]:
-        """One list of proposals [B, R, 4] per NMS threshold, from one decoding (DRCNN: NMS_cls and NMS_reg)."""
+        """A list of proposals [B, R, 4] per NMS threshold, from one decoding (DRCNN: NMS_cls, NMS_reg)."""
         config = self.config
         pre_nms = config.pre_nms_train if self.training else config.pre_nms_test
         post_nms = config.post_nms_train if self.training else config.post_nms_test
@@ -88,7 +88,8 @@ class RegionProposalNetwork(nn.Module):
         groups_of_boxes, groups_of_scores = boxes.flatten(0, 1), scores.flatten(0, 1)[:, None]
         proposals = []
         for threshold in nms_thresholds:
-            # Levels are suppressed apart as groups [B * L, 1, k]; shifting coordinates per level would lose precision.
+            # Levels are suppressed apart as groups [B * L, 1, k]; shifting coordinates per level would lose
+            # precision.
             keep = batched_nms(groups_of_boxes, groups_of_scores, scores.new_full((1,), threshold))
             kept_scores = torch.where(keep.reshape(scores.shape), scores, -torch.inf).flatten(1)
             best, rows = F.pad(kept_scores, (0, post_nms), value=-torch.inf).topk(post_nms, dim=1)
@@ -99,7 +100,11 @@ class RegionProposalNetwork(nn.Module):
         return proposals
 
     def losses(
-        self, logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], targets: Sequence[Target]
+        self,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        targets: Sequence[Target],
     ) -> dict[str, Tensor]:
         """Binary cross-entropy and L1 over a balanced sample of anchors, both averaged over the sample."""
         all_logits, all_deltas = torch.cat(list(logits), dim=1), torch.cat(list(deltas), dim=1)
@@ -109,15 +114,21 @@ class RegionProposalNetwork(nn.Module):
             matched = self._match(all_anchors, target)
             wanted = int(self.config.batch_per_image * self.config.positive_fraction)
             positive = pick(torch.nonzero(matched >= 0).squeeze(1), wanted)
-            negative = pick(torch.nonzero(matched == NEGATIVE).squeeze(1), self.config.batch_per_image - len(positive))
+            negative = pick(
+                torch.nonzero(matched == NEGATIVE).squeeze(1), self.config.batch_per_image - len(positive)
+            )
             rows = torch.cat([positive, negative])
             labels = torch.zeros_like(rows, dtype=torch.float32)
             labels[: len(positive)] = 1
             sampled += len(rows)
-            cls_loss = cls_loss + F.binary_cross_entropy_with_logits(all_logits[i, rows], labels, reduction="sum")
+            cls_loss = cls_loss + F.binary_cross_entropy_with_logits(
+                all_logits[i, rows], labels, reduction="sum"
+            )
             if len(positive):
                 wished = box_ops.encode(all_anchors[positive], target.boxes[matched[positive]], RPN_STDS)
-                box_loss = box_loss + losses.l1(all_deltas[i, positive], wished, torch.ones_like(wished[:, 0]), 1)
+                box_loss = box_loss + losses.l1(
+                    all_deltas[i, positive], wished, torch.ones_like(wished[:, 0]), 1
+                )
         return {"rpn_cls": cls_loss / max(sampled, 1), "rpn_box": box_loss / max(sampled, 1)}
 
     def _match(self, anchors: Tensor, target: Target) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which boxes learn what: matching to ground truth, and the two samples that DRCNN decouples. One image at a time."""
+"""Which boxes learn what: matching to ground truth, and DRCNN's two decoupled samples, image by image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IGNORED = -2
 def match(
     boxes: Float[Tensor, "N 4"], target: Target, positive_iou: float, negative_iou: float, *, rescue: bool
 ) -> Int[Tensor, " N"]:
-    """Index of the matched ground truth, NEGATIVE, or IGNORED (between the thresholds, or mostly inside a crowd).
+    """Index of the matched ground truth, NEGATIVE, or IGNORED (between thresholds, or mostly in a crowd).
 
     `rescue` also matches every ground truth to the boxes that fit it best, however badly (RPN).
     """
@@ -33,7 +33,8 @@ def match(
             rescued = ((iou == best_of_truth) & (best_of_truth > 0)).any(dim=1)
             matched = torch.where(rescued, best, matched)
     if len(target.crowd_boxes):
-        inside = box_ops.pairwise_intersection(boxes, target.crowd_boxes) / box_ops.area(boxes)[:, None].clamp(min=1e-9)
+        overlap = box_ops.pairwise_intersection(boxes, target.crowd_boxes)
+        inside = overlap / box_ops.area(boxes)[:, None].clamp(min=1e-9)
         matched = torch.where((matched == NEGATIVE) & (inside.amax(dim=1) > 0.5), IGNORED, matched)
     return matched
 
@@ -47,7 +48,7 @@ def pick(rows: Int[Tensor, " n"], count: int) -> Int[Tensor, " m"]:
 
 @dataclass(frozen=True)
 class ClassificationSample:
-    """S boxes of one image: `labels` [S] in 0..C with C = background; `truths` [S, 4] meaningful where positive."""
+    """S boxes of one image: `labels` [S], C = background; `truths` [S, 4] meaningful where positive."""
 
     boxes: Float[Tensor, "S 4"]
     labels: Int[Tensor, " S"]
@@ -64,7 +65,7 @@ def sample_classification(
     positive_iou: float,
     background: int,
 ) -> ClassificationSample:
-    """DRCNN §IV: `batch` boxes, at most `positive_fraction` of them positive, ground truth added to the proposals."""
+    """DRCNN §IV-A: `batch` boxes, at most `positive_fraction` of them positive, ground truth added."""
     boxes = torch.cat([proposals, target.boxes])
     added = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     added[len(proposals) :] = True
@@ -83,10 +84,10 @@ def sample_classification(
 def sample_regression(
     proposals: Float[Tensor, "N 4"], target: Target, *, batch: int, positive_iou: float
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4"], Int[Tensor, " P"]]:
-    """DRCNN §IV: up to `batch` positives of the denser list, ground truth NOT added -> (boxes, truths, labels).
+    """DRCNN §IV-A: up to `batch` positives of the denser list, truth NOT added -> (boxes, truths, labels).
 
-    The paper pads to `batch` with negatives of zero weight; they cost time and teach nothing, so they are left out here
-    and only counted in the loss's denominator.
+    The paper pads to `batch` with negatives of zero weight; they cost time and teach nothing, so they are
+    left out here and only counted in the loss's denominator.
     """
     matched = match(proposals, target, positive_iou, positive_iou, rescue=False)
     rows = pick(torch.nonzero(matched >= 0).squeeze(1), batch)
@@ -98,8 +99,8 @@ def sample_regression(
 def jitter_truths(truths: Float[Tensor, "g 4"], copies: int, min_iou: float, image_size: Tensor) -> Tensor:
     """[g * copies, 4]: each ground truth shifted and scaled so that its IoU spreads over min_iou..1 [ours].
 
-    A random direction in (dx, dy, log w, log h) is followed to a random length by bisection on the IoU wished for:
-    arbitrary boxes, as /rescore gets, not only those that a regressor produced.
+    A random direction in (dx, dy, log w, log h) is followed to a random length by bisection on the IoU wished
+    for: arbitrary boxes, as /rescore gets, not only those that a regressor produced.
     """
     base = truths.repeat_interleave(copies, dim=0)
     if not len(base):

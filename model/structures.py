@@ -2,7 +2,8 @@
 
 Legend (used in every shape of this package):
     B images in a batch; H, W padded height and width (multiples of 32); L feature levels; A anchors
-    R proposals per image; D boxes per image the localization head looks at; C foreground classes; K reported detections
+    R proposals per image; D boxes per image the localization head looks at; C foreground classes
+    K reported detections
     boxes are float32 xyxy in input pixels (the letterboxed image); sizes are (height, width)
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Target:
-    """Ground truth of one image: `boxes` [g, 4], `labels` [g] in 0..C-1, `crowd_boxes` [c, 4] (regions to ignore)."""
+    """Ground truth of one image: `boxes` [g, 4], `labels` [g] in 0..C-1, regions to ignore [c, 4]."""
 
     boxes: Float[Tensor, "g 4"]
     labels: Int[Tensor, " g"]
@@ -48,7 +49,7 @@ class Proposals(NamedTuple):
 class Candidates(NamedTuple):
     """Final boxes before NMS. `boxes` is [B, D, 4], or [B, D, C, 4] when regression is class-specific.
 
-    Class scores of padding rows are zero. The three qualities are None for a detector without a localization head.
+    Class scores of padding rows are zero. The three qualities are None without a localization head.
     """
 
     boxes: Float[Tensor, "B D 4"] | Float[Tensor, "B D C 4"]
@@ -59,7 +60,7 @@ class Candidates(NamedTuple):
 
 
 class DetectorOutput(NamedTuple):
-    """Detections, best first; rows past `num_detections` are zero. Fields are model.onnx's outputs, in order."""
+    """Detections, best first; rows past `num_detections` are zero. Fields: model.onnx's outputs, in order."""
 
     num_detections: Int[Tensor, " B"]
     boxes: Float[Tensor, "B K 4"]

@@ -68,17 +68,20 @@ def _shared_boxes(
     image_sizes: Tensor,
     terms: dict[str, Tensor],
 ) -> list[Tensor]:
-    """Faster R-CNN: L1 over the positives, divided by the whole sample. Returns each image's regressed positives."""
+    """Faster R-CNN: L1 over positives, divided by the whole sample. Returns the regressed positives."""
     config = detector.config
     weight = config.head.loss_weight if config.head.loss_weight is not None else 1.0
-    boxes, truths = torch.cat([s.boxes for s in samples])[positive], torch.cat([s.truths for s in samples])[positive]
+    boxes = torch.cat([s.boxes for s in samples])[positive]
+    truths = torch.cat([s.truths for s in samples])[positive]
     own = deltas_of_class(deltas[positive], labels[positive])
     wished = box_ops.encode(boxes, truths, config.head.stds[0])
     terms["box_1"] = weight * losses.l1(own, wished, torch.ones_like(boxes[:, 0]), float(len(labels)))
     with torch.no_grad():
         decoded = box_ops.decode(boxes, own, config.head.stds[0])
         parts = decoded.split([int(_positives(s, config.num_classes).sum()) for s in samples])
-        return [box_ops.clip(part[None], size[None])[0] for part, size in zip(parts, image_sizes, strict=True)]
+        return [
+            box_ops.clip(part[None], size[None])[0] for part, size in zip(parts, image_sizes, strict=True)
+        ]
 
 
 def _decoupled_box_losses(
@@ -121,7 +124,7 @@ def _carried_boxes(
     positive: Tensor,
     image_sizes: Tensor,
 ) -> list[Tensor]:
-    """The classification sample's positives after all regressors: what the localization head will see at inference."""
+    """The classification sample's positives after all regressors: what the localization head sees later."""
     background = detector.config.num_classes
     boxes = [s.boxes[_positives(s, background)] for s in samples]
     labels = torch.cat([s.labels[_positives(s, background)] for s in samples])
@@ -146,7 +149,7 @@ def _localization_losses(
     targets: Sequence[Target],
     image_sizes: Tensor,
 ) -> dict[str, Tensor]:
-    """DIR Eq. (9) on boxes regressed from positives (ground truth kept from the proposal) and on jittered truths."""
+    """DIR Eq. (9) on boxes regressed from positives (each keeps its truth) and on jittered truths."""
     config = detector.config.localization
     assert config is not None and detector.localization is not None
     background = detector.config.num_classes
@@ -156,9 +159,8 @@ def _localization_losses(
         kept = torch.ones_like(positive) if config.use_truth_proposals else ~sample.from_truth
         jittered = jitter_truths(target.boxes, config.jitter_per_truth, config.jitter_min_iou, size)
         boxes.append(torch.cat([regressed[kept[positive]], jittered]))
-        truths.append(
-            torch.cat([sample.truths[positive & kept], target.boxes.repeat_interleave(config.jitter_per_truth, dim=0)])
-        )
+        origins = target.boxes.repeat_interleave(config.jitter_per_truth, dim=0)
+        truths.append(torch.cat([sample.truths[positive & kept], origins]))
     pooled = detector.pool_ragged(pyramid, boxes)
     terms = detector.localization.losses(pooled, torch.cat(boxes), torch.cat(truths))
     return {name: config.loss_weight * value for name, value in terms.items()}

@@ -24,13 +24,18 @@ def faster_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
 def faster_rcnn_dir(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
     """Faster R-CNN with the DIR head: class-agnostic regression (DIR §4)."""
     return DetectorConfig(
-        num_classes, BackboneConfig(backbone), head=HeadConfig(kind="shared", stages=1), localization=LocalizationConfig()
+        num_classes,
+        BackboneConfig(backbone),
+        head=HeadConfig(kind="shared", stages=1),
+        localization=LocalizationConfig(),
     )
 
 
 def decoupled_rcnn(num_classes: int, backbone: str = "resnet50", stages: int = 3) -> DetectorConfig:
     """Decoupled R-CNN (DRCNN): own sample and own weights per task, cascaded regressors."""
-    return DetectorConfig(num_classes, BackboneConfig(backbone), head=HeadConfig(stages=stages), localization=None)
+    return DetectorConfig(
+        num_classes, BackboneConfig(backbone), head=HeadConfig(stages=stages), localization=None
+    )
 
 
 def hindsight(num_classes: int, backbone: str = "resnet50", stages: int = 3) -> DetectorConfig:

@@ -1,4 +1,4 @@
-"""Boxes carried through the regressors, stage by stage (DRCNN Eq. (7)): in training and at inference alike."""
+"""Boxes carried through the regressors, stage by stage (DRCNN Eq. (7)), in training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def deltas_of_class(deltas: Tensor, labels: Tensor) -> Tensor:
     """[N, 4] or [N, 4 * C] -> [N, 4], the class's own when regression is class-specific."""
     if deltas.shape[-1] == 4:
         return deltas
-    per_class = deltas.unflatten(-1, (-1, 4))
+    per_class: Tensor = deltas.unflatten(-1, (-1, 4))
     return per_class.gather(1, labels.reshape(-1, 1, 1).expand(-1, 1, 4)).squeeze(1)
 
 
@@ -38,7 +38,7 @@ def refine_ragged(
     image_sizes: Tensor,
     first_pooled: Tensor | None = None,
 ) -> list[Tensor]:
-    """Boxes of each image after every stage, detached. `first_pooled`: features of the given boxes, if at hand."""
+    """Boxes of each image after all stages, detached. `first_pooled`: their first features, if at hand."""
     current = list(boxes)
     for stage in range(config.stages):
         pooled = first_pooled if stage == 0 and first_pooled is not None else pool(current)
@@ -64,9 +64,10 @@ def cascade_losses(
     targets: Sequence[Target],
     image_sizes: Tensor,
 ) -> dict[str, Tensor]:
-    """DRCNN Eq. (7), (8): stage k learns on the boxes that stage k - 1 regressed, assigned anew at the same IoU.
+    """DRCNN Eq. (7): stage k learns on the boxes that stage k - 1 regressed, assigned anew at the same IoU.
 
-    Boxes that fall below it get zero weight. Normalised by the padded mini-batch, `regression_batch_per_image` per image.
+    Boxes that fall below it get zero weight. The terms are those of DRCNN Eq. (8), lambda included,
+    normalised by the padded mini-batch, `regression_batch_per_image` per image.
     """
     weight = config.loss_weight if config.loss_weight is not None else (0.5 if config.stages > 1 else 1.0)
     denominator = float(config.regression_batch_per_image * len(boxes))

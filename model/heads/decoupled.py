@@ -1,4 +1,4 @@
-"""Decoupled R-CNN's head: a classifier of its own and a cascade of regressors, no weight shared (DRCNN §IV)."""
+"""Decoupled R-CNN's head: a classifier and a cascade of regressors that share no weight (DRCNN §IV)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ class DecoupledHead(nn.Module):
         super().__init__()
         self.classifier = Classifier(in_features, config.width, num_classes)
         self.regressors = nn.ModuleList(
-            Regressor(in_features, config.width, num_classes if config.class_specific_first and stage == 0 else 1)
+            Regressor(
+                in_features, config.width, num_classes if config.class_specific_first and stage == 0 else 1
+            )
             for stage in range(config.stages)
         )
 

@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression over many groups at once, as a keep mask: fixed shapes whatever is suppressed."""
+"""Greedy non-maximum suppression over many groups at once. A keep mask: its shape is fixed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from model import boxes as box_ops
 def batched_nms(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
     """boxes [G, N, 4], scores [G, C, N], threshold [1] -> keep mask bool [G, C, N].
 
-    Each (group, class) is suppressed on its own: best score first, a kept box removes those whose IoU with it exceeds
-    `threshold`; of equal scores the lower index goes first. Rows with score -inf are absent. Scores may be logits.
+    Each (group, class) is suppressed on its own: best score first, a kept box removes those whose IoU with it
+    exceeds `threshold`; of equal scores the lower index goes first. Rows with score -inf are absent. Scores
+    may be logits.
     """
     keep = torch.zeros_like(scores, dtype=torch.bool)
     limit = float(threshold)

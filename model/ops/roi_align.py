@@ -20,7 +20,7 @@ CANONICAL_SIDE = 224.0
 
 
 def roi_levels(boxes: Float[Tensor, "*N 4"], strides: Sequence[int]) -> Int[Tensor, "*N"]:
-    """Index into `strides` of the level a box is pooled from: floor(4 + log2(sqrt(area) / 224)), kept in range."""
+    """Index into `strides` of each box's level: floor(4 + log2(sqrt(area) / 224)), kept in range."""
     wh = boxes[..., 2:] - boxes[..., :2]
     side = (wh[..., 0] * wh[..., 1]).clamp(min=0).sqrt()
     # clamp before the log: an empty box belongs to the finest level, not to log(0)
@@ -92,7 +92,7 @@ def pool_ragged(
     sampling_ratio: int,
     aligned: bool,
 ) -> Float[Tensor, "M ch s s"]:
-    """One list of boxes per image -> pooled features of all boxes, image after image; differentiable in `features`."""
+    """One list of boxes per image -> features of all, image after image; differentiable in `features`."""
     index = [b.new_full((len(b), 1), float(i)) for i, b in enumerate(boxes)]
     rois = torch.cat([torch.cat(index), torch.cat(list(boxes))], dim=1)
     return _pool(features, rois, strides, output_size, sampling_ratio, aligned)
@@ -150,6 +150,8 @@ def multilevel_roi_align_reference(
             level = int(levels[image, n])
             box = rois[image, n].tolist()
             rows.append(
-                _reference_bins(features[level][image], box, strides[level], output_size, sampling_ratio, aligned)
+                _reference_bins(
+                    features[level][image], box, strides[level], output_size, sampling_ratio, aligned
+                )
             )
     return torch.stack(rows) if rows else rois.new_zeros(0, features[0].shape[1], output_size, output_size)

@@ -45,7 +45,9 @@ def load(
 
 
 class Detector:
-    """A loaded model. Options of the methods are the fields of DetectOptions; those left out take the model's defaults."""
+    """A loaded model. Options of the methods are the fields of DetectOptions; those left out take the model's
+    defaults.
+    """
 
     def __init__(self, artifact: Artifact, runtime: Runtime, *, limits: ImageLimits = DEFAULT_LIMITS) -> None:
         self.artifact = artifact
@@ -65,7 +67,9 @@ class Detector:
         return self.detect_batch([image], **options)[0]
 
     def detect_batch(self, images: Iterable[ImageLike], **options: Any) -> list[Detections]:
-        """`detect` for several images, in their order; those of one padded shape go through the model together."""
+        """`detect` for several images, in their order; those of one padded shape go through the model
+        together.
+        """
         manifest = self.artifact.manifest
         choice = DetectOptions.resolve(manifest, **options)
         prepared = [letterbox(read_image(image, self.limits), manifest.resize) for image in images]
@@ -82,9 +86,11 @@ class Detector:
         return [found[place] for place in range(len(prepared))]
 
     def rescore(self, image: ImageLike, boxes: Sequence[Sequence[float]] | NDArray[Any]) -> Rescored:
-        """What the model thinks of anybody's boxes: [n, 4] xyxy in pixels of `image` (upright, after its EXIF orientation).
+        """What the model thinks of anybody's boxes: [n, 4] xyxy in pixels of `image` (upright, after its EXIF
+        orientation).
 
-        Raises ImageError, BoxesError, RuntimeFailure, and OptionError where the model has no localization head.
+        Raises ImageError, BoxesError, RuntimeFailure, and OptionError where the model has no localization
+        head.
         """
         manifest = self.artifact.manifest
         lb = letterbox(read_image(image, self.limits), manifest.resize)
@@ -113,7 +119,9 @@ class Detector:
 
 
 def read_image(image: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
-    """Any ImageLike -> uint8 [H, W, 3] RGB, upright. Raises ImageError; its message names the file where one was given."""
+    """Any ImageLike -> uint8 [H, W, 3] RGB, upright. Raises ImageError; its message names the file where one
+    was given.
+    """
     if isinstance(image, bytes | bytearray | memoryview):
         return decode_image(bytes(image), limits)
     if isinstance(image, Image.Image):

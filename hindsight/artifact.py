@@ -1,6 +1,7 @@
 """A model as a folder: `manifest.json` beside the files it lists, every one held to its sha256.
 
-    NAME/  model.onnx  rescore.onnx  weights.bin  manifest.json  MODEL_CARD.md  samples/*.jpg  engines/<device>/...
+NAME/  model.onnx  rescore.onnx  weights.bin  manifest.json  MODEL_CARD.md  samples/*.jpg
+engines/<device>/...
 
 `engines/` holds what a machine built for itself from the model, so it is neither listed nor hashed here.
 """
@@ -45,7 +46,9 @@ _MAX_MANIFEST_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model folder whose manifest has been read (and, unless told otherwise, whose files have been verified)."""
+    """A model folder whose manifest has been read (and, unless told otherwise, whose files have been
+    verified).
+    """
 
     path: Path
     manifest: Manifest
@@ -79,8 +82,9 @@ class Artifact:
 def load_artifact(path: Path, *, verify: bool = True) -> Artifact:
     """Read and check the model folder `path`.
 
-    verify=False skips the hashes alone; the structure is always checked. Raises ArtifactError for a missing or unreadable manifest, a
-    newer format, a listed file that is missing, changed or outside the folder, and a file that the manifest does not list.
+    verify=False skips the hashes alone; the structure is always checked. Raises ArtifactError for a missing
+    or unreadable manifest, a newer format, a listed file that is missing, changed or outside the folder, and
+    a file that the manifest does not list.
     """
     path = Path(path)
     if not path.is_dir():
@@ -95,19 +99,22 @@ def load_artifact(path: Path, *, verify: bool = True) -> Artifact:
         file = _inside(root, relative)
         if verify and (actual := _sha256(file)) != expected:
             raise ArtifactError(
-                f"{path}: {relative} is not the file the manifest lists (sha256 {actual[:12]}..., expected {expected[:12]}...): "
+                f"{path}: {relative} is not the file the manifest lists "
+                f"(sha256 {actual[:12]}..., expected {expected[:12]}...): "
                 "fetch or export the model again"
             )
     unlisted = sorted(set(_payload(root)) - set(manifest.files))
     if unlisted:
         raise ArtifactError(
-            f"{path}: not listed in manifest.json: {', '.join(unlisted[:5])}; remove it or export the model again"
+            f"{path}: not listed in manifest.json: {', '.join(unlisted[:5])}; "
+            "remove it or export the model again"
         )
     return Artifact(path, manifest)
 
 
 def write_artifact_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Hash every file of `folder` (not manifest.json, not engines/) into `manifest.files` and write manifest.json atomically.
+    """Hash every file of `folder` (not manifest.json, not engines/) into `manifest.files` and write
+    manifest.json atomically.
 
     Returns the manifest as written. Raises ArtifactError where a file is a link out of the folder.
     """
@@ -116,7 +123,8 @@ def write_artifact_manifest(folder: Path, manifest: Manifest) -> Manifest:
     files = {relative: _sha256(_inside(root, relative)) for relative in sorted(_payload(root))}
     written = dataclasses.replace(manifest, files=files)
     text = json.dumps(written.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # The draft lies outside the folder's payload names only until the rename, which is atomic on one file system.
+    # The draft lies outside the folder's payload names only until the rename, which is atomic on one file
+    # system.
     handle, draft = tempfile.mkstemp(prefix=".manifest-", dir=folder)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
@@ -132,7 +140,8 @@ def write_artifact_manifest(folder: Path, manifest: Manifest) -> Manifest:
 def find_artifact(name_or_path: str | Path) -> Artifact:
     """Load and verify a model given by folder, or by name: $HINDSIGHT_MODELS first, then the shipped ones.
 
-    A text with a path separator, and a folder that holds a manifest.json, is a path. Raises ModelNotFound, ArtifactError.
+    A text with a path separator, and a folder that holds a manifest.json, is a path. Raises ModelNotFound,
+    ArtifactError.
     """
     path = Path(name_or_path)
     text = str(name_or_path)
@@ -150,12 +159,15 @@ def find_artifact(name_or_path: str | Path) -> Artifact:
             return load_artifact(folder)
     known = sorted({folder.name for folder in folders})
     raise ModelNotFound(
-        f"no model named {text!r}; there are: {', '.join(known) or 'none'} (set ${MODELS_VARIABLE} to add a folder of models)"
+        f"no model named {text!r}; there are: {', '.join(known) or 'none'} "
+        f"(set ${MODELS_VARIABLE} to add a folder of models)"
     )
 
 
 def list_artifacts(*, verify: bool = True) -> list[Artifact]:
-    """Every model of $HINDSIGHT_MODELS and every shipped one; the first of a name wins. Raises ArtifactError on the first bad one."""
+    """Every model of $HINDSIGHT_MODELS and every shipped one; the first of a name wins. Raises ArtifactError
+    on the first bad one.
+    """
     found = []
     for _, artifact in scan_artifacts(verify=verify):
         if isinstance(artifact, ArtifactError):

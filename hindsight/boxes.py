@@ -15,10 +15,12 @@ _ROUNDING = 1.0  # px: other tools write boxes whose last digit lies just outsid
 
 
 def check_boxes(boxes: Any, image_hw: tuple[int, int], *, max_boxes: int) -> NDArray[np.float32]:
-    """`boxes` (anything numpy takes) as float32 [n, 4] xyxy in pixels of an image of `image_hw`, clipped to it.
+    """`boxes` (anything numpy takes) as float32 [n, 4] xyxy in pixels of an image of `image_hw`, clipped to
+    it.
 
-    A box may pass the image's edge by a pixel, as rounding makes them. Raises BoxesError naming the first bad row, for a wrong shape, more than max_boxes, a
-    value that is not finite, x2 <= x1 or y2 <= y1, or a box outside the image. No boxes at all are fine.
+    A box may pass the image's edge by a pixel, as rounding makes them. Raises BoxesError naming the first bad
+    row, for a wrong shape, more than max_boxes, a value that is not finite, x2 <= x1 or y2 <= y1, or a box
+    outside the image. No boxes at all are fine.
     """
     try:
         if hasattr(boxes, "__len__") and len(boxes) > max_boxes:
@@ -45,7 +47,7 @@ def check_boxes(boxes: Any, image_hw: tuple[int, int], *, max_boxes: int) -> NDA
     return clipped.astype(np.float32)
 
 
-def _refuse(bad: NDArray[np.bool_], boxes: NDArray[np.float64], what: str) -> None:
+def _refuse(bad: Any, boxes: NDArray[np.float64], what: str) -> None:
     if bad.any():
         row = int(bad.argmax())
         raise BoxesError(f"box {row} {[round(float(value), 3) for value in boxes[row]]} {what}")

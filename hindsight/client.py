@@ -1,4 +1,5 @@
-"""Talk to a running `hindsight serve` from Python, with the library's own types and errors and no further dependency.
+"""Talk to a running `hindsight serve` from Python, with the library's own types and errors and no further
+dependency.
 
 >>> client = hindsight.Client("http://localhost:8000")
 >>> client.detect("blood.jpg", score_threshold=0.5)
@@ -45,7 +46,8 @@ class _Answer:
 class Client:
     """A server's address. Safe to share between threads: every call opens its own connection.
 
-    url: such as http://localhost:8000. model: which of the server's models; None for its default. timeout: seconds of silence on the line.
+    url: such as http://localhost:8000. model: which of the server's models; None for its default. timeout:
+    seconds of silence on the line.
     """
 
     def __init__(self, url: str, *, model: str | None = None, timeout: float = 60.0) -> None:
@@ -66,14 +68,16 @@ class Client:
     def detect(self, image: ImageLike, **options: Any) -> Detections:
         """As Detector.detect. A path's or bytes' file is sent as it is; an array or Pillow image as PNG.
 
-        Raises what the server's answer says, by the classes of hindsight.errors; ServiceError where it could not answer.
+        Raises what the server's answer says, by the classes of hindsight.errors; ServiceError where it could
+        not answer.
         """
         query = {name: _query_value(value) for name, value in options.items() if value is not None}
         document = self._post("/detect", query, "application/octet-stream", _encoded(image))
         rows = document["detections"]
 
         def column(key: str) -> NDArray[np.float32] | None:
-            # A model without a localization head answers null in every row. Without rows the two cases look alike: no values either way.
+            # A model without a localization head answers null in every row. Without rows the two cases look
+            # alike: no values either way.
             if any(row[key] is None for row in rows):
                 return None
             return np.array([row[key] for row in rows], np.float32)
@@ -151,7 +155,8 @@ class Client:
             try:
                 connection.request(method, target, body, headers)
             except (BrokenPipeError, ConnectionResetError):
-                # A server may refuse a large body before it has read it all; its answer then waits to be read.
+                # A server may refuse a large body before it has read it all; its answer then waits to be
+                # read.
                 if connection.sock is None:
                     raise
             response = connection.getresponse()
@@ -160,7 +165,8 @@ class Client:
             )
         except (OSError, http.client.HTTPException) as error:
             raise ServiceError(
-                f"no answer from {self.url} ({error or type(error).__name__}): is `hindsight serve` running there?"
+                f"no answer from {self.url} ({error or type(error).__name__}): "
+                "is `hindsight serve` running there?"
             ) from error
         finally:
             connection.close()
@@ -198,5 +204,9 @@ def _query_value(value: Any) -> Any:
 
 
 def _part(boundary: str, disposition: str, content_type: str, content: bytes) -> bytes:
-    head = f"--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\nContent-Type: {content_type}\r\n\r\n"
-    return head.encode() + content + b"\r\n"
+    lines = [
+        f"--{boundary}",
+        f"Content-Disposition: form-data; {disposition}",
+        f"Content-Type: {content_type}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + content + b"\r\n"

@@ -1,12 +1,13 @@
 """Encoded bytes -> RGB pixels, without trusting the bytes.
 
-The format is told by its signature, never by a file name or a declared type, and its reader is called directly: `PIL.Image.open` would try
-more formats than we vouch for and apply a pixel limit of its own that is global to the process. Our limit is checked on the header, before
-a pixel is decoded.
+The format is told by its signature, never by a file name or a declared type, and its reader is called
+directly: `PIL.Image.open` would try more formats than we vouch for and apply a pixel limit of its own that is
+global to the process. Our limit is checked on the header, before a pixel is decoded.
 
-What becomes of unusual images: EXIF orientation is applied; grey is repeated into three channels; alpha (and a transparent colour) is
-composited on white; palettes are expanded; CMYK is converted; 16 bits per channel keep their upper 8; an image of more than one frame
-(GIF, APNG, WebP, multi-page TIFF) is refused, because the answer for one of its frames would look like an answer for all.
+What becomes of unusual images: EXIF orientation is applied; grey is repeated into three channels; alpha (and
+a transparent colour) is composited on white; palettes are expanded; CMYK is converted; 16 bits per channel
+keep their upper 8; an image of more than one frame (GIF, APNG, WebP, multi-page TIFF) is refused, because the
+answer for one of its frames would look like an answer for all.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class ImageLimits:
 
 DEFAULT_LIMITS = ImageLimits()
 
-# JpegImageFile, unlike Pillow's factory, reads an MPO (two-lens phone photo) as what it starts with: an ordinary JPEG.
+# JpegImageFile, unlike Pillow's factory, reads an MPO (two-lens phone photo) as what it starts with: an
+# ordinary JPEG.
 _READERS: tuple[tuple[str, Callable[[bytes], bool], type[ImageFile.ImageFile]], ...] = (
     ("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
     ("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
@@ -79,7 +81,9 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[n
 
 
 def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
-    """A Pillow image in any mode -> uint8 [H, W, 3] RGB by the rules above (orientation and frames are the caller's)."""
+    """A Pillow image in any mode -> uint8 [H, W, 3] RGB by the rules above (orientation and frames are the
+    caller's).
+    """
     if image.mode.startswith("I"):
         # 16-bit grey arrives as I;16 or, from some files, as I: both hold 0..65535.
         grey = np.asarray(image).astype(np.int64)

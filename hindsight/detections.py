@@ -19,9 +19,10 @@ _DECIMALS = 6  # of a score in JSON: float32 has no more to tell
 class Detections:
     """The boxes found in one image, best score first.
 
-    boxes: float32 [n, 4]. labels: int64 [n], indices into class_names. scores: float32 [n], the ranking, class score and IoU fused.
-    class_scores: float32 [n], the classifier's alone. ious, purities, integrities: float32 [n], what the model thinks of its own box
-    (DIR Eq. (1), (3), (4)); None where it has no localization head. image_hw: height and width of the original image.
+    boxes: float32 [n, 4]. labels: int64 [n], indices into class_names. scores: float32 [n], the ranking,
+    class score and IoU fused. class_scores: float32 [n], the classifier's alone. ious, purities, integrities:
+    float32 [n], what the model thinks of its own box (DIR Eq. (1), (3), (4)); None where it has no
+    localization head. image_hw: height and width of the original image.
     """
 
     boxes: FloatArray
@@ -91,7 +92,9 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Rescored:
-    """A second opinion on given boxes, in their order. ious, purities, integrities: float32 [n]; class_scores: float32 [n, C]."""
+    """A second opinion on given boxes, in their order. ious, purities, integrities: float32 [n];
+    class_scores: float32 [n, C].
+    """
 
     ious: FloatArray
     purities: FloatArray
@@ -108,7 +111,9 @@ class Rescored:
         return len(self.ious)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One JSON object a box: iou, purity, integrity, label (of the best class), label_id, class_score, class_scores (by name)."""
+        """One JSON object a box: iou, purity, integrity, label (of the best class), label_id, class_score,
+        class_scores (by name).
+        """
         best = self.class_scores.argmax(axis=1) if len(self) else np.zeros(0, np.int64)
         return [
             {

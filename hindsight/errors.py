@@ -1,7 +1,7 @@
 """Every error Hindsight raises on purpose.
 
-`str(error)` is one line: what was expected, what came, and what to do. `code` is the stable name that the service puts into its
-problem documents and the client turns back into the same class.
+`str(error)` is one line: what was expected, what came, and what to do. `code` is the stable name that the
+service puts into its problem documents and the client turns back into the same class.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class OptionError(HindsightError):
 
 
 class BoxesError(HindsightError):
-    """Boxes for `rescore` that have a wrong shape, are not finite, inverted, outside the image, or too many."""
+    """Boxes for `rescore` that have a wrong shape, a non-finite value, are inverted, outside or too many."""
 
     code = "boxes-error"
 
@@ -72,7 +72,8 @@ class RuntimeFailure(HindsightError):
 class ServiceError(HindsightError):
     """Raised by `Client` alone: the server could not be reached, was too busy, or failed.
 
-    status: the HTTP status, None if no answer came. retry_after: seconds the server asked to wait, if it said so.
+    status: the HTTP status, None if no answer came. retry_after: seconds the server asked to wait, if it said
+    so.
     """
 
     code = "service-error"

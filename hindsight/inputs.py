@@ -1,4 +1,5 @@
-"""The input tensors of model.onnx and rescore.onnx, built from letterboxed images. The library and the service both build them here.
+"""The input tensors of model.onnx and rescore.onnx, built from letterboxed images. The library and the
+service both build them here.
 
 B: batch. N: boxes an image. All images of a batch have one padded shape.
 """
@@ -18,7 +19,8 @@ __all__ = ["detect_inputs", "rescore_inputs"]
 
 
 def detect_inputs(images: Sequence[Letterboxed], options: Sequence[DetectOptions]) -> dict[str, NDArray[Any]]:
-    """The inputs of model.onnx. All `options` must share one nms_threshold, because the graph takes a single value.
+    """The inputs of model.onnx. All `options` must share one nms_threshold, because the graph takes a single
+    value.
 
     Raises ValueError where shapes or nms_thresholds differ.
     """
@@ -41,7 +43,9 @@ def detect_inputs(images: Sequence[Letterboxed], options: Sequence[DetectOptions
 def rescore_inputs(
     images: Sequence[Letterboxed], boxes: Sequence[NDArray[np.float32]]
 ) -> dict[str, NDArray[Any]]:
-    """The inputs of rescore.onnx; `boxes[b]` float32 [n_b, 4] in INPUT pixels, padded with zero rows to the longest (at least 1)."""
+    """The inputs of rescore.onnx; `boxes[b]` float32 [n_b, 4] in INPUT pixels, padded with zero rows to the
+    longest (at least 1).
+    """
     counts = np.array([len(rows) for rows in boxes], np.int64)
     padded = np.zeros((len(boxes), max(1, int(counts.max(initial=0))), 4), np.float32)
     for row, own in zip(padded, boxes, strict=True):

@@ -29,7 +29,9 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class ResizeRule:
-    """Scale so that the short side becomes `short_side`, unless the long side would then pass `long_side`; pixels."""
+    """Scale so that the short side becomes `short_side`, unless the long side would then pass `long_side`;
+    pixels.
+    """
 
     short_side: int
     long_side: int
@@ -117,14 +119,17 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def parse_manifest(document: object) -> Manifest:
-    """A Manifest from parsed JSON. Raises ArtifactError on a newer format, or a missing, unknown or ill-typed field."""
+    """A Manifest from parsed JSON. Raises ArtifactError on a newer format, or a missing, unknown or ill-typed
+    field.
+    """
     root = _object(document, "manifest.json")
     version = root.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ArtifactError(f"manifest.json: format_version must be a whole number from 1, got {version!r}")
     if version > FORMAT_VERSION:
         raise ArtifactError(
-            f"made by a newer Hindsight, format {version}; this one reads up to {FORMAT_VERSION}: upgrade hindsight-detector"
+            f"made by a newer Hindsight, format {version}; this one reads up to "
+            f"{FORMAT_VERSION}: upgrade hindsight-detector"
         )
     _known_keys(root, Manifest, "manifest.json")
     classes = root["classes"]

@@ -6,7 +6,8 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 from hindsight.errors import OptionError
 from hindsight.manifest import Manifest
@@ -16,9 +17,10 @@ __all__ = ["DetectOptions"]
 
 @dataclass(frozen=True)
 class DetectOptions:
-    """class_threshold: least class score, before fusion (DIR's `a`). score_threshold: least reported score. iou_weight: w of
-    score = class^(1-w) * iou^w; .5 is DIR's geometric mean, 0 the class score alone. nms_threshold: IoU above which the weaker of two boxes
-    of a class goes. classes: names to keep, None for all. max_detections: most boxes to answer, None for the model's own limit.
+    """class_threshold: least class score, before fusion (DIR's `a`). score_threshold: least reported score.
+    iou_weight: w of score = class^(1-w) * iou^w; .5 is DIR's geometric mean, 0 the class score alone.
+    nms_threshold: IoU above which the weaker of two boxes of a class goes. classes: names to keep, None for
+    all. max_detections: most boxes to answer, None for the model's own limit.
     """
 
     class_threshold: float
@@ -58,7 +60,7 @@ def _unit(name: str, value: object, *, zero: bool = True) -> float:
     number: float | None = None
     if isinstance(value, str) or (hasattr(value, "__float__") and not isinstance(value, bool)):
         try:
-            number = float(value)  # type: ignore[arg-type]  # whatever has __float__: numpy scalars too
+            number = float(value)  # whatever has __float__: numpy scalars too
         except (TypeError, ValueError):
             number = None
     if number is None or not math.isfinite(number) or not (0 <= number <= 1) or (number == 0 and not zero):
@@ -76,7 +78,8 @@ def _classes(value: object, class_names: tuple[str, ...]) -> tuple[str, ...] | N
     for name in names:
         if name not in class_names:
             raise OptionError(
-                f"classes: this model knows no {name!r}{_nearest(str(name), class_names)}; it knows {', '.join(class_names)}"
+                f"classes: this model knows no {name!r}{_nearest(str(name), class_names)}; "
+                f"it knows {', '.join(class_names)}"
             )
     return tuple(dict.fromkeys(names))
 
@@ -84,9 +87,10 @@ def _classes(value: object, class_names: tuple[str, ...]) -> tuple[str, ...] | N
 def _count(value: object, most: int) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= int(value) <= most:  # type: ignore[call-overload]
+    # __index__ marks whole numbers of every kind, numpy's too; bool has it as well.
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or not 1 <= index(value) <= most:
         raise OptionError(f"max_detections must be a whole number in 1..{most}, got {value!r}")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return index(value)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -19,8 +19,6 @@ from hindsight.preprocess import Letterboxed, boxes_to_original
 
 __all__ = ["split_detections"]
 
-_JUDGEMENTS = ("ious", "purities", "integrities")
-
 
 def split_detections(
     outputs: Mapping[str, NDArray[Any]],
@@ -55,7 +53,9 @@ def split_detections(
         labels,
         _finite("scores", rows("scores")),
         _finite("class_scores", rows("class_scores")),
-        *(judged(name) for name in _JUDGEMENTS),
+        judged("ious"),
+        judged("purities"),
+        judged("integrities"),
         manifest.class_names,
         lb.original_hw,
     )

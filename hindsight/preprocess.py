@@ -1,6 +1,7 @@
 """From encoded bytes to the letterboxed pixels a model takes, and boxes between the two coordinate systems.
 
-Training, the library, the CLI and the service all come through here, so a model sees at work what it saw while it learned.
+Training, the library, the CLI and the service all come through here, so a model sees at work what it saw
+while it learned.
 
 H, W: image height and width in pixels. Boxes are [n, 4] xyxy.
 """
@@ -23,7 +24,8 @@ __all__ = ["ImageLimits", "Letterboxed", "boxes_to_input", "boxes_to_original", 
 class Letterboxed:
     """An image scaled to a ResizeRule, top-left, zeros to the right and below.
 
-    image: uint8 [H, W, 3], H and W multiples of pad_multiple. valid_hw: its real part. original_hw: the size before.
+    image: uint8 [H, W, 3], H and W multiples of pad_multiple. valid_hw: its real part. original_hw: the size
+    before.
     """
 
     image: NDArray[np.uint8]
@@ -32,7 +34,9 @@ class Letterboxed:
 
 
 def letterbox(image: NDArray[np.uint8], rule: ResizeRule) -> Letterboxed:
-    """Scale `image` uint8 [H, W, 3] to `rule` and pad it. The result depends on this image alone, never on its batch."""
+    """Scale `image` uint8 [H, W, 3] to `rule` and pad it. The result depends on this image alone, never on
+    its batch.
+    """
     height, width = image.shape[:2]
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or height < 1 or width < 1:
         raise ValueError(f"expected uint8 [H, W, 3] with H, W >= 1, got {image.dtype} {list(image.shape)}")

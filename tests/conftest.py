@@ -15,7 +15,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of data sets (bccd/, coco_mini/): $HINDSIGHT_DATA, else ../shared/data beside the repository."""
+    """The folder of data sets (bccd/, coco_mini/): $HINDSIGHT_DATA, else ../shared/data beside the
+    repository.
+    """
     folder = Path(os.environ.get("HINDSIGHT_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(
@@ -26,5 +28,5 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """The tiny model of factories.py. Shared by all tests of a session: make your own to change a file in it."""
+    """The tiny model of factories.py. Shared by all tests: make your own to change a file in it."""
     return make_tiny_artifact(tmp_path_factory.mktemp("models") / "tiny")

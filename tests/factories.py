@@ -1,12 +1,13 @@
-"""Artifacts and images made on the spot, so that everything around a model can be tested without one (and without torch).
+"""Artifacts and images made on the spot, so that everything around a model can be tested without one (and
+without torch).
 
-The tiny model sees the image as tiles of 32 x 32 input pixels. A tile is a candidate box (cut at the image's edge) of class 0, 1 or 2, by the
-strongest of the mean red, green and blue of its pixels:
-    class score = that mean / 255          integrity = 0.8
-    purity      = the same as the class score          IoU = DIR Eq. (5) of the two
-    score       = class^(1 - w) * IoU^w
-A tile is detected if its class score >= class_threshold and its score >= score_threshold and > 0. So a black image has no detections, and a pure red tile
-has class score 1, purity 1, integrity .8, IoU .8. rescore.onnx says the same about any box, from the mean of the pixels in it; its class scores are the means.
+The tiny model sees the image as tiles of 32 x 32 input pixels. A tile is a candidate box (cut at the image's
+edge) of class 0, 1 or 2, by the strongest of the mean red, green and blue of its pixels: class score = that
+mean / 255          integrity = 0.8 purity      = the same as the class score          IoU = DIR Eq. (5) of
+the two score       = class^(1 - w) * IoU^w A tile is detected if its class score >= class_threshold and its
+score >= score_threshold and > 0. So a black image has no detections, and a pure red tile has class score 1,
+purity 1, integrity .8, IoU .8. rescore.onnx says the same about any box, from the mean of the pixels in it;
+its class scores are the means.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def make_tiny_artifact(
     resize: ResizeRule | None = None,
     defaults: Defaults | None = None,
 ) -> Artifact:
-    """Write a valid artifact into `folder` (made if need be; nothing is appended to its name) and load it. 1 to 5 class names."""
+    """Write a valid artifact into `folder` (made if need be; nothing is appended to its name) and load it. 1
+    to 5 class names.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.bin").write_bytes(np.array([INTEGRITY], np.float32).tobytes())
     onnx.save(_detection_graph(localization, max_detections), folder / "model.onnx")
@@ -85,9 +88,11 @@ def make_tiny_artifact(
 
 
 def tiles_image(height: int = 96, width: int = 160) -> NDArray[np.uint8]:
-    """Black, but for a red tile at tile row 0, column 1 (box [32, 0, 64, 32]) and a green one at row 2, column 3 ([96, 64, 128, 96]).
+    """Black, but for a red tile at tile row 0, column 1 (box [32, 0, 64, 32]) and a green one at row 2,
+    column 3 ([96, 64, 128, 96]).
 
-    At the tiny model's default size nothing is resized, so a detector answers exactly those two boxes. Boxes scale with height and width.
+    At the tiny model's default size nothing is resized, so a detector answers exactly those two boxes. Boxes
+    scale with height and width.
     """
     image = np.zeros((96, 160, 3), np.uint8)
     image[0:32, 32:64, 0] = 255
@@ -110,7 +115,8 @@ def _detection_graph(localization: bool, capacity: int) -> onnx.ModelProto:
     lines.shape_parts("images", ("B", "H", "W"))
     lines.masked_channels()  # "channels" [B, 3, H, W], zero outside image_sizes
     tiles = lines.add("AveragePool", "channels", kernel_shape=[TILE, TILE], strides=[TILE, TILE])
-    # An edge tile's mean is over its valid part, so that the result does not depend on how far the image was padded.
+    # An edge tile's mean is over its valid part, so that the result does not depend on how far the image was
+    # padded.
     share = lines.add("AveragePool", "valid_float", kernel_shape=[TILE, TILE], strides=[TILE, TILE])
     means = lines.add(
         "Div", lines.add("Div", tiles, lines.add("Max", share, lines.floats(1e-6))), lines.floats(255.0)

@@ -1,7 +1,8 @@
 """What executes a model: one Protocol, and the runtimes by name.
 
-A runtime takes and gives numpy arrays under exactly the names of model.onnx and rescore.onnx. Others than the two below join through the
-entry-point group `hindsight.runtimes` (name -> "module:function" with the signature of `RuntimeFactory`), so importing this costs nothing.
+A runtime takes and gives numpy arrays under exactly the names of model.onnx and rescore.onnx. Others than the
+two below join through the entry-point group `hindsight.runtimes` (name -> "module:function" with the
+signature of `RuntimeFactory`), so importing this costs nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ _GROUP = "hindsight.runtimes"
 
 
 class Runtime(Protocol):
-    """Executes the graphs of one artifact. Methods raise RuntimeFailure; `rescore` OptionError where the model has no such head."""
+    """Executes the graphs of one artifact. Methods raise RuntimeFailure; `rescore` OptionError where the
+    model has no such head.
+    """
 
     def detect(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """model.onnx: images uint8 [B, H, W, 3], image_sizes int64 [B, 2], thresholds float32 [B], nms_threshold float32 [1]."""
+        """model.onnx: images uint8 [B, H, W, 3], image_sizes int64 [B, 2], thresholds float32 [B],
+        nms_threshold float32 [1].
+        """
         ...
 
     def rescore(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -45,7 +50,7 @@ class RuntimeFactory(Protocol):
 
 def _onnxruntime(artifact: Artifact, *, device: str, threads: int | None, argument: str) -> Runtime:
     try:
-        from hindsight.runtime.onnxruntime import OnnxRuntime  # noqa: PLC0415  (half a second that `models` need not pay)
+        from hindsight.runtime.onnxruntime import OnnxRuntime
     except ImportError as error:
         raise RuntimeFailure(
             f"onnxruntime cannot be imported ({error}): install hindsight-detector[cpu] or [gpu]"
@@ -56,7 +61,7 @@ def _onnxruntime(artifact: Artifact, *, device: str, threads: int | None, argume
 
 
 def _sleep(artifact: Artifact, *, device: str, threads: int | None, argument: str) -> Runtime:
-    from hindsight.runtime.sleep import SleepRuntime  # noqa: PLC0415
+    from hindsight.runtime.sleep import SleepRuntime
 
     return SleepRuntime(artifact, argument)
 
@@ -67,10 +72,12 @@ _BUILT_IN: dict[str, Callable[..., Runtime]] = {"onnxruntime": _onnxruntime, "sl
 def open_runtime(
     name: str, artifact: Artifact, *, device: str = "cpu", threads: int | None = None
 ) -> Runtime:
-    """Open `artifact` with the runtime `name`: "onnxruntime", "sleep:MS", or one that an installed package registers.
+    """Open `artifact` with the runtime `name`: "onnxruntime", "sleep:MS", or one that an installed package
+    registers.
 
-    device: "cpu", "cuda" or "cuda:N", as far as the runtime knows it. threads: of one execution; None leaves it to the runtime.
-    Raises OptionError for an unknown runtime, device or thread count; RuntimeFailure where the model does not load.
+    device: "cpu", "cuda" or "cuda:N", as far as the runtime knows it. threads: of one execution; None leaves
+    it to the runtime. Raises OptionError for an unknown runtime, device or thread count; RuntimeFailure where
+    the model does not load.
     """
     if threads is not None and threads < 1:
         raise OptionError(f"threads must be at least 1, got {threads}")

@@ -20,9 +20,11 @@ _ERRORS_ONLY = 3  # severity: 0 verbose .. 4 fatal
 
 
 class OnnxRuntime:
-    """See hindsight.runtime.Runtime. The rescoring session is opened by the first `rescore`, so detection alone does not pay for it.
+    """See hindsight.runtime.Runtime. The rescoring session is opened by the first `rescore`, so detection
+    alone does not pay for it.
 
-    spinning: let idle threads of the pool burn their core while they wait; faster alone on a machine, harmful beside anything else.
+    spinning: let idle threads of the pool burn their core while they wait; faster alone on a machine, harmful
+    beside anything else.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""A runtime that only waits, to load-test everything around a model: `sleep:MS` answers every batch after MS milliseconds, with nothing."""
+"""A runtime that only waits, to load-test everything around a model: `sleep:MS` answers every batch after MS
+milliseconds, with nothing.
+"""
 
 from __future__ import annotations
 

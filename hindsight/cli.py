@@ -1,0 +1,85 @@
+"""`hindsight`: one command made of the parts' own.
+
+A subcommand is a function behind the entry-point group `hindsight.commands`. Only the one that is called is
+imported, so `hindsight detect` never loads torch and `hindsight --help` loads nothing; the one-line helps
+therefore stand here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated
+
+import typer
+
+from hindsight.commands.console import fail
+from hindsight.errors import HindsightError
+from hindsight.version import __version__
+
+__all__ = ["compose", "main"]
+
+_GROUP = "hindsight.commands"
+_HELP = {
+    "detect": "Find objects in images, each box with a second opinion on itself.",
+    "models": "List the models that can be used by name.",
+    "serve": "Serve models over HTTP, with a page to try them.",
+    "train": "Train a detector on a COCO or Pascal VOC data set.",
+    "evaluate": "Measure a checkpoint or a model on a data set.",
+    "export": "Turn a checkpoint into a model that runs anywhere.",
+}
+_EXTRA = {"detect": "cpu", "serve": "cpu", "train": "train", "evaluate": "train", "export": "export"}
+_OURS = frozenset({"hindsight", "model", "training", "export", "service"})
+
+
+def main() -> None:
+    """The program `hindsight`. Bad input ends it with one line on stderr and exit status 2."""
+    called = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
+    try:
+        compose(called)()
+    except HindsightError as error:
+        fail(str(error))
+    except ModuleNotFoundError as error:
+        fail(_missing(called, error))
+
+
+def compose(called: str | None) -> typer.Typer:
+    """The whole application, with `called` the only subcommand whose code is loaded."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(_root)
+    for entry in _commands():
+        function = entry.load() if entry.name == called else _not_loaded
+        app.command(entry.name, help=_HELP.get(entry.name) if entry.name != called else None)(function)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hindsight {__version__}")
+        raise typer.Exit
+
+
+_Version = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+]
+
+
+def _root(version: _Version = False) -> None:
+    """Object detection that gives each box a second opinion: purity, integrity, IoU."""
+
+
+def _not_loaded() -> None:
+    """Provided by another package."""
+
+
+def _commands() -> Sequence[EntryPoint]:
+    found = {entry.name: entry for entry in entry_points(group=_GROUP)}
+    return [found.pop(name) for name in _HELP if name in found] + [found[name] for name in sorted(found)]
+
+
+def _missing(called: str | None, error: ModuleNotFoundError) -> str:
+    """What to install; an import of our own that fails is our bug and stays one."""
+    if (error.name or "").partition(".")[0] in _OURS or called not in _EXTRA:
+        raise error
+    return f"{called} needs {error.name}: install hindsight-detector[{_EXTRA[called]}]"

@@ -1,0 +1,37 @@
+"""How every subcommand speaks: results on stdout, everything else on stderr, one line an error."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from rich.console import Console
+
+__all__ = ["BAD_INPUT", "complain", "fail", "output", "progress_console"]
+
+BAD_INPUT = 2  # the exit status, if any input was bad
+_LEAST_WIDTH = 110  # columns of a table that goes into a file or a pipe
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"hindsight: {' '.join(message.split())}\n")
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, and the end."""
+    complain(message)
+    raise SystemExit(BAD_INPUT)
+
+
+def output() -> Console:
+    """Stdout, for tables."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _LEAST_WIDTH)
+    return console
+
+
+def progress_console() -> Console:
+    """Stderr, for progress bars; they show only on a terminal."""
+    return Console(stderr=True)

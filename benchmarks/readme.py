@@ -86,8 +86,8 @@ def trust(reports: Reports) -> str:
     calibration = spread([f["calibration"]["expected_calibration_error"] for f in found])
     shown = table(["`cells`", "Pearson correlation with the true IoU"], rows)
     return (
-        f"{shown}\n\nOver {found[0]['n']} {found[0]['population']}. Mean absolute error of the predicted IoU: "
-        f"{error}; expected calibration error on what is reported: {calibration}."
+        f"{shown}\n\nOver {found[0]['n']} {found[0]['population']}. Mean absolute error of the predicted "
+        f"IoU: {error}; expected calibration error on what is reported: {calibration}."
     )
 
 

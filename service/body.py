@@ -17,7 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from hindsight.errors import HindsightError, ImageTooLarge
+from hindsight.errors import BoxesError, HindsightError, ImageTooLarge
 from service.errors import (
     BadBody,
     BodyTimeout,
@@ -144,11 +144,11 @@ def parse_image_and_boxes(
         fields = parse_multipart(content_type, body, {"image": 1, "boxes": 1})
         if len(fields["image"]) != 1 or len(fields["boxes"]) != 1:
             raise BadBody("the multipart body needs one field `image` and one field `boxes`")
-        _check_commas(fields["boxes"][0], 4 * max_boxes)
+        _check_box_commas(fields["boxes"][0], max_boxes)
         boxes = parse_json(fields["boxes"][0], "field `boxes`")
         item: Item = fields["image"][0]
     elif kind == "application/json":
-        _check_commas(body, 4 * max_boxes)
+        _check_box_commas(body, max_boxes)
         document = parse_json_object(body, {"image", "boxes"})
         if set(document) != {"image", "boxes"}:
             raise BadBody(f"the JSON body needs the keys image and boxes, has {sorted(document)}")
@@ -201,9 +201,15 @@ def _check_commas(data: bytes, expected: int) -> None:
     """Refuse JSON of far more values than any valid body has (base64 holds no comma), before Python builds
     them all while holding the interpreter lock.
     """
-    most = expected + _SPARE_COMMAS
-    if (commas := data.count(b",")) > most:
+    commas = data.count(b",")
+    if commas > expected + _SPARE_COMMAS:
         raise BadBody(f"the JSON holds about {commas} values; a valid body has at most about {expected}")
+
+
+def _check_box_commas(data: bytes, max_boxes: int) -> None:
+    commas = data.count(b",")
+    if commas > 4 * max_boxes + _SPARE_COMMAS:
+        raise BoxesError(f"about {commas // 4} boxes; at most {max_boxes} are accepted in one request")
 
 
 def parse_json(data: bytes, what: str = "the body") -> Any:

@@ -1,19 +1,23 @@
 """POST /detect: images in, boxes with class score, predicted IoU, purity and integrity out."""
 
 import asyncio
+import io
 import logging
 import time
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Query, Request, Response
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
-from hindsight.artifact import Artifact
+from hindsight.artifact import Artifact, ClassInfo
+from hindsight.detections import Detections
+from hindsight.draw import annotate
 from hindsight.errors import HindsightError, OptionError
 from hindsight.options import DetectOptions
 from service import errors
-from service.annotate import annotated
 from service.body import Images, parse_images, read_body
 from service.formats import to_coco, to_labelstudio, to_yolo
 from service.handlers import request_id_of
@@ -45,7 +49,9 @@ class DetectQuery(BaseModel):
     nms_threshold: float | None = Field(
         None, description="IoU above which the weaker of two boxes goes; rounded to .05"
     )
-    classes: str | None = Field(None, description="comma-separated names to keep", examples=["RBC,WBC"])
+    classes: list[str] | None = Field(
+        None, description="names to keep, comma-separated or repeated", examples=[["RBC,WBC"]]
+    )
     max_detections: int | None = Field(None, description="most boxes to answer")
     format: Literal["json", "coco", "yolo", "labelstudio"] = "json"
     annotate: bool = Field(
@@ -54,11 +60,7 @@ class DetectQuery(BaseModel):
 
     def resolve(self, artifact: Artifact) -> DetectOptions:
         """Validated options. Raises OptionError."""
-        classes = (
-            None
-            if self.classes is None
-            else [name.strip() for name in self.classes.split(",") if name.strip()]
-        )
+        classes = None if self.classes is None else _names(self.classes, artifact.manifest.class_names)
         return DetectOptions.resolve(
             artifact.manifest,
             class_threshold=self.class_threshold,
@@ -189,8 +191,8 @@ class _Answer:
         self._note([result])
         kind = "PNG" if "image/png" in self._accept and "image/jpeg" not in self._accept else "JPEG"
         draw_start = time.perf_counter()
-        manifest = self._artifact.manifest
-        content = await services.pool.run(annotated, result.original, result.detections, manifest, kind)
+        classes = self._artifact.manifest.classes
+        content = await services.pool.run(_drawn, result.original, result.detections, classes, kind)
         self._stages["draw"] = round((time.perf_counter() - draw_start) * 1000, 3)
         return Response(content, headers=server_timing(self._stages), media_type=f"image/{kind.lower()}")
 
@@ -220,3 +222,22 @@ class _Answer:
             if isinstance(result, Detected):
                 for stage, ms in result.stages.items():
                     self._stages[stage] = round(self._stages.get(stage, 0.0) + ms, 3)
+
+
+def _names(given: list[str], class_names: tuple[str, ...]) -> list[str]:
+    """Class names of a query; a value is split at commas unless it is a class name as it stands."""
+    names: list[str] = []
+    for value in given:
+        names += (
+            [value] if value in class_names else [part.strip() for part in value.split(",") if part.strip()]
+        )
+    return names
+
+
+def _drawn(
+    image: NDArray[np.uint8], detections: Detections, classes: tuple[ClassInfo, ...], kind: str
+) -> bytes:
+    stream = io.BytesIO()
+    options = {"quality": 92} if kind == "JPEG" else {"compress_level": 3}
+    annotate(image, detections, classes).save(stream, kind, **options)
+    return stream.getvalue()

@@ -1,0 +1,120 @@
+"""A real server in its own process, for tests that talk to it through sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+_START_SECONDS = 120
+
+
+class ServerProcess:
+    """`python -m service` on a free port. Log lines go to a file and are read from there."""
+
+    def __init__(self, folder: Path, *arguments: str, **settings: object) -> None:
+        """settings: HINDSIGHT_* variables, by lower-case name."""
+        self.log_path = folder / "server.log"
+        variables = {f"HINDSIGHT_{name.upper()}": str(value) for name, value in settings.items()}
+        self._log = self.log_path.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service", "--port", "0", *arguments],
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        self.url = self._wait_for_url()
+        self.port = int(self.url.rpartition(":")[2])
+
+    def _wait_for_url(self) -> str:
+        lines: queue.Queue[str] = queue.Queue()
+        stdout = self.process.stdout
+        assert stdout is not None
+        threading.Thread(target=lambda: lines.put(stdout.readline()), daemon=True).start()
+        try:
+            line = lines.get(timeout=_START_SECONDS)
+        except queue.Empty:
+            line = ""
+        if not line.startswith("Hindsight is ready: http://"):
+            self.close()
+            raise AssertionError(f"the server did not become ready: {line!r}\n{self.log_path.read_text()}")
+        return line.split()[3]
+
+    def log(self, message: str | None = None) -> list[dict[str, Any]]:
+        """The log so far; only records of this message, if given. Every line must be JSON."""
+        records = [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        return [record for record in records if message in (None, record["message"])]
+
+    def worker_pid(self) -> int:
+        """The worker that became ready last."""
+        return int(self.log("worker ready")[-1]["pid"])
+
+    def metric(self, name: str) -> float:
+        """The sum of all samples called exactly `name` (labels aside)."""
+        text = httpx.get(f"{self.url}/metrics").text
+        samples = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
+        return sum(float(line.rpartition(" ")[2]) for line in samples)
+
+    def peak_kilobytes(self) -> int:
+        """Most memory the server process (not its worker) ever held."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+    def close(self) -> int:
+        """SIGTERM, then wait; -> exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._log.close()
+        return code
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, **settings: object) -> Iterator[ServerProcess]:
+    """A ready server, stopped at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = ServerProcess(folder, *arguments, **settings)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Poll `condition`; AssertionError naming `what` when it does not come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
+        time.sleep(0.02)
+
+
+def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    """The response is this RFC 9457 problem; -> its document."""
+    assert response.status_code == status, response.text[:500]
+    assert response.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = response.json()
+    assert document["type"] == f"/docs#{slug}", document
+    assert document["status"] == status
+    assert document["detail"] and "\n" not in document["detail"]
+    assert document["request_id"] == response.headers["x-request-id"]
+    return document

@@ -5,4 +5,6 @@ import typer
 from service.cli import serve
 
 if __name__ == "__main__":  # a spawned worker imports this module again under another name
-    typer.run(serve)
+    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    program.command()(serve)
+    program()

@@ -218,7 +218,7 @@ def _inside(root: Path, relative: str) -> Path:
     """The file `relative` of the resolved folder `root`; refuses every spelling that leads elsewhere."""
     pure = PurePosixPath(relative)
     odd = "\\" in relative or ":" in relative or "\0" in relative or pure.as_posix() != relative
-    if not relative or odd or pure.is_absolute() or ".." in pure.parts:
+    if not pure.parts or odd or pure.is_absolute() or ".." in pure.parts:
         raise ArtifactError(f"{root}: files may only name paths inside the model folder, got {relative!r}")
     path = root / pure
     resolved = path.resolve()

@@ -104,6 +104,11 @@ def _decode(
 ) -> NDArray[np.uint8]:
     try:
         image = reader(io.BytesIO(data))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # The WebP and GIF readers ask Pillow's own limit, which is above our default, before they allocate.
+        raise ImageTooLarge(
+            f"the {name} has too many pixels; at most {limits.max_pixels} are accepted"
+        ) from error
     except Exception as error:  # Pillow's readers let many kinds of exception escape on broken headers
         raise CorruptImage(f"the {name} header cannot be read ({_reason(error)})") from error
     with image:

@@ -1,0 +1,164 @@
+"""Multi-level RoI-Align: the operator and its differentiable twin against the definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from model.ops import multilevel_roi_align, multilevel_roi_align_reference, pool_ragged, roi_levels
+
+STRIDES = [4, 8, 16]
+MAPS = [(16, 24), (8, 12), (4, 6)]  # of a 64 x 96 image
+CONVENTIONS = [(False, 2), (True, 2), (False, 0), (True, 0)]
+
+
+def feature_maps(batch: int, channels: int = 2, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, channels, h, w, generator=generator) for h, w in MAPS]
+
+
+@st.composite
+def rois(draw: st.DrawFn) -> Tensor:
+    """[2, N, 4] on a grid of 1/4 pixel, from empty to far larger than the image and wholly outside it."""
+    count = draw(st.integers(1, 3))
+    corner = st.integers(-40, 440)
+    side = st.one_of(st.integers(0, 4), st.integers(8, 400), st.integers(1600, 2400))
+    cells = draw(st.lists(st.tuples(corner, corner, side, side), min_size=2 * count, max_size=2 * count))
+    rows = [[x / 4, y / 4, (x + w) / 4, (y + h) / 4] for x, y, w, h in cells]
+    return torch.tensor(rows).reshape(2, count, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rois(), st.sampled_from(CONVENTIONS))
+def test_it_pools_what_the_definition_pools(boxes: Tensor, convention: tuple[bool, int]) -> None:
+    aligned, ratio = convention
+    if ratio == 0:  # one sample a feature pixel: keep the slow reference affordable
+        boxes = torch.cat([boxes[..., :2], torch.minimum(boxes[..., 2:], boxes[..., :2] + 64)], dim=-1)
+    features = feature_maps(2)
+    found = multilevel_roi_align(features, boxes, STRIDES, 2, ratio, aligned)
+    expected = multilevel_roi_align_reference(features, boxes, STRIDES, 2, ratio, aligned)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("aligned", "ratio"), CONVENTIONS)
+def test_degenerate_boxes(aligned: bool, ratio: int) -> None:
+    boxes = torch.tensor(
+        [
+            [
+                [10.0, 10.0, 10.0, 10.0],  # a point
+                [10.0, 10.0, 30.0, 10.0],  # a line
+                [500.0, 500.0, 520.0, 530.0],  # outside the map
+                [-90.0, -90.0, -40.0, -60.0],
+                [0.0, 0.0, 96.0, 64.0],  # the image
+                [8.0, 8.0, 8.125, 8.125],  # tiny
+                [-200.0, -200.0, 250.0, 250.0],  # huge
+            ]
+        ]
+    )
+    features = feature_maps(1)
+    found = multilevel_roi_align(features, boxes, STRIDES, 7, ratio, aligned)
+    expected = multilevel_roi_align_reference(features, boxes, STRIDES, 7, ratio, aligned)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    assert torch.equal(found[2:4], torch.zeros_like(found[2:4]))
+
+
+def test_rows_are_image_after_image_whatever_their_level() -> None:
+    """Each image holds one constant per level, so a pooled value says which image and level it came from."""
+    levels = [torch.full((3, 1, 256 // stride, 256 // stride), 10.0 * i) for i, stride in enumerate(STRIDES)]
+    features = [level + torch.arange(3.0).reshape(3, 1, 1, 1) for level in levels]
+    small, middle, large = [8.0, 8.0, 24.0, 24.0], [0.0, 0.0, 150.0, 150.0], [0.0, 0.0, 250.0, 250.0]
+    boxes = torch.tensor([[large, small], [small, middle], [middle, large]])
+    pooled = multilevel_roi_align(features, boxes, STRIDES, 2, 2, False)
+    assert pooled[:, 0, 0, 0].tolist() == [20, 0, 1, 11, 12, 22]
+    assert (pooled == pooled[:, :, :1, :1]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.25, 2000), st.floats(0.25, 2000))
+def test_the_level_is_torchvisions(width: float, height: float) -> None:
+    strides = [4, 8, 16, 32]
+    mapper = torchvision.ops.poolers.LevelMapper(2, 5)
+    box = torch.tensor([[3.0, 7.0, 3.0 + width, 7.0 + height]])
+    assert torch.equal(roi_levels(box, strides), mapper([box]))
+
+
+@pytest.mark.parametrize(
+    ("side", "level"),
+    [(0, 0), (1, 0), (111.9, 0), (112, 1), (223.9, 1), (224, 2), (447.9, 2), (448, 3), (9999, 3)],
+)
+def test_a_box_doubles_its_stride_when_it_doubles_its_side(side: float, level: int) -> None:
+    assert roi_levels(torch.tensor([[0.0, 0.0, side, side]]), [4, 8, 16, 32]).tolist() == [level]
+
+
+def test_levels_without_boxes_and_no_boxes_at_all() -> None:
+    features = feature_maps(2)
+    assert multilevel_roi_align(features, torch.zeros(2, 0, 4), STRIDES, 7, 2, False).shape == (0, 2, 7, 7)
+    one_level = torch.tensor([[[8.0, 8.0, 20.0, 20.0]], [[0.0, 0.0, 9.0, 9.0]]])
+    found = multilevel_roi_align(features, one_level, STRIDES, 3, 2, False)
+    torch.testing.assert_close(
+        found, multilevel_roi_align_reference(features, one_level, STRIDES, 3, 2, False), atol=2e-5, rtol=1e-4
+    )
+
+
+def test_half_precision_features_are_pooled_in_float32() -> None:
+    features = [f.half() for f in feature_maps(1)]
+    boxes = torch.tensor([[[3.0, 5.0, 40.0, 50.0]]])
+    pooled = multilevel_roi_align(features, boxes, STRIDES, 7, 2, False)
+    assert pooled.dtype == torch.float32
+    wide = multilevel_roi_align([f.float() for f in features], boxes, STRIDES, 7, 2, False)
+    assert torch.equal(pooled, wide)
+
+
+def ragged() -> list[Tensor]:
+    torch.manual_seed(3)
+    corner = torch.rand(5, 2) * 60
+    boxes = torch.cat(
+        [corner, corner + torch.tensor([12.0, 20.0]) * (1 + torch.arange(5.0)[:, None] * 3)], dim=1
+    )
+    return [boxes[:3], boxes[3:3], boxes[3:]]
+
+
+@pytest.mark.parametrize(("aligned", "ratio"), CONVENTIONS)
+def test_ragged_pooling_equals_the_operator_image_by_image(aligned: bool, ratio: int) -> None:
+    features, lists = feature_maps(3), ragged()
+    found = pool_ragged(features, lists, STRIDES, 3, ratio, aligned)
+    alone = [
+        multilevel_roi_align([f[i : i + 1] for f in features], boxes[None], STRIDES, 3, ratio, aligned)
+        for i, boxes in enumerate(lists)
+    ]
+    assert torch.equal(found, torch.cat(alone))
+
+
+def test_gradients_of_ragged_pooling_are_those_of_a_linear_map() -> None:
+    """Pooling is linear in the features, so <pool(d), y> must equal <d, gradient of <pool(x), y>> for every d."""
+    lists = ragged()
+    features = [f.requires_grad_() for f in feature_maps(3, seed=1)]
+    pooled = pool_ragged(features, lists, STRIDES, 3, 2, False)
+    weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
+    gradients = torch.autograd.grad((pooled * weights).sum(), features)
+    used = roi_levels(torch.cat(lists), STRIDES).unique().tolist()
+    assert [bool(g.any()) for g in gradients] == [level in used for level in range(3)]
+    for seed in range(3):
+        step = feature_maps(3, seed=10 + seed)
+        moved = (pool_ragged(step, lists, STRIDES, 3, 2, False) * weights).sum()
+        predicted = sum((g * d).sum() for g, d in zip(gradients, step, strict=True))
+        torch.testing.assert_close(predicted, moved, atol=1e-3, rtol=1e-4)
+
+
+def test_the_operator_is_well_formed() -> None:
+    boxes = torch.tensor([[[8.0, 8.0, 20.0, 20.0], [0.0, 0.0, 300.0, 290.0]]])
+    torch.library.opcheck(
+        torch.ops.hindsight.multilevel_roi_align, (feature_maps(1), boxes, STRIDES, 2, 2, False)
+    )
+
+
+def test_training_through_the_inference_operator_fails_rather_than_learn_nothing() -> None:
+    features = [f.requires_grad_() for f in feature_maps(1)]
+    pooled = multilevel_roi_align(features, torch.tensor([[[8.0, 8.0, 20.0, 20.0]]]), STRIDES, 2, 2, False)
+    with pytest.raises(RuntimeError, match="autograd"):
+        pooled.sum().backward()

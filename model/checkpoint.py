@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from model.config import DetectorConfig
+from model.config import DetectorConfig, nearest
 from model.detector import TwoStageDetector
 
 FORMAT = "hindsight-checkpoint-1"
@@ -78,27 +78,34 @@ def load_checkpoint(path: Path) -> tuple[TwoStageDetector, dict[str, Any]]:
     try:
         detector = TwoStageDetector(config_from_dict(DetectorConfig, json.loads(metadata["config"])))
         detector.load_state_dict(tensors)
+        extra = json.loads(metadata["extra"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit this version of Hindsight: {error}") from error
-    return detector.eval(), json.loads(metadata["extra"])
+    return detector.eval(), extra
 
 
 def config_from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass that `asdict` and JSON turned into nested dicts and lists."""
+    """The dataclass that `asdict` and JSON turned into nested dicts and lists.
+
+    Raises ValueError for a key it lacks, naming the nearest, and for a table where a plain value belongs.
+    """
     hints = typing.get_type_hints(kind)
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = set(values) - known
-    if unknown:
-        raise ValueError(f"{kind.__name__} has no field {sorted(unknown)[0]!r}")
-    return kind(**{name: _restore(hints[name], value) for name, value in values.items()})
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{kind.__name__} has no field {name!r}: {nearest(name, known)}")
+    return kind(**{name: _restore(name, hints[name], value) for name, value in values.items()})
 
 
-def _restore(hint: Any, value: Any) -> Any:
+def _restore(name: str, hint: Any, value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(_restore(None, v) for v in value)
+        return tuple(_restore(name, None, v) for v in value)
     if isinstance(value, Mapping):
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        return config_from_dict(next(o for o in options if is_dataclass(o)), value)  # type: ignore[arg-type]
+        for option in options:
+            if is_dataclass(option):
+                return config_from_dict(option, value)  # type: ignore[arg-type]
+        raise ValueError(f"{name} must be a plain value, got a table")
     return value
 
 

@@ -1,0 +1,6 @@
+"""The subcommands of this package."""
+
+from training.evaluate_command import evaluate
+from training.train_command import train
+
+__all__ = ["evaluate", "train"]

@@ -1,0 +1,200 @@
+"""The training loop, readable top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from hindsight.errors import HindsightError
+from model.checkpoint import save_checkpoint
+from model.detector import TwoStageDetector
+from training.data import Batch, Dataset, LoaderState, TrainLoader
+from training.journal import Journal
+from training.pretrained import load_pretrained
+from training.recipe import Optimisation, Recipe
+from training.schedule import learning_rate
+from training.state import MovingAverage, Progress, load_state, save_state
+
+STATE, LAST, BEST = "state.safetensors", "last.safetensors", "best.safetensors"
+
+
+class TrainingStopped(HindsightError):
+    """Training can't go on; the message names the loss and the batch."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: what, on what, where. `validate` gives figures of a model: "AP" picks the best."""
+
+    recipe: Recipe
+    train_set: Dataset
+    folder: Path
+    validate: Callable[[TwoStageDetector], Mapping[str, float]] | None = None
+    weights: str = "none"  # of the backbone: a file, "imagenet" or "none"
+    seed: int = 0
+    device: str = "cpu"
+    workers: int = 2
+    save_every: int = 200  # steps between two states that --resume can start from; every epoch's end besides
+    resume: bool = False
+    quiet: bool = False
+
+
+def train(run: Run) -> Progress:
+    """Train to the end of the recipe; returns where it stands. Raises TrainingStopped, CheckpointError."""
+    torch.manual_seed(run.seed)
+    random.seed(run.seed)
+    np.random.seed(run.seed)
+    recipe = run.recipe.optimisation
+    detector = TwoStageDetector(run.recipe.detector_config(len(run.train_set.class_names)))
+    if not run.resume:
+        load_pretrained(detector, run.weights)
+    detector = detector.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = build_optimiser(detector, recipe)
+    average = MovingAverage(detector, recipe.ema_decay) if recipe.ema_decay else None
+    loader = TrainLoader(
+        run.train_set, recipe.batch_size, run.recipe.resize, run.recipe.augment, run.seed, run.workers
+    )
+    fingerprint = _fingerprint(run)
+    progress = Progress()
+    if run.resume:
+        progress = load_state(run.folder / STATE, detector, optimiser, average, fingerprint)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    scaler = torch.amp.GradScaler(run.device, enabled=recipe.amp == "fp16")
+    with Journal(run.folder, recipe.epochs * len(loader), progress.step, quiet=run.quiet) as journal:
+        while progress.epoch < recipe.epochs:
+            detector.train()
+            start = progress.step_in_epoch
+            for offset, batch in enumerate(loader.epoch(progress.epoch, start), start=start):
+                rate = learning_rate(recipe, progress.step, len(loader))
+                losses = _step(detector, optimiser, scaler, batch, rate, run, progress)
+                if average is not None:
+                    average.update(detector, progress.step)
+                journal.step(progress.step, progress.epoch, rate, losses)
+                following = loader.after(LoaderState(progress.epoch, offset))
+                progress = replace(progress, step=progress.step + 1, step_in_epoch=following.step)
+                if progress.step % run.save_every == 0 and following.step:
+                    save_state(run.folder / STATE, detector, optimiser, average, progress, fingerprint)
+            progress = _end_of_epoch(detector, average, run, journal, progress)
+            save_state(run.folder / STATE, detector, optimiser, average, progress, fingerprint)
+    return progress
+
+
+def build_optimiser(detector: nn.Module, recipe: Optimisation) -> SGD:
+    """SGD over what is trained; weight decay spares biases and norms (one-dimensional parameters)."""
+    trained = [p for p in detector.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+
+
+def _step(
+    detector: TwoStageDetector,
+    optimiser: SGD,
+    scaler: torch.amp.GradScaler,
+    batch: Batch,
+    rate: float,
+    run: Run,
+    progress: Progress,
+) -> dict[str, float]:
+    recipe = run.recipe.optimisation
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    targets = [t.to(run.device) for t in batch.targets]
+    with _autocast(recipe.amp, run.device):
+        losses = detector.losses(batch.images.to(run.device), batch.image_sizes.to(run.device), targets)
+    shown = {name: float(value.detach()) for name, value in losses.items()}
+    _refuse_nan(shown, batch, progress)
+    optimiser.zero_grad(set_to_none=True)
+    total: Tensor = torch.stack(list(losses.values())).sum()
+    scaler.scale(total).backward()
+    scaler.unscale_(optimiser)
+    norm = nn.utils.clip_grad_norm_(detector.parameters(), recipe.clip_norm)
+    if recipe.amp != "fp16" and not bool(torch.isfinite(norm)):
+        # half precision overflows now and then: its scaler skips the step and lowers the scale
+        raise TrainingStopped(
+            f"the gradient is not finite at step {progress.step}, images {_ids(batch)}; lower lr or clip_norm"
+        )
+    scaler.step(optimiser)
+    scaler.update()
+    return shown
+
+
+def _refuse_nan(losses: Mapping[str, float], batch: Batch, progress: Progress) -> None:
+    for name, value in losses.items():
+        if not np.isfinite(value):
+            raise TrainingStopped(
+                f"loss {name!r} became {value} at step {progress.step} (epoch {progress.epoch + 1}), batch "
+                f"of images {_ids(batch)}; check their boxes, or lower lr; --resume goes on from the last state"
+            )
+
+
+def _ids(batch: Batch) -> str:
+    return ", ".join(str(i) for i in batch.image_ids)
+
+
+def _autocast(amp: str, device: str) -> AbstractContextManager[object]:
+    if amp == "off":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16 if amp == "bf16" else torch.float16)
+
+
+def _end_of_epoch(
+    detector: TwoStageDetector, average: MovingAverage | None, run: Run, journal: Journal, progress: Progress
+) -> Progress:
+    """Save, validate (the moving average where there is one), keep the best; progress at the next epoch."""
+    epoch = progress.epoch
+    weights = average.weights if average is not None else detector.state_dict()
+    extra = {
+        "class_names": list(run.train_set.class_names),
+        "resize": asdict(run.recipe.resize),
+        "recipe": {"model": run.recipe.model, "backbone": run.recipe.backbone},
+        "epoch": epoch + 1,
+        "seed": run.seed,
+    }
+    progress = replace(progress, epoch=epoch + 1, step_in_epoch=0)
+    last = epoch + 1 == run.recipe.optimisation.epochs
+    if run.validate is not None and ((epoch + 1) % run.recipe.validate_every == 0 or last):
+        figures = _validate(detector, weights, run)
+        journal.validation(progress.step - 1, epoch, figures)
+        extra["validation"] = dict(figures)
+        ap = figures.get("AP", 0.0)  # undefined where the validation set holds no object
+        if ap > progress.best_ap:
+            progress = replace(progress, best_ap=ap, best_epoch=epoch)
+            save_checkpoint(run.folder / BEST, detector, extra, weights)
+    save_checkpoint(run.folder / LAST, detector, extra, weights)
+    return progress
+
+
+def _validate(detector: TwoStageDetector, weights: Mapping[str, Tensor], run: Run) -> Mapping[str, float]:
+    assert run.validate is not None
+    trained = {k: v.clone() for k, v in detector.state_dict().items()}
+    random_state = torch.get_rng_state()  # validating or not must not change the training that follows
+    detector.load_state_dict(weights)
+    detector.eval()
+    try:
+        return run.validate(detector)
+    finally:
+        detector.load_state_dict(trained)
+        detector.train()
+        torch.set_rng_state(random_state)
+
+
+def _fingerprint(run: Run) -> dict[str, object]:
+    """What must be the same for a resumed run to be the run that was killed."""
+    return {
+        "recipe": dataclasses.asdict(run.recipe),
+        "classes": list(run.train_set.class_names),
+        "images": len(run.train_set),
+        "seed": run.seed,
+    }

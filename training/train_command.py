@@ -1,0 +1,187 @@
+"""`hindsight train`: a data set and a recipe in, checkpoints out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from model.detector import TwoStageDetector
+    from training.data.dataset import Dataset
+    from training.recipe import Recipe
+
+_BAD_INPUT = 2
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Training data: a Pascal VOC folder or a COCO .json file.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and what --resume needs.")],
+    recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file.")] = "hindsight-r50",
+    images: Annotated[Path | None, typer.Option(help="Image folder, if not at its usual place.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="VOC list in ImageSets/Main; train unless given. Not for COCO.")
+    ] = None,
+    val_data: Annotated[
+        Path | None, typer.Option(help="Validation data; the same VOC folder unless given.")
+    ] = None,
+    val_images: Annotated[Path | None, typer.Option(help="Image folder of the validation data.")] = None,
+    val_split: Annotated[str | None, typer.Option(help="VOC list to validate on; val unless given.")] = None,
+    weights: Annotated[
+        str, typer.Option(help='Backbone weights: a .safetensors file, "imagenet" (fetched) or "none".')
+    ] = "imagenet",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate, instead of the recipe's.")] = None,
+    amp: Annotated[str | None, typer.Option(help="Mixed precision: off, bf16 or fp16 (CUDA).")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, sampling and augmentation.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all unless given.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that prepare images.")] = 2,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between states to resume from.")] = 200,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run left off.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on without bad entries of the data.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Train a detector on a COCO or Pascal VOC data set."""
+    from hindsight.errors import HindsightError
+    from model.checkpoint import CheckpointError
+    from training.data.problems import DatasetError
+
+    changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "amp": amp}
+    try:
+        _train(
+            recipe=_recipe(recipe, {k: v for k, v in changes.items() if v is not None}),
+            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad),
+            threads=threads,
+            options={
+                "folder": out,
+                "weights": weights,
+                "seed": seed,
+                "device": device,
+                "workers": workers,
+                "save_every": save_every,
+                "resume": resume,
+                "quiet": quiet,
+            },
+        )
+    except DatasetError as error:
+        typer.echo(f"error: {error.report()}", err=True)
+        raise typer.Exit(_BAD_INPUT) from None
+    except (HindsightError, CheckpointError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(_BAD_INPUT) from None
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; go on with: --resume --out {out}", err=True)
+        raise typer.Exit(130) from None
+
+
+def _recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
+    from training.recipe import RecipeError, load_recipe
+
+    recipe = load_recipe(name)
+    try:
+        return replace(recipe, optimisation=replace(recipe.optimisation, **changes))
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _open_sets(
+    data: Path,
+    images: Path | None,
+    split: str | None,
+    val_data: Path | None,
+    val_images: Path | None,
+    val_split: str | None,
+    skip_bad: bool,
+) -> tuple[Dataset, Dataset | None]:
+    """Training and validation data, checked before the first step. No validation data: said aloud."""
+    from training.data.dataset import open_dataset
+    from training.data.problems import DatasetError
+
+    is_voc = data.is_dir()
+    training = open_dataset(
+        data, images=images, split=split or ("train" if is_voc else None), skip_bad=skip_bad
+    )
+    _tell(training, "training")
+    if val_data is None and not is_voc:
+        typer.echo("no --val-data: training without validation, the last epoch counts", err=True)
+        return training, None
+    source = val_data or data
+    try:
+        validation = open_dataset(
+            source,
+            images=val_images,
+            split=val_split or ("val" if source.is_dir() else None),
+            class_names=training.class_names,
+            skip_bad=skip_bad,
+        )
+    except DatasetError as error:
+        raise DatasetError(
+            f"validation data: {error}", error.problems, error.report().splitlines()[0]
+        ) from None
+    _tell(validation, "validation")
+    return training, validation
+
+
+def _tell(dataset: Dataset, role: str) -> None:
+    left_out = f", {len(dataset.problems)} bad entries left out" if dataset.problems else ""
+    names = ", ".join(dataset.class_names)
+    typer.echo(f"{role}: {len(dataset)} images{left_out}; classes: {names}", err=True)
+
+
+def _train(
+    recipe: Recipe, sets: tuple[Dataset, Dataset | None], threads: int | None, options: Mapping[str, Any]
+) -> None:
+    import torch
+
+    from hindsight.errors import OptionError
+    from training.loop import BEST, LAST, STATE, Run
+    from training.loop import train as run_training
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    device = torch.device(options["device"]) if _is_device(options["device"]) else None
+    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise OptionError(
+            f"device {options['device']!r} can't be used here: expected cpu, or a CUDA device that exists"
+        )
+    if recipe.optimisation.amp == "fp16" and device.type != "cuda":
+        raise OptionError("fp16 training needs CUDA: use --amp bf16 or off")
+    folder: Path = options["folder"]
+    if not options["resume"] and (folder / STATE).exists():
+        raise OptionError(
+            f"{folder} holds a run already: --resume goes on with it, another --out starts anew"
+        )
+    progress = run_training(Run(recipe, sets[0], validate=_validator(sets[1], recipe), **options))
+    kept = folder / (BEST if progress.best_epoch >= 0 else LAST)
+    best = f" (best validation AP {progress.best_ap:.3f}, epoch {progress.best_epoch + 1})" if sets[1] else ""
+    typer.echo(f"done: {kept}{best}", err=True)
+
+
+def _is_device(name: str) -> bool:
+    import torch
+
+    try:
+        torch.device(name)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _validator(
+    validation: Dataset | None, recipe: Recipe
+) -> Callable[[TwoStageDetector], Mapping[str, float]] | None:
+    if validation is None:
+        return None
+    from training.evaluation import validate
+
+    def figures(detector: TwoStageDetector) -> Mapping[str, float]:
+        return validate(detector, validation, recipe.resize, recipe.optimisation.batch_size).figures()
+
+    return figures

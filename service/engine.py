@@ -114,14 +114,14 @@ class Engine:
             connection.send_bytes(json.dumps(request).encode())
             async with asyncio.timeout(self._settings.hang_timeout):
                 reply = await self._messages.get()
-        except OSError:
-            reply = None
-        except TimeoutError:
+        except TimeoutError:  # an OSError too, so it stands first
             self._declare_lost("hang")
             raise EngineUnavailable(
                 f"the worker of device {self.device} did not answer within {self._settings.hang_timeout:g} s "
                 "and is being restarted; retry shortly"
             ) from None
+        except OSError:
+            reply = None
         except asyncio.CancelledError:
             self._declare_lost("cancelled")  # its answer would otherwise be taken for the next batch's
             raise

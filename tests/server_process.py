@@ -39,6 +39,7 @@ class ServerProcess:
         )
         self.url = self._wait_for_url()
         self.port = int(self.url.rpartition(":")[2])
+        self.client = httpx.Client(base_url=self.url, timeout=90)
 
     def _wait_for_url(self) -> str:
         lines: queue.Queue[str] = queue.Queue()
@@ -65,7 +66,7 @@ class ServerProcess:
 
     def metric(self, name: str) -> float:
         """The sum of all samples called exactly `name` (labels aside)."""
-        text = httpx.get(f"{self.url}/metrics").text
+        text = self.client.get("/metrics").text
         samples = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
         return sum(float(line.rpartition(" ")[2]) for line in samples)
 
@@ -85,6 +86,8 @@ class ServerProcess:
             code = self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+        if hasattr(self, "client"):
+            self.client.close()
         self._log.close()
         return code
 

@@ -78,9 +78,7 @@ def test_sigterm_finishes_what_runs_and_leaves_nothing_behind(tiny: Path, tmp_pa
     with serving(tmp_path / "server", *arguments) as server:
         worker = server.worker_pid()
         answers: list[httpx.Response] = []
-        sender = threading.Thread(
-            target=lambda: answers.append(httpx.post(f"{server.url}/detect", content=TILES, timeout=60))
-        )
+        sender = threading.Thread(target=lambda: answers.append(server.client.post("/detect", content=TILES)))
         sender.start()
         wait_until(lambda: server.metric("hindsight_batch_size_count") == 1, "the image to run")
         blocks = _shared_memory_of(worker)
@@ -97,7 +95,7 @@ def test_sigterm_finishes_what_runs_and_leaves_nothing_behind(tiny: Path, tmp_pa
 
 def test_a_worker_never_outlives_a_killed_server(tiny: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "server", "--model", str(tiny)) as server:
-        assert httpx.post(f"{server.url}/detect", content=TILES, timeout=60).status_code == 200
+        assert server.client.post("/detect", content=TILES).status_code == 200
         worker = server.worker_pid()
         blocks = _shared_memory_of(worker)
         os.kill(server.process.pid, signal.SIGKILL)
@@ -110,7 +108,7 @@ def test_a_worker_never_outlives_a_killed_server(tiny: Path, tmp_path: Path) -> 
 def test_the_first_answer_comes_soon_and_the_environment_configures(tiny: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     with serving(tmp_path / "server", model=str(tiny), log_level="warning", host="127.0.0.1") as server:
-        assert httpx.post(f"{server.url}/detect", content=TILES, timeout=60).status_code == 200
+        assert server.client.post("/detect", content=TILES).status_code == 200
         assert time.monotonic() - start < 60
         assert server.log_path.read_text() == ""
 

@@ -31,3 +31,14 @@ export function steppedKey(event, keys, current) {
   event.preventDefault();
   return keys[next];
 }
+
+/** Copy the text of `node`; returns what to tell the user. */
+export async function copyText(node) {
+  try {
+    await navigator.clipboard.writeText(node.textContent);
+  } catch { // plain HTTP on another host has no clipboard: leave the text selected for the user's own copy
+    getSelection().selectAllChildren(node);
+    return "Press Ctrl+C";
+  }
+  return "Copied";
+}

@@ -2,7 +2,8 @@
 // the parts together; api.js speaks HTTP, overlay.js draws, table.js lists, detail.js explains one box.
 import { Problem, curlCommand, detect, fetchModels, fetchSample, sampleAddress } from "./api.js";
 import { showDetail } from "./detail.js";
-import { byId, decimals, element } from "./dom.js";
+import { byId, copyText, decimals, element } from "./dom.js";
+import { wireIntake } from "./intake.js";
 import { Overlay } from "./overlay.js";
 import { Table, sorted } from "./table.js";
 
@@ -252,13 +253,20 @@ function sampleButton(file) {
 
 function resetFilters() {
   const { defaults, has_localization: judges } = state.model;
-  byId("min-score").min = 0;
   byId("min-score").value = Math.max(FIRST_MINIMUM, defaults.score_threshold);
   byId("min-iou").value = 0;
   byId("iou-weight").value = defaults.iou_weight;
   byId("nms-threshold").value = defaults.nms_threshold;
   byId("min-iou").disabled = byId("iou-weight").disabled = !judges;
   state.hidden.clear();
+}
+
+function reset() {
+  const before = JSON.stringify(sentQuery());
+  resetFilters();
+  renderClasses();
+  if (JSON.stringify(sentQuery()) === before) render();
+  else resendSoon();
 }
 
 function showAll() {
@@ -276,49 +284,15 @@ function resendSoon() {
   resend = setTimeout(() => state.source && exclusively(detectSource), RESEND_DELAY_MS);
 }
 
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch { // plain HTTP on another host has no clipboard: leave the text selected for Ctrl+C
-    getSelection().selectAllChildren(byId("curl"));
-    return "Press Ctrl+C";
-  }
-  return "Copied";
-}
-
 function wireControls() {
-  byId("file").addEventListener("change", ({ target }) => {
-    if (target.files.length) useFile(target.files[0]);
-    target.value = ""; // so that choosing the same file again is a change
-  });
   byId("model").addEventListener("change", ({ target }) => useModel(target.value));
   for (const id of ["min-score", "min-iou"]) byId(id).addEventListener("input", render);
   for (const id of ["iou-weight", "nms-threshold"]) byId(id).addEventListener("input", resendSoon);
   byId("retry").addEventListener("click", () => (state.source ? exclusively(detectSource) : start()));
-  byId("reset").addEventListener("click", () => { resetFilters(); resendSoon(); });
+  byId("reset").addEventListener("click", reset);
   byId("copy").addEventListener("click", async ({ target }) => {
-    target.textContent = await copy(byId("curl").textContent);
+    target.textContent = await copyText(byId("curl"));
     setTimeout(() => { target.textContent = "Copy curl"; }, 1600);
-  });
-}
-
-function wireDropAndPaste() {
-  const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
-  addEventListener("dragover", (event) => {
-    if (!carriesFile(event)) return;
-    event.preventDefault();
-    byId("drop").hidden = false;
-  });
-  addEventListener("dragleave", (event) => { if (!event.relatedTarget) byId("drop").hidden = true; });
-  addEventListener("drop", (event) => {
-    if (!carriesFile(event)) return;
-    event.preventDefault();
-    byId("drop").hidden = true;
-    if (event.dataTransfer.files.length) useFile(event.dataTransfer.files[0]);
-  });
-  addEventListener("paste", (event) => {
-    const file = event.clipboardData?.files[0];
-    if (file) useFile(file);
   });
 }
 
@@ -338,5 +312,5 @@ async function start() {
 }
 
 wireControls();
-wireDropAndPaste();
+wireIntake(useFile);
 await start();

@@ -19,8 +19,8 @@ import httpx
 from playwright.sync_api import ConsoleMessage, Page, expect
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SERVE = [sys.executable, "-m", "hindsight.cli", "serve"]
-START_SECONDS = 60
+SERVE = [sys.executable, "-m", "service"]
+START_SECONDS = 120
 RECORD_VIOLATIONS = """
     window.violations = [];
     document.addEventListener("securitypolicyviolation", (event) => {

@@ -10,12 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from hindsight.artifact import write_artifact_manifest
 from tests.browser.browsing import OpenPage, Watch, running_server
 from tests.factories import encode, make_tiny_artifact
 
+EXPECT_MS = 20_000  # the tests share two cores with whatever else runs
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -37,6 +38,7 @@ def browser() -> Iterator[Browser]:
             "chromium is not on the PATH: apt-get install chromium, or name one with CHROMIUM=...",
             pytrace=False,
         )
+    expect.set_options(timeout=EXPECT_MS)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield launched

@@ -135,7 +135,7 @@ def _refuse_nan(losses: Mapping[str, float], batch: Batch, progress: Progress) -
         if not np.isfinite(value):
             raise TrainingStopped(
                 f"loss {name!r} became {value} at step {progress.step} (epoch {progress.epoch + 1}), batch "
-                f"of images {_ids(batch)}; check their boxes, or lower lr; --resume goes on from the last state"
+                f"of images {_ids(batch)}; check their boxes, or lower lr, then --resume"
             )
 
 

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+from hindsight.cli import compose
 
 TINY = """
 model = "hindsight"
@@ -76,7 +79,7 @@ def command(tiny_set: Path, out: Path, *more: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "hindsight.cli",
+        "hindsight",
         "train",
         "--data",
         train,
@@ -92,6 +95,14 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         arguments, capture_output=True, text=True, timeout=240, env=environment, check=False
     )
+
+
+def refuse(arguments: list[str]) -> str:
+    """What a user reads when a command is refused; in this process, since torch takes seconds to load."""
+    result = CliRunner().invoke(compose("train"), arguments[arguments.index("train") :])
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.stderr
+    return result.stderr
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -139,13 +150,8 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(tiny_set: Path, tmp_pat
 def test_a_run_is_not_overwritten_nor_resumed_as_another(tiny_set: Path, tmp_path: Path) -> None:
     first = run(command(tiny_set, tmp_path, "--epochs", "1"))
     assert first.returncode == 0, first.stderr
-    again = run(command(tiny_set, tmp_path, "--epochs", "1"))
-    assert again.returncode == 2
-    assert "holds a run already" in again.stderr
-    other = run(command(tiny_set, tmp_path, "--epochs", "2", "--resume"))
-    assert other.returncode == 2
-    assert "can't resume: recipe was" in other.stderr
-    assert "Traceback" not in again.stderr + other.stderr
+    assert "holds a run already" in refuse(command(tiny_set, tmp_path, "--epochs", "1"))
+    assert "can't resume: recipe was" in refuse(command(tiny_set, tmp_path, "--epochs", "2", "--resume"))
 
 
 @pytest.mark.parametrize(
@@ -164,10 +170,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(tiny_set: Path, tmp_pat
 def test_bad_input_is_one_line_and_exit_code_2(
     tiny_set: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    result = run(command(tiny_set, tmp_path / "out", *arguments))
-    assert result.returncode == 2, result.stderr
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    assert message in refuse(command(tiny_set, tmp_path / "out", *arguments))
 
 
 def test_bad_boxes_are_listed_and_skipped_on_request(tiny_set: Path, tmp_path: Path) -> None:
@@ -175,10 +178,9 @@ def test_bad_boxes_are_listed_and_skipped_on_request(tiny_set: Path, tmp_path: P
     coco["annotations"][2]["bbox"] = [10, 10, -5, 8]
     bad = tiny_set / "bad.json"
     bad.write_text(json.dumps(coco))
-    refused = run(command(tiny_set, tmp_path / "out", "--data", str(bad)))
-    assert refused.returncode == 2
-    assert "bad.json" in refused.stderr
-    assert "--skip-bad" in refused.stderr
+    refused = refuse(command(tiny_set, tmp_path / "out", "--data", str(bad)))
+    assert "bad.json" in refused
+    assert "--skip-bad" in refused
     accepted = run(command(tiny_set, tmp_path / "out", "--data", str(bad), "--skip-bad", "--epochs", "1"))
     assert accepted.returncode == 0, accepted.stderr
     assert "1 bad entries left out" in accepted.stderr

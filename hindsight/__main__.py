@@ -1,0 +1,5 @@
+"""`python -m hindsight`: the same program as the console script."""
+
+from hindsight.cli import main
+
+main()

@@ -1,0 +1,128 @@
+"""`hindsight export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from export.to_onnx import Exported
+
+_BYTES_PER_MB = 1e6
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors checkpoint written by hindsight train.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; an artifact that is there is replaced.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model. [default: the folder's]")] = None,
+    version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
+    samples: Annotated[Path | None, typer.Option(help="Folder of sample images to ship along.")] = None,
+    metrics: Annotated[Path | None, typer.Option(help="metrics.json of hindsight evaluate.")] = None,
+    weights: Annotated[str, typer.Option(help="fp16 (half the size) or fp32.")] = "fp32",
+    description: Annotated[str, typer.Option(help="One line about the model.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "not stated",
+    training_data: Annotated[
+        str, typer.Option(help="What it was trained on, in words or a JSON object.")
+    ] = "",
+    class_threshold: Annotated[float, typer.Option(help="Default class threshold.")] = 0.05,
+    score_threshold: Annotated[float, typer.Option(help="Default score threshold.")] = 0.3,
+    iou_weight: Annotated[
+        float, typer.Option(help="Default weight of the predicted IoU in the score.")
+    ] = 0.5,
+    nms_threshold: Annotated[float, typer.Option(help="Default NMS threshold.")] = 0.5,
+) -> None:
+    """Turn a checkpoint into a model folder that runs without torch, proven equal to the checkpoint."""
+    # Heavy imports wait until the command is called.
+    from export.to_onnx import Description, export_artifact
+    from hindsight.artifact import Defaults
+    from hindsight.commands.console import fail, output, progress_console
+    from hindsight.errors import HindsightError
+    from model.checkpoint import CheckpointError
+
+    try:
+        about = Description(
+            name=name or out.resolve().name,
+            version=version,
+            description=description,
+            training_data=_training_data(training_data),
+            metrics=_metrics(metrics),
+            licence=licence,
+            samples=samples,
+            defaults=Defaults(class_threshold, score_threshold, iou_weight, nms_threshold),
+        )
+        console = progress_console()
+        with console.status("starting") as status:
+            exported = export_artifact(checkpoint, out, about, weights=weights, progress=status.update)
+    except (HindsightError, CheckpointError, OSError) as error:
+        fail(str(error))
+    console = output()
+    console.print(_table(exported))
+    console.print(_summary(exported), markup=False, highlight=False)
+
+
+def _metrics(path: Path | None) -> dict[str, Any]:
+    from export.errors import ExportError
+
+    if path is None:
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"--metrics must be a metrics.json: {path} cannot be read ({error})") from error
+    if not isinstance(values, dict):
+        raise ExportError(f"--metrics must hold a JSON object, {path} holds {type(values).__name__}")
+    return values
+
+
+def _training_data(text: str) -> dict[str, Any]:
+    """A JSON object as it is; other words under the key `summary`."""
+    if not text.strip():
+        return {}
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return {"summary": text}
+    return values if isinstance(values, dict) else {"summary": text}
+
+
+def _table(exported: Exported) -> Any:
+    from rich.table import Table
+
+    table = Table(title="Parity: torch against ONNX Runtime")
+    for heading in (
+        "graph",
+        "case",
+        "batch",
+        "size",
+        "compared",
+        "at a cliff",
+        "outliers",
+        "max px",
+        "max score",
+    ):
+        table.add_column(heading, justify="left" if heading in ("graph", "case") else "right")
+    for case in exported.parity.cases:
+        table.add_row(
+            case.graph,
+            case.case,
+            str(case.batch),
+            f"{case.height}x{case.width}",
+            str(case.compared),
+            str(case.explained),
+            str(case.outliers),
+            f"{case.max_pixels:.1e}",
+            f"{case.max_score:.1e}",
+        )
+    return table
+
+
+def _summary(exported: Exported) -> str:
+    weights, manifest = exported.weights, exported.artifact.manifest
+    return (
+        f"wrote {manifest.name} {manifest.version} to {exported.artifact.path}: "
+        f"{exported.bytes_total / _BYTES_PER_MB:.1f} MB, {weights.tensors} tensors, "
+        f"{weights.bytes_shared / _BYTES_PER_MB:.1f} MB shared between the graphs"
+    )

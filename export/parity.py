@@ -1,0 +1,156 @@
+"""Are two sets of detections the same? Matching with tolerance, and why a detection may lack its twin.
+
+Two correct programs never agree to the last bit, and detection is full of cliffs: a score beside a
+threshold, an IoU beside the NMS threshold, the last place of a full list. So detections are matched by
+class and box, and one without a match is forgiven only where such a cliff explains it. On an image without
+any content every position scores the same: which of the equal boxes are reported is then chance, and a box
+may be explained by one of equal score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+QUALITIES = ("scores", "class_scores", "ious", "purities", "integrities")
+_MATCH_IOU = 0.9
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """pixels: of a box corner. score: of any probability. iou: how near the NMS threshold excuses a pair."""
+
+    pixels: float = 1e-2
+    score: float = 1e-4
+    iou: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The thresholds one image was run with: what may excuse a detection that only one side reports."""
+
+    class_threshold: float
+    score_threshold: float
+    nms_threshold: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`pixel_differences` and `score_differences`: one value per matched pair, the largest over its numbers.
+
+    explained, unexplained: detections of either side without a match, beside a cliff or not.
+    """
+
+    matched: int
+    explained: int
+    unexplained: int
+    pixel_differences: NDArray[np.float64]
+    score_differences: NDArray[np.float64]
+
+    def outliers(self, tolerance: Tolerance) -> int:
+        """Detections that differ: unexplained, or matched but beyond the tolerance."""
+        beyond = (self.pixel_differences > tolerance.pixels) | (self.score_differences > tolerance.score)
+        return self.unexplained + int(beyond.sum())
+
+
+def merge(parts: Sequence[Comparison]) -> Comparison:
+    """One comparison over several images."""
+    return Comparison(
+        sum(part.matched for part in parts),
+        sum(part.explained for part in parts),
+        sum(part.unexplained for part in parts),
+        np.concatenate([part.pixel_differences for part in parts] or [np.zeros(0)]),
+        np.concatenate([part.score_differences for part in parts] or [np.zeros(0)]),
+    )
+
+
+def detections_of(outputs: Arrays, image: int) -> dict[str, NDArray[Any]]:
+    """The reported rows of one image of a batch of model.onnx's outputs."""
+    count = int(outputs["num_detections"][image])
+    return {name: values[image, :count] for name, values in outputs.items() if name != "num_detections"}
+
+
+def compare_detections(
+    expected: Arrays, found: Arrays, filters: Filters, limit: int, tolerance: Tolerance, *, featureless: bool
+) -> Comparison:
+    """Match one image's detections (as `detections_of` gives them); at most `limit` are reported."""
+    pairs = match(expected, found)
+    rows, columns = [row for row, _ in pairs], [column for _, column in pairs]
+    pixels = np.abs(expected["boxes"][rows].astype(np.float64) - found["boxes"][columns]).max(
+        axis=1, initial=0
+    )
+    names = [name for name in QUALITIES if name in expected]
+    scores = np.stack(
+        [np.abs(expected[name][rows].astype(np.float64) - found[name][columns]) for name in names]
+    )
+    explained = unexplained = 0
+    for own, other, taken in ((expected, found, rows), (found, expected, columns)):
+        for row in sorted(set(range(len(own["scores"]))) - set(taken)):
+            excused = (
+                _beside_a_threshold(own, row, filters, tolerance)
+                or _at_the_end_of_a_full_list(own, other, row, limit, tolerance)
+                or _beside_the_nms_threshold(own, other, row, filters, tolerance)
+                or (featureless and _has_a_twin(own, other, row, tolerance))
+            )
+            explained, unexplained = explained + excused, unexplained + (not excused)
+    return Comparison(len(pairs), explained, unexplained, pixels, scores.max(axis=0, initial=0))
+
+
+def match(expected: Arrays, found: Arrays) -> list[tuple[int, int]]:
+    """Pairs (row of expected, row of found) of one class, best box first; each row is used once."""
+    iou = pairwise_iou(expected["boxes"], found["boxes"])
+    same_class = expected["labels"][:, None] == found["labels"][None]
+    closeness = np.where(same_class, iou, 0) - np.abs(expected["scores"][:, None] - found["scores"][None])
+    free_rows, free_columns = np.ones(len(iou), bool), np.ones(iou.shape[1], bool)
+    pairs = []
+    for flat in np.argsort(-closeness, axis=None, kind="stable"):
+        row, column = (int(index) for index in np.unravel_index(flat, closeness.shape))
+        if not (same_class[row, column] and iou[row, column] >= _MATCH_IOU):
+            continue
+        if free_rows[row] and free_columns[column]:
+            free_rows[row] = free_columns[column] = False
+            pairs.append((row, column))
+    return pairs
+
+
+def pairwise_iou(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+    """[n, 4], [m, 4] xyxy -> [n, m]; 0 where both boxes are empty."""
+    a, b = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
+    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    overlap = sides.prod(axis=-1)
+    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - overlap
+    return np.asarray(overlap / np.maximum(union, 1e-12))
+
+
+def _beside_a_threshold(own: Arrays, row: int, filters: Filters, tolerance: Tolerance) -> bool:
+    of_class = abs(float(own["class_scores"][row]) - filters.class_threshold)
+    of_score = abs(float(own["scores"][row]) - filters.score_threshold)
+    return min(of_class, of_score) <= tolerance.score
+
+
+def _at_the_end_of_a_full_list(
+    own: Arrays, other: Arrays, row: int, limit: int, tolerance: Tolerance
+) -> bool:
+    if len(other["scores"]) < limit:
+        return False
+    return float(own["scores"][row]) <= float(other["scores"].min()) + tolerance.score
+
+
+def _beside_the_nms_threshold(
+    own: Arrays, other: Arrays, row: int, filters: Filters, tolerance: Tolerance
+) -> bool:
+    """A rival of its class on the other side may have suppressed it: their IoU is all but the threshold."""
+    rivals = other["boxes"][other["labels"] == own["labels"][row]]
+    iou = pairwise_iou(own["boxes"][row : row + 1], rivals)
+    return bool((np.abs(iou - filters.nms_threshold) <= tolerance.iou).any())
+
+
+def _has_a_twin(own: Arrays, other: Arrays, row: int, tolerance: Tolerance) -> bool:
+    same_class = other["labels"] == own["labels"][row]
+    return bool((np.abs(other["scores"][same_class] - own["scores"][row]) <= tolerance.score).any())

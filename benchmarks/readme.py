@@ -4,7 +4,8 @@
     python benchmarks/readme.py --check    fails if they are not what the results say
 
 A block stands between `<!-- begin: NAME -->` and `<!-- end: NAME -->`. Accuracy comes from the reports of
-`hindsight evaluate` at benchmarks/results/accuracy/VARIANT/seedN/metrics.json.
+`hindsight evaluate` at benchmarks/results/accuracy/VARIANT/seedN/metrics.json, latency from what
+benchmarks/serving_latency.py wrote.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 VARIANTS = {"baseline": "Faster R-CNN, same backbone", "flagship": "**cells**"}
+LATENCY = "serving-latency-cells-onnxruntime.json"
+STAGES = {
+    "decode": "decode",
+    "letterbox": "letterbox",
+    "model": "model, NMS included",
+    "nms_inside_model": "of which NMS",
+    "encode": "JSON",
+}
 Reports = dict[str, list[dict[str, Any]]]  # variant -> the report of each seed
 
 
@@ -91,10 +100,28 @@ def trust(reports: Reports) -> str:
     )
 
 
+def latency(results: Path = RESULTS) -> str:
+    """The time of one request, and where it goes. Raises MissingResult."""
+    file = results / LATENCY
+    if not file.is_file():
+        raise MissingResult(f"no {LATENCY} under benchmarks/results")
+    found = json.loads(file.read_text())
+    times, hardware = found["milliseconds"], found["hardware"]
+    sizes = " and ".join(found["photos"]["sizes"])
+    rows = [[title, f"{times[stage]['mean']:.1f}"] for stage, title in STAGES.items()]
+    named = sum(times[stage]["mean"] for stage in STAGES if stage != "nms_inside_model")
+    rows.append(["HTTP, queue, transfer", f"{times['total']['mean'] - named:.1f}"])
+    return (
+        f"One photo of {sizes} over HTTP, photo in, JSON out, on {hardware['cores']} cores "
+        f"({hardware['cpu']}): **p50 {times['total']['p50']:.0f} ms**, p95 {times['total']['p95']:.0f} ms, "
+        f"over {found['photos']['sent']} requests, one at a time.\n\n" + table(["stage", "mean ms"], rows)
+    )
+
+
 def blocks(results: Path = RESULTS) -> dict[str, str]:
     """Every block's text by its name."""
     reports = read_accuracy(results)
-    return {"accuracy": accuracy(reports), "trust": trust(reports)}
+    return {"accuracy": accuracy(reports), "trust": trust(reports), "latency": latency(results)}
 
 
 def rewrite(text: str, contents: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.readme import MissingResult, blocks, rewrite, spread
+from benchmarks.readme import LATENCY, MissingResult, blocks, rewrite, spread
 
 MARKED = "top\n<!-- begin: accuracy -->\nold\n<!-- end: accuracy -->\nbottom\n"
 
@@ -44,7 +44,22 @@ def results(tmp_path: Path) -> Path:
         folder = tmp_path / "accuracy" / variant / f"seed{seed}"
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps(report(ap, weights=weights)))
+    stages = ("decode", "letterbox", "model", "nms_inside_model", "encode")
+    milliseconds = {stage: {"mean": 2.0} for stage in stages}
+    times = {**milliseconds, "total": {"p50": 9.4, "p95": 12.0, "mean": 10.0}}
+    measured = {
+        "milliseconds": times,
+        "hardware": {"cores": 2, "cpu": "Some CPU"},
+        "photos": {"sent": 200, "sizes": {"640x480": 200}},
+    }
+    (tmp_path / LATENCY).write_text(json.dumps(measured))
     return tmp_path
+
+
+def test_latency_adds_up_to_the_whole_request(results: Path) -> None:
+    text = blocks(results)["latency"]
+    assert "640x480" in text and "**p50 9 ms**" in text
+    assert "| HTTP, queue, transfer | 2.0 |" in text  # 10 - 4 stages of 2, NMS being inside the model
 
 
 def test_a_figure_is_the_mean_and_the_range_over_seeds(results: Path) -> None:

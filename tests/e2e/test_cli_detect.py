@@ -1,0 +1,208 @@
+"""`hindsight detect`, `hindsight models` and the command around them, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hindsight import __version__
+from hindsight.artifact import Artifact
+from hindsight.cli import main
+from tests.factories import encode, make_tiny_artifact, tiles_image
+
+RED_LINE = np.array([0xD6, 0x27, 0x28])  # the colour of the tiny model's class `red`
+
+
+@pytest.fixture(autouse=True)
+def tiny(tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HINDSIGHT_MODELS", str(tiny_artifact.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.jpg", "C.PNG"):
+        kind = "JPEG" if name.endswith("jpg") else "PNG"
+        (tmp_path / "photos" / name).write_bytes(encode(tiles_image(), kind))
+    (tmp_path / "photos" / "notes.txt").write_text("not an image, and not asked for")
+    (tmp_path / "text.jpg").write_text("hello")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """run(*arguments) -> exit status, stdout, stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hindsight", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def test_a_table_shows_the_numbers_of_each_box(run) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = run("detect", "photos/a.png", "--model", "tiny")
+    assert (status, err) == (0, "")
+    assert "photos/a.png  160 x 96  2 found" in out
+    for part in (
+        "label",
+        "class score",
+        "IoU",
+        "purity",
+        "integrity",
+        "red",
+        "0.894",
+        "1.000",
+        "0.800",
+        "32.0, 0.0, 64.0, 32.0",
+    ):
+        assert part in out
+
+
+def test_json_is_one_line_an_image(run) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = run("detect", "photos", "--model", "tiny", "--json", "--score-threshold", "0.86")
+    assert (status, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["file"] for line in lines] == ["photos/C.PNG", "photos/a.png", "photos/b.jpg"]
+    assert lines[1]["image"] == {"width": 160, "height": 96}
+    assert [row["label"] for row in lines[1]["detections"]] == ["red"]
+    assert set(lines[1]["detections"][0]) == {
+        "box", "label", "label_id", "score", "class_score", "iou", "purity", "integrity",
+    }  # fmt: skip
+
+
+def test_a_bad_image_does_not_stop_the_rest(run) -> None:  # type: ignore[no-untyped-def]
+    status, out, err = run(
+        "detect", "photos/a.png", "text.jpg", "nowhere.jpg", "photos/b.jpg", "--model", "tiny", "--json"
+    )
+    assert status == 2
+    assert [json.loads(line)["file"] for line in out.splitlines()] == ["photos/a.png", "photos/b.jpg"]
+    first, second = err.splitlines()
+    assert first.startswith("hindsight: text.jpg: the data does not start like an image")
+    assert second.startswith("hindsight: nowhere.jpg: cannot be read")
+
+
+def test_annotate_writes_one_image_to_a_file(run) -> None:  # type: ignore[no-untyped-def]
+    status, _, _ = run("detect", "photos/a.png", "--model", "tiny", "--annotate", "drawn.png")
+    assert status == 0
+    drawn = np.asarray(Image.open("drawn.png"))
+    assert drawn.shape == (96, 160, 3)
+    assert (drawn[31, 32:64] == RED_LINE).all(), "the lower edge of the red box"
+
+
+def test_annotate_writes_many_images_to_a_folder(run) -> None:  # type: ignore[no-untyped-def]
+    Path("more").mkdir()
+    Path("more/a.png").write_bytes(encode(tiles_image()))
+    status, _, _ = run("detect", "photos", "more", "--model", "tiny", "--annotate", "out/drawn")
+    assert status == 0
+    assert sorted(path.name for path in Path("out/drawn").iterdir()) == ["C.PNG", "a-2.png", "a.png", "b.jpg"]
+
+
+def test_annotate_never_overwrites_an_input(run) -> None:  # type: ignore[no-untyped-def]
+    before = Path("photos/a.png").read_bytes()
+    for target in ("photos", "photos/a.png"):
+        status, _, err = run("detect", "photos/a.png", "--model", "tiny", "--annotate", target)
+        assert status == 2 and "would overwrite" in err
+    assert Path("photos/a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photos/a.png", "--score-threshold", "2"], "score_threshold must be a number in 0..1, got 2.0"),
+        (["photos/a.png", "--nms-threshold", "nan"], "nms_threshold"),
+        (["photos/a.png", "--classes", "rad"], "did you mean 'red'?"),
+        (["photos/a.png", "--max-detections", "0"], "max_detections"),
+        (["photos/a.png", "--threads", "0"], "threads must be at least 1"),
+        (["photos/a.png", "--model", "nope"], "no model named 'nope'"),
+        (["photos/a.png", "--annotate", "drawn.docx"], "--annotate writes"),
+        (["photos/a.png", "--annotate", "nowhere/drawn.png"], "there is no folder nowhere"),
+        (["photos", "--annotate", "text.jpg"], "must be a folder"),
+        (["empty"], "no images in this folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(run, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+    Path("empty").mkdir()
+    model = [] if "--model" in arguments else ["--model", "tiny"]
+    status, out, err = run("detect", *arguments, *model)
+    assert (status, out) == (2, "")
+    assert message in err and len(err.splitlines()) == 1
+
+
+def test_a_changed_model_is_refused_in_one_line(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    artifact = make_tiny_artifact(tmp_path / "changed")
+    (artifact.path / "weights.bin").write_bytes(b"1234")
+    status, _, err = run("detect", "photos/a.png", "--model", str(artifact.path))
+    assert status == 2 and len(err.splitlines()) == 1 and "weights.bin is not the file" in err
+
+
+def test_models_lists_classes_metrics_and_path(run, tiny_artifact: Artifact) -> None:  # type: ignore[no-untyped-def]
+    status, out, _ = run("models", "--json")
+    entry = next(entry for entry in json.loads(out) if entry["name"] == "tiny")
+    assert status == 0
+    assert entry["classes"] == ["red", "green", "blue"] and entry["metrics"]["AP50"] == 0.9
+    assert entry["path"] == str(tiny_artifact.path)
+    status, out, _ = run("models")
+    assert status == 0 and "red, green, blue" in out and "0.900" in out
+
+
+def test_models_reports_a_bad_one_and_lists_the_rest(
+    run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
+) -> None:
+    make_tiny_artifact(tmp_path / "models" / "good")
+    bad = make_tiny_artifact(tmp_path / "models" / "bad")
+    (bad.path / "weights.bin").unlink()
+    monkeypatch.setenv("HINDSIGHT_MODELS", str(tmp_path / "models"))
+    status, out, err = run("models", "--json")
+    assert status == 2 and "weights.bin is listed" in err
+    assert "good" in {entry["name"] for entry in json.loads(out)}
+
+
+def test_help_lists_every_command_with_a_line_each(run) -> None:  # type: ignore[no-untyped-def]
+    status, out, _ = run("--help")
+    assert status == 0
+    for command in ("detect", "models", "serve", "train", "evaluate", "export"):
+        assert any(command in line and line.rstrip(" │").endswith(".") for line in out.splitlines())
+
+
+def test_a_missing_extra_is_named(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    def needs_torch() -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    class Entry:
+        name = "train"
+
+        @staticmethod
+        def load() -> object:
+            return needs_torch
+
+    monkeypatch.setattr("hindsight.cli._commands", lambda: [Entry()])
+    status, _, err = run("train")
+    assert status == 2
+    assert err == "hindsight: train needs torch: install hindsight-detector[train]\n"
+
+
+def test_the_installed_command_detects_without_importing_torch(tiny_artifact: Artifact) -> None:
+    probe = (
+        "import sys, atexit; sys.argv = ['hindsight', 'detect', 'photos/a.png', '--model', 'tiny', '--json'];"
+        "atexit.register(lambda: print('torch' in sys.modules, 'service' in sys.modules));"
+        "from hindsight.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, env=os.environ, check=True
+    )
+    detections, modules = done.stdout.splitlines()
+    assert len(json.loads(detections)["detections"]) == 2
+    assert modules == "False False"
+
+
+def test_version(run) -> None:  # type: ignore[no-untyped-def]
+    assert run("--version") == (0, f"hindsight {__version__}\n", "")

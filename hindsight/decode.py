@@ -96,7 +96,8 @@ def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
-    return np.array(image.convert("RGB"))
+    # `convert` would copy even where nothing changes.
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _decode(

@@ -6,6 +6,7 @@ are trained where the layer is.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,13 @@ class _FrozenStatistics(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
         return self
+
+
+def _unknown(name: str) -> str:
+    known = [*RESNETS, *timm.list_models()]
+    near = difflib.get_close_matches(name.partition(".")[0], known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(RESNETS)} or a timm model"
+    return f"unknown backbone {name!r}: {hint}"
 
 
 class ResNetFeatures(_FrozenStatistics):
@@ -65,13 +73,13 @@ class TimmFeatures(_FrozenStatistics):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
+        # asked before building: timm would look a name like "hf-hub:owner/model" up on the network
+        if not timm.is_model(config.name):
+            raise ValueError(_unknown(config.name))
         try:
             probe: Any = timm.create_model(config.name, features_only=True, pretrained=False)
         except RuntimeError as error:
-            known = ", ".join(sorted(RESNETS))
-            raise ValueError(
-                f"unknown backbone {config.name!r}: expected one of {known} or a timm model name"
-            ) from error
+            raise ValueError(f"{_unknown(config.name)} ({error})") from error
         reductions: list[int] = probe.feature_info.reduction()
         wanted = [2**level for level in range(config.min_level, config.max_level + 1)]
         missing = [r for r in wanted if r not in reductions]
@@ -87,7 +95,12 @@ class TimmFeatures(_FrozenStatistics):
         """Freeze what the map of stride 2**frozen_levels depends on: what its gradient reaches."""
         if config.frozen_levels < 1:
             return
-        index = reductions.index(2 ** min(config.frozen_levels, config.max_level))
+        stride = 2 ** min(config.frozen_levels, config.max_level)
+        if stride not in reductions:
+            raise ValueError(
+                f"{config.name} has no map of stride {stride} (2**frozen_levels): it has {reductions}"
+            )
+        index = reductions.index(stride)
         shallow = timm.create_model(config.name, features_only=True, pretrained=False, out_indices=[index])
         shallow.eval()
         shallow(torch.zeros(1, 3, 64, 64))[-1].sum().backward()

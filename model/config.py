@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 Stds = tuple[float, float, float, float]
@@ -13,6 +15,13 @@ STAGE_STDS: tuple[Stds, ...] = (
     (0.033, 0.033, 0.067, 0.067),
     (0.02, 0.02, 0.05, 0.05),
 )
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """What to tell someone who wrote `wrong` where one of `known` was expected."""
+    names = list(known)
+    near = difflib.get_close_matches(wrong, names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,12 @@ class TwoStageDetector(nn.Module):
         class_scores = self.head.classify(pooled).float().softmax(dim=-1)[:, :-1]
         shape = boxes.shape[:2]
         ious, purities, integrities = (part.reshape(shape) * inside for part in quality)
-        return ious, purities, integrities, class_scores.reshape(*shape, -1) * inside[..., None]
+        return (
+            ious,
+            purities,
+            integrities,
+            class_scores.reshape(*shape, self.config.num_classes) * inside[..., None],
+        )
 
     def losses(
         self, images: UInt8[Tensor, "B H W 3"], image_sizes: Int[Tensor, "B 2"], targets: Sequence[Target]
@@ -213,7 +218,7 @@ class TwoStageDetector(nn.Module):
         return boxes
 
     def look_back(self, pyramid: Sequence[Tensor], boxes: Tensor, class_scores: Tensor) -> Candidates:
-        """Hindsight: features of the FINAL boxes, and what the localization head reads from them (DIR §3)."""
+        """Hindsight: features of the FINAL boxes, and what the localization head reads there: DIR Eq. (7)."""
         if self.localization is None:
             return Candidates(boxes, class_scores, None, None, None)
         quality = self.localization(self.pool(pyramid, boxes))

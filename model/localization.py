@@ -12,7 +12,10 @@ from model.structures import Quality
 
 
 class LocalizationHead(nn.Module):
-    """Two branches, purity and integrity, on the features of the regressed box; IoU follows: DIR Eq. (5)."""
+    """Two branches, purity and integrity, on the features of the regressed box (DIR §3.4).
+
+    The IoU follows from the two: DIR Eq. (8).
+    """
 
     def __init__(self, in_features: int, width: int) -> None:
         super().__init__()
@@ -61,8 +64,8 @@ def _logit(width: int) -> nn.Linear:
 def fuse(class_scores: Tensor, ious: Tensor, iou_weight: Tensor) -> Tensor:
     """Confidence that ranks boxes: class^(1 - w) * IoU^w.
 
-    w = .5 is DIR's geometric mean sqrt(class * IoU), 0 the class score alone. class_scores [B, D, C], ious
-    [B, D], iou_weight [B] -> [B, D, C].
+    w = .5 is the geometric mean sqrt(class * IoU) of DIR §3.4, 0 the class score alone.
+    class_scores [B, D, C], ious [B, D], iou_weight [B] -> [B, D, C].
     """
     weight = iou_weight.reshape(-1, 1, 1)
     return class_scores.pow(1 - weight) * ious[..., None].pow(weight)

@@ -22,13 +22,16 @@ def soft_bce(logits: Float[Tensor, " N"], targets: Float[Tensor, " N"]) -> Tenso
 
 
 def l1(deltas: Tensor, targets: Tensor, weights: Tensor, denominator: float) -> Tensor:
-    """sum(weights * |deltas - targets|) / denominator in float32: [N, 4], [N, 4], [N] -> scalar."""
+    """sum(weights * |deltas - targets|) / denominator in float32: [N, 4], [N, 4], [N] -> scalar.
+
+    DRCNN Eq. (4).
+    """
     distance = (deltas.float() - targets.float()).abs().sum(dim=-1)
     return (distance * weights).sum() / max(denominator, 1.0)
 
 
 def cross_entropy(logits: Float[Tensor, "N classes"], labels: Tensor) -> Tensor:
-    """Mean softmax cross-entropy in float32; 0 with a graph for N = 0."""
+    """Mean softmax cross-entropy (DRCNN Eq. (3)) in float32; 0 with a graph for N = 0."""
     if not len(logits):
         return logits.float().sum() * 0
     return F.cross_entropy(logits.float(), labels)
@@ -40,4 +43,9 @@ def iou_logit(purity_logits: Tensor, integrity_logits: Tensor) -> Tensor:
     For 1 / (1/P + 1/I - 1) has odds 1 / (exp(-a) + exp(-b)). Exact, and finite in float16 where forming 1/P
     or log(0) is not.
     """
-    return -torch.logaddexp(-purity_logits.float(), -integrity_logits.float())
+    return -torch.logaddexp(-_wide(purity_logits), -_wide(integrity_logits))
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least float32; float64 stays, so that gradients can be checked."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -21,7 +21,7 @@ def rank(
     nms_threshold: Tensor,
     config: DetectorConfig,
 ) -> DetectorOutput:
-    """Class-wise hard NMS ranked by the fused score (DIR-NMS).
+    """Class-wise hard NMS ranked by the fused score (DIR §3.4).
 
     The class score is filtered BEFORE fusion (DIR's a); `score_threshold` filters what is reported.
     """

@@ -66,7 +66,7 @@ class RegionProposalNetwork(nn.Module):
         image_sizes: Tensor,
         nms_thresholds: Sequence[float],
     ) -> list[Proposals]:
-        """A list of proposals [B, R, 4] per NMS threshold, from one decoding (DRCNN: NMS_cls, NMS_reg)."""
+        """Proposals [B, R, 4] for each NMS threshold, from one decoding: DRCNN §IV-A (NMS_cls, NMS_reg)."""
         config = self.config
         pre_nms = config.pre_nms_train if self.training else config.pre_nms_test
         post_nms = config.post_nms_train if self.training else config.post_nms_test

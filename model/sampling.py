@@ -20,6 +20,7 @@ def match(
 ) -> Int[Tensor, " N"]:
     """Index of the matched ground truth, NEGATIVE, or IGNORED (between thresholds, or mostly in a crowd).
 
+    A box is positive from `positive_iou` on: DRCNN Eq. (5), with the released code's >= for the paper's >.
     `rescue` also matches every ground truth to the boxes that fit it best, however badly (RPN).
     """
     matched = boxes.new_full((len(boxes),), NEGATIVE, dtype=torch.long)
@@ -86,7 +87,7 @@ def sample_regression(
 ) -> tuple[Float[Tensor, "P 4"], Float[Tensor, "P 4"], Int[Tensor, " P"]]:
     """DRCNN §IV-A: up to `batch` positives of the denser list, truth NOT added -> (boxes, truths, labels).
 
-    The paper pads to `batch` with negatives of zero weight; they cost time and teach nothing, so they are
+    DRCNN §V-B pads to `batch` with negatives of zero weight; they cost time and teach nothing, so they are
     left out here and only counted in the loss's denominator.
     """
     matched = match(proposals, target, positive_iou, positive_iou, rescue=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 
-from model.config import BackboneConfig, DetectorConfig, HeadConfig, LocalizationConfig, RpnConfig
+from model.config import BackboneConfig, DetectorConfig, HeadConfig, LocalizationConfig, RpnConfig, nearest
 from model.detector import TwoStageDetector
 
 
@@ -22,7 +22,7 @@ def faster_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
 
 
 def faster_rcnn_dir(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
-    """Faster R-CNN with the DIR head: class-agnostic regression (DIR §4)."""
+    """Faster R-CNN with the DIR head: class-agnostic regression (DIR §4.2)."""
     return DetectorConfig(
         num_classes,
         BackboneConfig(backbone),
@@ -52,11 +52,13 @@ MODELS: dict[str, Callable[..., DetectorConfig]] = {
 
 
 def config_of(name: str, num_classes: int, **options: object) -> DetectorConfig:
-    """Config of a named detector. Raises ValueError naming the nearest known name."""
+    """Config of a named detector. Raises ValueError naming the nearest known name or option."""
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(MODELS)}"
-        raise ValueError(f"unknown detector {name!r}: {hint}")
+        raise ValueError(f"unknown detector {name!r}: {nearest(name, MODELS)}")
+    known = [option for option in inspect.signature(MODELS[name]).parameters if option != "num_classes"]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}: {nearest(option, known)}")
     return MODELS[name](num_classes, **options)
 
 

@@ -1,4 +1,4 @@
-"""Decoupled R-CNN's head: a classifier and a cascade of regressors that share no weight (DRCNN §IV)."""
+"""Decoupled R-CNN's head: a classifier and a cascade of regressors that share no weight (DRCNN §IV-A)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,12 @@ from torch import Tensor
 from model import boxes as box_ops
 
 
-@torch.library.custom_op("hindsight::batched_nms", mutates_args=())
+@torch.library.custom_op(
+    "hindsight::batched_nms",
+    mutates_args=(),
+    # spelled out: inferring it fails where annotations are checked, as under our tests
+    schema="(Tensor boxes, Tensor scores, Tensor threshold) -> Tensor",
+)
 def batched_nms(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
     """boxes [G, N, 4], scores [G, C, N], threshold [1] -> keep mask bool [G, C, N].
 

@@ -52,7 +52,15 @@ def _pool(
     return torch.cat(pooled)[inverse]
 
 
-@torch.library.custom_op("hindsight::multilevel_roi_align", mutates_args=())
+@torch.library.custom_op(
+    "hindsight::multilevel_roi_align",
+    mutates_args=(),
+    # spelled out: inferring it fails where annotations are checked, as under our tests
+    schema=(
+        "(Tensor[] features, Tensor rois, SymInt[] strides, SymInt output_size, SymInt sampling_ratio, "
+        "bool aligned) -> Tensor"
+    ),
+)
 def multilevel_roi_align(
     features: Sequence[Tensor],
     rois: Tensor,

@@ -75,6 +75,7 @@ def open_page(browser: Browser, server: str) -> Iterator[OpenPage]:
     ) -> tuple[Page, Watch]:
         viewport = {"width": width, "height": height}
         page = browser.new_context(viewport=viewport, color_scheme=scheme).new_page()
+        page.set_default_timeout(3 * EXPECT_MS)
         watch = Watch(address)
         watch.attach(page)
         opened.append((page, watch))

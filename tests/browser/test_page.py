@@ -255,7 +255,7 @@ def test_a_busy_server_is_asked_again_after_the_time_it_names(open_page: OpenPag
     page, watch = open_page()
     watch.allow_failed_requests()
     busy = {"title": "The queue is full", "status": 503, "detail": "Full."}
-    headers = {"retry-after": "1", "content-type": "application/problem+json"}
+    headers = {"retry-after": "4", "content-type": "application/problem+json"}
     page.route(
         "**/detect*", lambda route: route.fulfill(status=503, headers=headers, body=json.dumps(busy)), times=1
     )

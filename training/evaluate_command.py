@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from training.evaluation.run import Evaluation
 
 DEFAULT_SPLIT = "test"
-_BAD_INPUT = 2
 
 
 def evaluate(
@@ -29,7 +28,7 @@ def evaluate(
         typer.Option(help=f"VOC list in ImageSets/Main; {DEFAULT_SPLIT} unless given. Not for COCO."),
     ] = None,
     iou_weight: Annotated[
-        float, typer.Option(min=0, max=1, help="w of class^(1-w) * IoU^w; 0 and .5 are always reported too.")
+        float, typer.Option(help="w (0 to 1) of class^(1-w) * IoU^w; 0 and .5 are reported in any case.")
     ] = 0.5,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and the diagrams.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 4,
@@ -43,6 +42,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure a checkpoint or a model: AP, and how well its scores tell how well its boxes lie."""
+    from hindsight.commands.console import BAD_INPUT, fail
     from hindsight.errors import HindsightError
     from model.checkpoint import CheckpointError
     from training.data.problems import DatasetError
@@ -52,11 +52,10 @@ def evaluate(
             model, data, images, split, iou_weight, out, batch_size, threads, device, all_boxes, skip_bad
         )
     except DatasetError as error:
-        typer.echo(f"error: {error.report()}", err=True)
-        raise typer.Exit(_BAD_INPUT) from None
+        typer.echo(f"hindsight: {error.report()}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
     except (HindsightError, CheckpointError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(_BAD_INPUT) from None
+        fail(str(error))
 
 
 def _evaluate(
@@ -72,13 +71,12 @@ def _evaluate(
     all_boxes: bool,
     skip_bad: bool,
 ) -> None:
-    from rich.console import Console
-
+    from hindsight.commands.console import output
     from hindsight.errors import OptionError
     from training.evaluation.report import write_report
     from training.evaluation.tables import tables
 
-    if not 0 <= iou_weight <= 1:  # NaN passes the range check of the command line
+    if not 0 <= iou_weight <= 1:  # false for NaN too
         raise OptionError(f"--iou-weight must be a number in 0..1, got {iou_weight}")
     if split is None and data.is_dir():
         split = DEFAULT_SPLIT
@@ -89,7 +87,7 @@ def _evaluate(
         )
     else:
         name, dataset, evaluation = _artifact(model, data, opened, iou_weight, batch_size, threads)
-    console = Console()
+    console = output()
     for table in tables(evaluation):
         console.print(table)
     if dataset.problems:
@@ -181,11 +179,12 @@ def _artifact(
 @contextmanager
 def _progress(total: int) -> Iterator[Progress]:
     """A bar with the time left, on stderr so that stdout holds the tables alone."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
+    from hindsight.commands.console import progress_console
+
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=progress_console(), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda images: bar.advance(task, images)

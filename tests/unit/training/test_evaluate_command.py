@@ -182,6 +182,7 @@ def test_bad_entries_stop_it_unless_told_to_go_on(root: Path, checkpoint: Path) 
         ({"data": "nowhere"}, "nowhere: no such file or folder"),
         ({"--split": "dev"}, "no split 'dev'"),
         ({"--iou-weight": "nan"}, "--iou-weight must be a number in 0..1"),
+        ({"--iou-weight": "1.5"}, "--iou-weight must be a number in 0..1, got 1.5"),
         ({"--device": "abacus"}, "device 'abacus' cannot be used"),
     ],
 )

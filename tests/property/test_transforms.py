@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -55,6 +55,7 @@ def assert_same(a: Sample, b: Sample) -> None:
     np.testing.assert_array_equal(a.boxes, b.boxes)
 
 
+@settings(deadline=None)
 @given(samples(), st.sampled_from(sorted(MOVES)))
 def test_a_painted_rectangle_stays_under_its_box(sample: Sample, move: str) -> None:
     moved = MOVES[move](sample)
@@ -64,6 +65,7 @@ def test_a_painted_rectangle_stays_under_its_box(sample: Sample, move: str) -> N
     np.testing.assert_array_equal(moved.pixels, expected)
 
 
+@settings(deadline=None)
 @given(samples(), st.sampled_from(sorted(MOVES)))
 def test_areas_labels_and_bounds_are_preserved(sample: Sample, move: str) -> None:
     moved = MOVES[move](sample)
@@ -76,6 +78,7 @@ def test_areas_labels_and_bounds_are_preserved(sample: Sample, move: str) -> Non
     np.testing.assert_array_equal(moved.labels, sample.labels)
 
 
+@settings(deadline=None)
 @given(samples())
 def test_flips_undo_themselves_and_four_quarter_turns_do_nothing(sample: Sample) -> None:
     assert_same(hflip(hflip(sample)), sample)
@@ -85,6 +88,7 @@ def test_flips_undo_themselves_and_four_quarter_turns_do_nothing(sample: Sample)
     assert_same(rot90(sample, 2), hflip(vflip(sample)))
 
 
+@settings(deadline=None)
 @given(samples(), st.integers(0, 2**32 - 1))
 def test_an_augmentation_is_decided_by_its_generator(sample: Sample, seed: int) -> None:
     augment = Augment(hflip=0.5, vflip=0.5, rot90=True, photometric=1.0)
@@ -92,6 +96,7 @@ def test_an_augmentation_is_decided_by_its_generator(sample: Sample, seed: int) 
     assert_same(first, again)
 
 
+@settings(deadline=None)
 @given(samples())
 def test_all_settings_off_leaves_the_sample_alone(sample: Sample) -> None:
     assert_same(Augment(hflip=0.0)(sample, np.random.default_rng(0)), sample)

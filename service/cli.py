@@ -8,31 +8,31 @@ import typer
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one. [default: 8000]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one. (default: 8000)")] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name or folder of a model; repeatable, the first is the default. [default: cells]"
+            help="Name or folder of a model; repeatable, the first is the default. (default: cells)"
         ),
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="Runtime: onnxruntime or sleep:MS. [default: onnxruntime]")
+        str | None, typer.Option(help="Runtime: onnxruntime or sleep:MS. (default: onnxruntime)")
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option(help="cpu, cuda or cuda:N; repeatable. [default: cpu]")
+        list[str] | None, typer.Option(help="cpu, cuda or cuda:N; repeatable. (default: cpu)")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads of one execution. [default: the runtime's choice]")
+        int | None, typer.Option(help="Threads of one execution. (default: the runtime's choice)")
     ] = None,
     max_queue: Annotated[
-        int | None, typer.Option(help="Images that may wait; more get 503. [default: 64]")
+        int | None, typer.Option(help="Images that may wait; more get 503. (default: 64)")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds an image may wait; later ones get 504. [default: 10]")
+        float | None, typer.Option(help="Seconds an image may wait; later ones get 504. (default: 10)")
     ] = None,
     log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error. [default: info]")
+        str | None, typer.Option(help="debug, info, warning or error. (default: info)")
     ] = None,
 ) -> None:
     """Serve models over HTTP, with a page at /. Every setting is also an environment variable HINDSIGHT_*."""
@@ -80,7 +80,10 @@ def _listen(host: str, port: int) -> socket.socket:
     """A listening socket, before any model is loaded: a busy port is told at once."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # Accepted connections inherit it: a body must not wait for the acknowledgement of its headers.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         _refuse(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port")
 

@@ -19,8 +19,8 @@ def area(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
     return wh[..., 0] * wh[..., 1]
 
 
-def paired_intersection(a: Float[Tensor, "*N 4"], b: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
-    """Overlap of a[i] with b[i], in square pixels."""
+def paired_intersection(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*#N"]:
+    """Overlap of a[i] with b[i], in square pixels; leading axes broadcast."""
     top_left = torch.maximum(a[..., :2], b[..., :2])
     bottom_right = torch.minimum(a[..., 2:], b[..., 2:])
     wh = (bottom_right - top_left).clamp(min=0)

@@ -135,7 +135,7 @@ def test_ragged_pooling_equals_the_operator_image_by_image(aligned: bool, ratio:
 
 
 def test_gradients_of_ragged_pooling_are_those_of_a_linear_map() -> None:
-    """Pooling is linear in the features, so <pool(d), y> must equal <d, gradient of <pool(x), y>> for every d."""
+    """Pooling is linear in the features: <pool(d), y> is <d, gradient of <pool(x), y>> for every d."""
     lists = ragged()
     features = [f.requires_grad_() for f in feature_maps(3, seed=1)]
     pooled = pool_ragged(features, lists, STRIDES, 3, 2, False)

@@ -1,0 +1,57 @@
+"""The shape annotations of model/ are true: they are checked while a toy detector runs and trains."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+# In a process of its own: the hook rewrites modules as they are first imported.
+PROGRAM = """
+import tests.unit.model.checker  # the hook looks it up, but imports only the first part of the name
+from jaxtyping import TypeCheckError, install_import_hook
+
+with install_import_hook("model", "tests.unit.model.checker.checked"):
+    import torch
+    from model import boxes, detector, training_losses
+    from model.config import HeadConfig
+    from tests.unit.model.toys import detect, full_size, toy_detector, toy_images, toy_targets
+
+# training_losses imports this name for static checkers only: the two modules import each other
+training_losses.TwoStageDetector = detector.TwoStageDetector
+
+try:
+    boxes.area(torch.zeros(3, 5))
+except TypeCheckError:
+    pass
+else:
+    raise SystemExit("the hook checks nothing")
+
+shared = HeadConfig(kind="shared", stages=1, width=16)
+specific = HeadConfig(kind="shared", stages=1, width=16, class_specific_first=True)
+images, targets = toy_images(2), toy_targets()
+for changes in ({}, {"head": shared}, {"head": specific, "localization": None}):
+    toy = toy_detector(spread=False, **changes)
+    detect(toy, images)
+    if toy.localization is not None:
+        toy.rescore(images, full_size(images), torch.zeros(2, 3, 4), torch.tensor([3, 0]))
+    sum(toy.train().losses(images, full_size(images), targets).values()).backward()
+print("checked")
+"""
+
+
+def test_shapes_are_what_the_annotations_say() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.strip() == "checked"

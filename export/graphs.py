@@ -13,7 +13,6 @@ from torch.export import Dim
 
 from export import onnx_ops
 from export.errors import ExportError
-from export.prepare import prepared_copy
 from model.detector import TwoStageDetector
 from model.structures import DetectorOutput
 
@@ -56,9 +55,11 @@ class _Rescore(nn.Module):
         return self.detector.rescore(images, image_sizes, boxes, num_boxes)
 
 
-def trace_graphs(detector: TwoStageDetector) -> dict[str, onnx.ModelProto]:
-    """model.onnx, and rescore.onnx where there is a localization head; weights inside. Raises ExportError."""
-    prepared = prepared_copy(detector)
+def trace_graphs(prepared: TwoStageDetector) -> dict[str, onnx.ModelProto]:
+    """model.onnx, and rescore.onnx where there is a localization head; weights inside.
+
+    prepared: as `prepared_copy` gives it. Raises ExportError.
+    """
     graphs = {MODEL_GRAPH: _trace_detection(prepared)}
     if prepared.localization is not None:
         graphs[RESCORE_GRAPH] = _trace_rescoring(prepared)

@@ -1,11 +1,14 @@
-"""Ready a detector for tracing: a copy whose padding does not depend on the image's size."""
+"""Ready a detector for tracing: a copy without batch norms, its padding the same for every image size."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.detector import TwoStageDetector
 
@@ -14,18 +17,16 @@ class StaticSameConv2d(nn.Module):
     """A convolution with TensorFlow's "same" padding for inputs whose sides its stride divides.
 
     timm computes that padding from the input's size, which nests one symbolic expression per layer into the
-    traced graph and makes tracing take forever. Our images have sides that are multiples of 32, so it is a
-    constant.
+    traced graph and makes tracing take forever. Our images' sides are multiples of 32, so it is a constant.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
-        totals = [
+        vertical, horizontal = (
             max((kernel - 1) * dilation + 1 - stride, 0)
             for kernel, stride, dilation in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
-        ]
-        vertical, horizontal = totals
+        )
         self.padding = (
             horizontal // 2,
             horizontal - horizontal // 2,
@@ -40,12 +41,52 @@ class StaticSameConv2d(nn.Module):
 
 
 def prepared_copy(detector: TwoStageDetector) -> TwoStageDetector:
-    """A copy of `detector` for export; the same function of images whose sides are multiples of 32."""
+    """A copy of `detector` for export: the same function of images whose sides are multiples of 32.
+
+    Folding the batch norms here rather than leaving it to the runtime gives the weights their final values
+    before they are rounded and stored.
+    """
     from timm.layers.conv2d_same import Conv2dSame
 
-    prepared = copy.deepcopy(detector).eval().requires_grad_(False)
+    prepared = copy.deepcopy(detector).cpu().eval().requires_grad_(False)
+    _fold_batch_norms(prepared.backbone)
     for module in list(prepared.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Conv2dSame):
                 setattr(module, name, StaticSameConv2d(child))
     return prepared
+
+
+def _fold_batch_norms(backbone: nn.Module) -> None:
+    """Merge each batch norm into the convolution whose output it is seen to take."""
+    pairs = _convolutions_before_batch_norms(backbone)
+    for conv, norm in pairs:
+        fused = fuse_conv_bn_eval(conv, norm)
+        conv.weight, conv.bias = fused.weight, fused.bias
+    folded = {id(norm) for _, norm in pairs}
+    for module in list(backbone.modules()):
+        for name, child in list(module.named_children()):
+            if id(child) in folded:
+                # timm's batch norms bring their activation along
+                setattr(module, name, getattr(child, "act", nn.Identity()))
+
+
+@torch.no_grad()
+def _convolutions_before_batch_norms(backbone: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Found by running the backbone: a batch norm belongs to the convolution that made its very input."""
+    made_by: list[tuple[Tensor, nn.Conv2d]] = []  # holds the tensors, so that no identity is used twice
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, nn.Conv2d):
+            made_by.append((output, module))
+        elif isinstance(module, nn.BatchNorm2d):
+            pairs.extend((conv, module) for tensor, conv in made_by if tensor is inputs[0])
+
+    handles = [module.register_forward_hook(after) for module in backbone.modules()]
+    try:
+        backbone(torch.zeros(1, 3, 64, 64))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return pairs

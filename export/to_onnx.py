@@ -18,6 +18,7 @@ from export.graphs import trace_graphs
 from export.parity import Tolerance
 from export.parity_inputs import Pixels, parity_inputs
 from export.parity_report import ParityReport, check_parity
+from export.prepare import prepared_copy
 from export.weights import HALF_MIN_ELEMENTS, WeightsReport, store_weights
 from hindsight.artifact import (
     FORMAT_VERSION,
@@ -87,11 +88,13 @@ def export_artifact(
     manifest = manifest_of(detector, extra, description, checkpoint)
     samples = sample_files(description.samples)
     photos = [_photo(path) for path in samples if path.suffix.lower() in IMAGE_SUFFIXES][:_PARITY_PHOTOS]
+    prepared = prepared_copy(detector)
     if weights == "fp16":
-        _round(detector)
+        _round(prepared)
+        detector = prepared
     with _draft_of(out) as draft:
         progress("tracing the graphs")
-        stored = store_weights(trace_graphs(detector), draft, half=weights == "fp16")
+        stored = store_weights(trace_graphs(prepared), draft, half=weights == "fp16")
         for sample in samples:
             (draft / "samples").mkdir(exist_ok=True)
             shutil.copyfile(sample, draft / "samples" / sample.name)

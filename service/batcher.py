@@ -7,55 +7,21 @@ needs anybody else to move.
 """
 
 import asyncio
+import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hindsight.artifact import Artifact
 from hindsight.errors import RuntimeFailure
-from hindsight.inputs import detect_inputs, rescore_inputs
-from hindsight.options import DetectOptions
-from hindsight.preprocess import Letterboxed
-from service.engine import Call, Engine
+from service.engine import Engine
 from service.errors import Busy, DeadlineExceeded, EngineUnavailable
-from service.estimates import ServiceTimes, ShapeKey
+from service.estimates import ServiceTimes
+from service.logs import log
 from service.metrics import Metrics
 from service.settings import Settings
+from service.work import Work, call_for
 from service.worker import Arrays
-
-Operation = Literal["detect", "rescore"]
-_NMS_STEP = 0.05
-_SMALLEST_BOX_PADDING = 16
-
-
-@dataclass(frozen=True)
-class Work:
-    """One letterboxed image and what to do with it. `boxes`: float32 [n, 4] in input pixels, for rescore
-    only.
-    """
-
-    artifact: Artifact
-    operation: Operation
-    image: Letterboxed
-    options: DetectOptions | None = None
-    boxes: NDArray[np.float32] | None = None
-
-    @property
-    def shape_key(self) -> ShapeKey:
-        height, width = self.image.image.shape[:2]
-        return self.artifact.manifest.name, self.operation, (height, width)
-
-    @property
-    def bucket(self) -> tuple[Any, ...]:
-        """Works of one bucket may share a batch: one graph, one padded shape, one nms_threshold (or padded
-        box count).
-        """
-        extra = self.options.nms_threshold if self.options is not None else _padded_count(self.boxes)
-        return (*self.shape_key, extra)
 
 
 @dataclass(frozen=True)
@@ -88,11 +54,6 @@ class _Entry:
     deadline: float
     submitted: float
     done: "asyncio.Future[Done]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-def round_nms_threshold(value: float) -> float:
-    """The graph takes one nms_threshold a batch; a step of .05 lets different requests meet in one batch."""
-    return round(max(_NMS_STEP, min(1.0, round(value / _NMS_STEP) * _NMS_STEP)), 2)
 
 
 class Batcher:
@@ -141,7 +102,7 @@ class Batcher:
             wait = self.expected_wait()
             raise Busy(
                 f"{self._admitted} of {self._settings.max_queue} places are taken, {count} more needed; "
-                f"retry in {max(1, round(wait))} s",
+                f"retry in {max(1, math.ceil(wait))} s",
                 retry_after=wait,
             )
         self._count(count)
@@ -216,14 +177,13 @@ class Batcher:
         self._running_until[engine.device] = started + self.times.seconds(key) * len(batch)
         self._metrics.batch_size.labels(engine.device).observe(len(batch))
         try:
-            reply = await engine.run(_call_for(works))
+            reply = await engine.run(call_for(works))
         except RuntimeFailure as error:
             if len(batch) == 1:
+                log(logging.ERROR, "runtime failed", device=engine.device, model=key[0], reason=str(error))
                 _fail(batch, error)
             else:
-                # One of them made the runtime fail; alone, only that one will.
-                for entry in batch:
-                    await self._run(engine, [entry])
+                await self._run_each(engine, batch)
             return
         except Exception as error:
             if isinstance(error, EngineUnavailable):
@@ -243,6 +203,15 @@ class Batcher:
                 entry.done.set_result(
                     Done(reply.outputs, index, queued, reply.seconds, elapsed - reply.seconds)
                 )
+
+    async def _run_each(self, engine: Engine, batch: list[_Entry]) -> None:
+        """One of the batch made the runtime fail; alone, only that one will."""
+        try:
+            for entry in batch:
+                if not entry.done.done():  # its client may have left meanwhile
+                    await self._run(engine, [entry])
+        finally:
+            _fail(batch, EngineUnavailable("the server is shutting down"))  # only those that never ran
 
     def _expire(self, entry: _Entry) -> None:
         if entry not in self._entries:
@@ -275,33 +244,3 @@ def _fail(entries: list[_Entry], error: Exception) -> None:
     for entry in entries:
         if not entry.done.done():
             entry.done.set_exception(error)
-
-
-def _call_for(works: list[Work]) -> Call:
-    first = works[0]
-    manifest = first.artifact.manifest
-    images = [work.image for work in works]
-    if first.operation == "detect":
-        inputs = detect_inputs(images, [work.options for work in works if work.options is not None])
-        rows = manifest.max_detections
-        # num_detections 8; a row: boxes 16, label 8, up to five scores 20, a 28 x 28 mask 3136;
-        # alignment of each tensor.
-        reply_bytes = len(works) * (8 + rows * (16 + 8 + 20 + 4 * 28 * 28)) + 16 * 64
-    else:
-        boxes = [work.boxes for work in works if work.boxes is not None]
-        rows = max(_padded_count(each) for each in boxes)
-        inputs = rescore_inputs(images, boxes)
-        inputs["boxes"] = np.pad(inputs["boxes"], ((0, 0), (0, rows - inputs["boxes"].shape[1]), (0, 0)))
-        reply_bytes = len(works) * rows * 4 * (3 + len(manifest.classes)) + 16 * 64
-    return Call(manifest.name, first.operation, inputs, reply_bytes)
-
-
-def _padded_count(boxes: NDArray[np.float32] | None) -> int:
-    """Box counts rounded up to a power of two, so that requests with similar counts share a bucket and its
-    memory plan.
-    """
-    count = 0 if boxes is None else len(boxes)
-    padded = _SMALLEST_BOX_PADDING
-    while padded < count:
-        padded *= 2
-    return padded

@@ -9,11 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hindsight.manifest import ResizeRule
 from hindsight.preprocess import ImageLimits, Letterboxed, decode_image, letterbox
+from service.errors import DeadlineExceeded
 
 T = TypeVar("T")
 _INLINE_BYTES = 256 * 1024
@@ -21,12 +19,11 @@ _INLINE_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Prepared:
-    """A letterboxed image; its seconds in each stage; and, when asked for, the upright original [H, W, 3] to
-    draw on.
+    """A letterboxed image and its seconds in each stage. The original's pixels are gone: hundreds of
+    megabytes must not wait in the queue.
     """
 
     image: Letterboxed
-    original: NDArray[np.uint8] | None
     decode_seconds: float
     letterbox_seconds: float
 
@@ -38,11 +35,13 @@ class CpuPool:
 
     def __init__(self, threads: int, limits: ImageLimits) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cpu")
-        self._limits = limits
+        self.limits = limits
 
-    async def prepare(self, data: bytes, rule: ResizeRule, *, keep_original: bool = False) -> Prepared:
-        """Decode and letterbox. Raises ImageError. A cancelled caller leaves the pool's queue at once."""
-        return await self.run(_prepare, data, rule, self._limits, keep_original)
+    async def prepare(self, data: bytes, rule: ResizeRule, deadline: float) -> Prepared:
+        """Decode and letterbox. Raises ImageError; DeadlineExceeded where no thread was free before
+        `deadline` (time.monotonic seconds). A cancelled caller leaves the pool's queue at once.
+        """
+        return await self.run(_prepare, data, rule, self.limits, deadline)
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
         """`work(*arguments)` on a thread of the pool."""
@@ -57,10 +56,12 @@ class CpuPool:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _prepare(data: bytes, rule: ResizeRule, limits: ImageLimits, keep_original: bool) -> Prepared:
+def _prepare(data: bytes, rule: ResizeRule, limits: ImageLimits, deadline: float) -> Prepared:
+    if time.monotonic() >= deadline:
+        raise DeadlineExceeded("the image's deadline passed before it could be decoded; it was not run")
     start = time.perf_counter()
     pixels = decode_image(data, limits)
     decoded = time.perf_counter()
     boxed = letterbox(pixels, rule)
     end = time.perf_counter()
-    return Prepared(boxed, pixels if keep_original else None, decoded - start, end - decoded)
+    return Prepared(boxed, decoded - start, end - decoded)

@@ -10,24 +10,25 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import Request
 
 from hindsight.artifact import Artifact
 from hindsight.boxes import check_boxes
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError, RuntimeFailure
+from hindsight.manifest import ResizeRule
 from hindsight.options import DetectOptions
 from hindsight.postprocess import split_detections
 from hindsight.preprocess import boxes_to_input
-from service.batcher import Batcher, Done, Slot, Work, round_nms_threshold
+from service.batcher import Batcher, Done, Slot
 from service.body import BodyBudget, Item
-from service.decode import CpuPool
+from service.decode import CpuPool, Prepared
 from service.engine import Engine
-from service.errors import ClientDisconnected
+from service.errors import ClientDisconnected, DeadlineExceeded
 from service.metrics import Metrics
 from service.registry import ModelRegistry
 from service.settings import Settings
+from service.work import Work, round_nms_threshold
 
 T = TypeVar("T")
 
@@ -52,10 +53,9 @@ def services_of(request: Request) -> Services:
 
 @dataclass(frozen=True)
 class Detected:
-    """`original`: the upright image [H, W, 3], if it was asked for. `stages`: milliseconds by stage."""
+    """`stages`: milliseconds by stage."""
 
     detections: Detections
-    original: NDArray[np.uint8] | None
     stages: dict[str, float]
 
 
@@ -71,13 +71,7 @@ class Judged:
 
 
 async def detect_image(
-    services: Services,
-    artifact: Artifact,
-    options: DetectOptions,
-    item: Item,
-    slot: Slot,
-    *,
-    keep_original: bool = False,
+    services: Services, artifact: Artifact, options: DetectOptions, item: Item, slot: Slot
 ) -> Detected:
     """Detect on one encoded image. Raises HindsightError; gives the slot back in every case."""
     try:
@@ -85,7 +79,7 @@ async def detect_image(
             raise item
         deadline = time.monotonic() + services.settings.timeout
         manifest = artifact.manifest
-        prepared = await services.pool.prepare(item, manifest.resize, keep_original=keep_original)
+        prepared = await _prepare(services, item, manifest.resize, deadline)
         batchable = replace(options, nms_threshold=round_nms_threshold(options.nms_threshold))
         done = await services.batcher.submit(
             Work(artifact, "detect", prepared.image, batchable), slot, deadline
@@ -97,7 +91,7 @@ async def detect_image(
         slot.release()
     services.metrics.images.labels(manifest.name, "detect").inc()
     stages = _stages(services, prepared.decode_seconds, prepared.letterbox_seconds, done, split_seconds)
-    return Detected(detections, prepared.original, stages)
+    return Detected(detections, stages)
 
 
 async def rescore_image(
@@ -109,7 +103,7 @@ async def rescore_image(
     try:
         deadline = time.monotonic() + services.settings.timeout
         manifest = artifact.manifest
-        prepared = await services.pool.prepare(data, manifest.resize)
+        prepared = await _prepare(services, data, manifest.resize, deadline)
         boxed = prepared.image
         checked = check_boxes(boxes, boxed.original_hw, max_boxes=manifest.max_rescore_boxes)
         work = Work(artifact, "rescore", boxed, boxes=boxes_to_input(checked, boxed))
@@ -145,6 +139,14 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
+
+
+async def _prepare(services: Services, data: bytes, rule: ResizeRule, deadline: float) -> Prepared:
+    try:
+        return await services.pool.prepare(data, rule, deadline)
+    except DeadlineExceeded:
+        services.metrics.drops.labels("deadline").inc()
+        raise
 
 
 def _split_rescored(done: Done, count: int, class_names: tuple[str, ...]) -> Rescored:

@@ -6,9 +6,7 @@ import logging
 import time
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
@@ -17,8 +15,9 @@ from hindsight.detections import Detections
 from hindsight.draw import annotate
 from hindsight.errors import HindsightError, OptionError
 from hindsight.options import DetectOptions
+from hindsight.preprocess import ImageLimits, decode_image
 from service import errors
-from service.body import Images, parse_images, read_body
+from service.body import Images, Item, parse_images, read_body
 from service.formats import to_coco, to_labelstudio, to_yolo
 from service.handlers import request_id_of
 from service.logs import log
@@ -31,6 +30,8 @@ router = APIRouter()
 
 Result = Detected | dict[str, Any]
 """One image's detections, or its problem object."""
+
+_LONGEST_JPEG_SIDE = 65_500  # pixels; libjpeg writes no more
 
 
 class DetectQuery(BaseModel):
@@ -119,11 +120,11 @@ async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Re
                 "annotate draws one image and takes no format; send one image and leave format out"
             )
         results = await unless_disconnected(
-            request, _detect_all(request, services, artifact, options, query, images)
+            request, _detect_all(request, services, artifact, options, images)
         )
-    answer = _Answer(request, artifact, images.many, start, read_ms)
-    if query.annotate:
-        return await answer.picture(services, results[0])
+        answer = _Answer(request, artifact, images.many, start, read_ms)
+        if query.annotate:
+            return await answer.picture(services, images.items[0], results[0])
     return answer.document(query.format, results)
 
 
@@ -132,18 +133,21 @@ async def _detect_all(
     services: Services,
     artifact: Artifact,
     options: DetectOptions,
-    query: DetectQuery,
     images: Images,
 ) -> list[Result]:
     """All images at once. A single one's error is the request's; among many, it stays with its image."""
     slots = services.batcher.admit(len(images.items))
     tasks = [
-        detect_image(services, artifact, options, item, slot, keep_original=query.annotate)
+        detect_image(services, artifact, options, item, slot)
         for item, slot in zip(images.items, slots, strict=True)
     ]
     if not images.many:
         return [await tasks[0]]
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        for slot in slots:  # a task that is cancelled before it begins gives nothing back itself
+            slot.release()
     return [_result_of(outcome, request_id_of(request)) for outcome in outcomes]
 
 
@@ -186,13 +190,21 @@ class _Answer:
         self._stages["encode"] = round((time.perf_counter() - encode_start) * 1000, 3)
         return Response(content, headers=server_timing(self._stages), media_type=media_type)
 
-    async def picture(self, services: Services, result: Result) -> Response:
-        assert isinstance(result, Detected) and result.original is not None, "annotate takes one image"
+    async def picture(self, services: Services, item: Item, result: Result) -> Response:
+        assert isinstance(item, bytes) and isinstance(result, Detected), "annotate takes one image"
         self._note([result])
         kind = "PNG" if "image/png" in self._accept and "image/jpeg" not in self._accept else "JPEG"
+        height, width = result.detections.image_hw
+        if kind == "JPEG" and max(height, width) > _LONGEST_JPEG_SIDE:
+            raise OptionError(
+                f"the image is {width} x {height} pixels; a JPEG has at most {_LONGEST_JPEG_SIDE} "
+                "a side: ask for a PNG with the header Accept: image/png"
+            )
         draw_start = time.perf_counter()
         classes = self._artifact.manifest.classes
-        content = await services.pool.run(_drawn, result.original, result.detections, classes, kind)
+        content = await services.pool.run(
+            _drawn, item, services.pool.limits, result.detections, classes, kind
+        )
         self._stages["draw"] = round((time.perf_counter() - draw_start) * 1000, 3)
         return Response(content, headers=server_timing(self._stages), media_type=f"image/{kind.lower()}")
 
@@ -235,9 +247,10 @@ def _names(given: list[str], class_names: tuple[str, ...]) -> list[str]:
 
 
 def _drawn(
-    image: NDArray[np.uint8], detections: Detections, classes: tuple[ClassInfo, ...], kind: str
+    data: bytes, limits: ImageLimits, detections: Detections, classes: tuple[ClassInfo, ...], kind: str
 ) -> bytes:
+    # Decoded a second time, because pixels kept from the first would fill the memory while requests queue.
     stream = io.BytesIO()
     options = {"quality": 92} if kind == "JPEG" else {"compress_level": 3}
-    annotate(image, detections, classes).save(stream, kind, **options)
+    annotate(decode_image(data, limits), detections, classes).save(stream, kind, **options)
     return stream.getvalue()

@@ -382,6 +382,20 @@ def test_annotate_answers_the_picture_with_boxes(client: httpx.Client) -> None:
     )
 
 
+def test_annotate_draws_the_upright_image_and_says_what_a_jpeg_cannot_hold(client: httpx.Client) -> None:
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(tiles_image()).transpose(Image.Transpose.ROTATE_90).save(turned, "PNG", exif=exif)
+    answer = client.post("/detect", content=turned.getvalue(), params={"annotate": "1"})
+    assert Image.open(io.BytesIO(answer.content)).size == (160, 96)
+    ribbon = encode(np.full((2, 66_000, 3), 255, np.uint8))
+    refused = client.post("/detect", content=ribbon, params={"annotate": "1"})
+    assert "Accept: image/png" in assert_problem(refused, 422, "bad-option")["detail"]
+    drawn = client.post("/detect", content=ribbon, params={"annotate": "1"}, headers={"accept": "image/png"})
+    assert Image.open(io.BytesIO(drawn.content)).size == (66_000, 2)
+
+
 def test_models_and_samples(client: httpx.Client) -> None:
     answer = ModelsResponse.model_validate(client.get("/models").json())
     assert answer.default == "tiny" and [model.name for model in answer.models] == ["tiny", "plain"]

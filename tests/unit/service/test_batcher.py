@@ -15,11 +15,12 @@ from hindsight.artifact import Artifact
 from hindsight.errors import RuntimeFailure
 from hindsight.options import DetectOptions
 from hindsight.preprocess import Letterboxed
-from service.batcher import Batcher, Done, Work, round_nms_threshold
+from service.batcher import Batcher, Done
 from service.engine import Call, Engine, Reply
 from service.errors import Busy, DeadlineExceeded, EngineUnavailable
 from service.metrics import Metrics
 from service.settings import Settings
+from service.work import Work, round_nms_threshold
 
 SECONDS_EACH = 0.04
 
@@ -84,6 +85,14 @@ class Bench:
         while not self.engine.calls:
             await asyncio.sleep(0)
         return task
+
+    async def hold_batch(self, *values: int) -> list[asyncio.Task[Done]]:
+        """One batch of these images, in the engine until `self.engine.open.set()`."""
+        self.engine.open.clear()
+        tasks = [self.submit(self.work(value)) for value in values]
+        await settle()
+        assert self.engine.sizes == [len(values)]
+        return tasks
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -163,6 +172,37 @@ def test_one_poisonous_image_fails_alone(tiny_artifact: Artifact) -> None:
         assert isinstance(outcomes[1], RuntimeFailure)
         assert [isinstance(outcome, Done) for outcome in outcomes] == [True, False, True]
         await bench.batcher.stop()
+
+    run(scenario())
+
+
+def test_clients_that_left_are_skipped_when_a_failed_batch_is_retried(tiny_artifact: Artifact) -> None:
+    async def scenario() -> None:
+        bench = Bench(tiny_artifact, device="cuda")
+        poisonous, left, waiting = await bench.hold_batch(13, 2, 3)
+        left.cancel()
+        await settle()
+        bench.engine.open.set()
+        with pytest.raises(RuntimeFailure):
+            await poisonous
+        assert isinstance(await waiting, Done)
+        assert bench.engine.sizes == [3, 1, 1]
+        await bench.batcher.stop()
+
+    run(scenario())
+
+
+def test_a_stop_during_a_retry_answers_the_whole_batch(tiny_artifact: Artifact) -> None:
+    async def scenario() -> None:
+        bench = Bench(tiny_artifact, device="cuda")
+        tasks = await bench.hold_batch(13, 2, 3)
+        holds_the_batch, bench.engine.open = bench.engine.open, asyncio.Event()
+        holds_the_batch.set()
+        await settle()
+        assert bench.engine.sizes == [3, 1]  # the batch failed, the first retry is held
+        await bench.batcher.stop()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [EngineUnavailable] * 3
 
     run(scenario())
 

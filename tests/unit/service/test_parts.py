@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
+import time
 
 import numpy as np
 import pytest
@@ -12,11 +14,14 @@ from pydantic import ValidationError
 
 from hindsight import errors as core
 from hindsight.manifest import ResizeRule
+from hindsight.preprocess import ImageLimits
 from service import errors
 from service.blocks import AttachedBlock, BlockFullError, OwnedBlock, read_arrays, write_arrays
-from service.body import parse_images, parse_multipart
+from service.body import parse_images
+from service.decode import CpuPool
 from service.estimates import ServiceTimes
 from service.logs import JsonFormatter
+from service.multipart import parse_multipart
 from service.responses import problem_response, to_json
 from service.settings import Settings
 
@@ -94,6 +99,18 @@ def test_tensors_survive_the_way_through_shared_memory() -> None:
     finally:
         reader.close()
         owner.close()
+
+
+def test_an_image_past_its_deadline_is_not_even_decoded() -> None:
+    async def scenario() -> None:
+        pool = CpuPool(1, ImageLimits())
+        with pytest.raises(errors.DeadlineExceeded):
+            await pool.prepare(b"not an image", ResizeRule(96, 160), time.monotonic() - 1)
+        with pytest.raises(core.UnsupportedImage):
+            await pool.prepare(b"not an image", ResizeRule(96, 160), time.monotonic() + 60)
+        pool.close()
+
+    asyncio.run(scenario())
 
 
 def test_multipart_parts_come_out_byte_for_byte() -> None:

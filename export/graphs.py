@@ -70,8 +70,6 @@ def _trace_detection(detector: TwoStageDetector) -> onnx.ModelProto:
     batch = Dim("batch")
     height, width = _MULTIPLE * Dim("height_by_32"), _MULTIPLE * Dim("width_by_32")
     images, sizes = _example_images()
-    # A batch of 1 would be baked into the graph as a constant; 2 stays open.
-    column = torch.full((len(images),), 0.05)
     dims = {
         "images": {0: batch, 1: height, 2: width},
         "image_sizes": {0: batch},
@@ -83,7 +81,9 @@ def _trace_detection(detector: TwoStageDetector) -> onnx.ModelProto:
     has_quality = detector.localization is not None
     quality = ("ious", "purities", "integrities")
     names = [name for name in DetectorOutput._fields if has_quality or name not in quality]
-    example = (images, sizes, column, column, column, torch.tensor([0.5]))
+    # One tensor of its own for each input: the tracer takes two inputs that are the same object for one.
+    thresholds = (torch.full((len(images),), value) for value in (0.05, 0.1, 0.5))
+    example = (images, sizes, *thresholds, torch.tensor([0.5]))
     return _trace(_Detect(detector), example, dims, names)
 
 
@@ -103,6 +103,7 @@ def _trace_rescoring(detector: TwoStageDetector) -> onnx.ModelProto:
 
 
 def _example_images() -> tuple[Tensor, Tensor]:
+    """Two images, because a batch of 1 would be baked into the graph as a constant."""
     return torch.zeros(2, 64, 96, 3, dtype=torch.uint8), torch.tensor([[64, 96], [50, 70]])
 
 

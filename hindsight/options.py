@@ -78,7 +78,7 @@ def _classes(value: object, class_names: tuple[str, ...]) -> tuple[str, ...] | N
     for name in names:
         if name not in class_names:
             raise OptionError(
-                f"classes: this model knows no {name!r}{_nearest(str(name), class_names)}; "
+                f"classes: this model knows no {str(name)[:64]!r}{_nearest(str(name), class_names)}; "
                 f"it knows {', '.join(class_names)}"
             )
     return tuple(dict.fromkeys(names))

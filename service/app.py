@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from hindsight.preprocess import ImageLimits
 from hindsight.version import __version__
-from service import handlers
+from service import handlers, query
 from service.batcher import Batcher
 from service.body import BodyBudget
 from service.decode import CpuPool
@@ -81,7 +81,9 @@ def create_app(
         app.include_router(module.router)
     page.mount_page(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
-    handlers.KNOWN_QUERY.update({*detect.DetectQuery.model_fields, *rescore.RescoreQuery.model_fields})
+    query.KNOWN.update(
+        {"/detect": {*detect.DetectQuery.model_fields}, "/rescore": {*rescore.RescoreQuery.model_fields}}
+    )
     return app
 
 

@@ -114,6 +114,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     Exception: Problem(500, "internal", "Internal error"),
 }
 INVALID_REQUEST = Problem(422, "invalid-request", "A parameter is invalid")
+INVALID_CODE = core.OptionError.code
 
 
 def problem_for(error: BaseException) -> Problem:
@@ -149,12 +150,12 @@ def problem_body(problem: Problem, detail: str, request_id: str, code: str = _SE
 
 def problem_of(error: BaseException, request_id: str) -> dict[str, Any]:
     """The RFC 9457 object of an exception."""
-    return problem_body(problem_for(error), detail_of(error), request_id, wire_code(error))
+    return problem_body(problem_for(error), detail_of(error), request_id, wire_code(type(error)))
 
 
-def wire_code(error: BaseException) -> str:
-    """The code of the core class that a client of this library should raise for this error."""
-    for kind in type(error).__mro__:
+def wire_code(error: type[BaseException]) -> str:
+    """The code of the core class that a client of this library should raise for an error of this class."""
+    for kind in error.__mro__:
         if kind.__module__ == core.__name__ and kind is not core.HindsightError:
             return str(kind.code)  # type: ignore[attr-defined]  # every class of that module has one
     return _SERVICE_CODE

@@ -10,11 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hindsight.errors import HindsightError
-from service.errors import INVALID_REQUEST, problem_body, problem_for_status
+from service import query
+from service.errors import INVALID_CODE, INVALID_REQUEST, problem_body, problem_for_status
 from service.responses import problem_document_response, problem_response
-
-KNOWN_QUERY: set[str] = set()
-"""Every query parameter of every route; filled by create_app, read for "did you mean"."""
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -35,9 +33,10 @@ async def _hindsight_error(request: Request, error: Exception) -> Response:
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = problem_for_status(error.status_code)
+    path = request.url.path[:128]
     detail = {
-        404: f"nothing is at {request.url.path}; /docs lists what there is",
-        405: f"{request.method} is not allowed at {request.url.path}",
+        404: f"nothing is at {path}; /docs lists what there is",
+        405: f"{request.method} is not allowed at {path}",
     }.get(error.status_code, str(error.detail))
     body = problem_body(problem, detail, request_id_of(request))
     return problem_document_response(body, dict(error.headers or {}))
@@ -45,17 +44,18 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    errors = [_field_error(item) for item in error.errors()]
+    known = query.KNOWN.get(request.url.path, set())
+    errors = [_field_error(item, known) for item in error.errors()]
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors)
-    body = problem_body(INVALID_REQUEST, detail, request_id_of(request), "option-error")
+    body = problem_body(INVALID_REQUEST, detail, request_id_of(request), INVALID_CODE)
     return problem_document_response({**body, "errors": errors})
 
 
-def _field_error(item: dict[str, Any]) -> dict[str, str]:
+def _field_error(item: dict[str, Any], known: set[str]) -> dict[str, str]:
     field = ".".join(str(part) for part in item["loc"])[:128]
     message = str(item["msg"])
     if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(item["loc"][-1]), KNOWN_QUERY, n=1)
+        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         message = "no such parameter" + (f" (did you mean {close[0]!r}?)" if close else "")
     elif isinstance(item.get("input"), str):
         message += f", got {item['input'][:64]!r}"

@@ -40,6 +40,9 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
+        method = scope["method"]
+        if method == "HEAD":  # answered as GET; the HTTP server, which keeps its own scope, sends no body
+            scope = {**scope, "method": "GET"}
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         stages: dict[str, float] = {}
@@ -68,13 +71,13 @@ class RequestContext:
             route = getattr(scope.get("route"), "path", None) if status != 404 else "unmatched"
             if route is None:  # mounted or plain routes
                 route = "/" + scope["path"].split("/")[1] if status < 400 else "unmatched"
-            self._metrics.requests.labels(route, scope["method"], str(status)).inc()
+            self._metrics.requests.labels(route, method, str(status)).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
             log(
                 logging.DEBUG if scope["path"] in _QUIET else logging.INFO,
                 "request",
                 request_id=request_id,
-                method=scope["method"],
+                method=method,
                 path=scope["path"],
                 status=status,
                 ms=round(seconds * 1000, 3),

@@ -4,7 +4,7 @@ problems.
 
 from typing import Any
 
-from service.errors import INVALID_REQUEST, MEDIA_TYPE, PROBLEMS, Problem
+from service.errors import INVALID_CODE, INVALID_REQUEST, MEDIA_TYPE, PROBLEMS, Problem, wire_code
 from service.schemas import ProblemDocument
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -76,15 +76,17 @@ RESCORE_BODY: dict[str, Any] = {
 
 def problem_responses(*errors: type[Exception]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for the problems of these exceptions, grouped by status, from the one table."""
-    by_status: dict[int | str, list[Problem]] = {INVALID_REQUEST.status: [INVALID_REQUEST]}
+    by_status: dict[int | str, list[tuple[Problem, str]]] = {
+        INVALID_REQUEST.status: [(INVALID_REQUEST, INVALID_CODE)]
+    }
     for error in errors:
         problem = PROBLEMS[error]
-        by_status.setdefault(problem.status, []).append(problem)
+        by_status.setdefault(problem.status, []).append((problem, wire_code(error)))
     return {
         status: {
-            "description": "; ".join(problem.title for problem in problems),
+            "description": "; ".join(problem.title for problem, _ in problems),
             "model": ProblemDocument,
-            "content": {MEDIA_TYPE: {"example": _example(problems[0])}},
+            "content": {MEDIA_TYPE: {"example": _example(*problems[0])}},
         }
         for status, problems in sorted(by_status.items(), key=lambda item: str(item[0]))
     }
@@ -101,12 +103,12 @@ def move_problem_schemas(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _example(problem: Problem) -> dict[str, Any]:
+def _example(problem: Problem, code: str) -> dict[str, Any]:
     return {
         "type": f"/docs#{problem.slug}",
         "title": problem.title,
         "status": problem.status,
         "detail": "what was expected, what came, and what to do",
-        "code": problem.slug,
+        "code": code,
         "request_id": "0e3b7c0d0a7f4b0c8f7c7a3d6f1d2c11",
     }

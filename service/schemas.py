@@ -20,7 +20,10 @@ class ProblemDocument(Wire):
     title: str = Field(examples=["The image cannot be decoded"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["the JPEG data is broken or cut short (image file is truncated)"])
-    code: str = Field(examples=["corrupt-image"])
+    code: str = Field(
+        examples=["corrupt-image"],
+        description="the class of hindsight.errors that the Python client raises; `type` is more precise",
+    )
     request_id: str = Field(examples=["0e3b7c0d0a7f4b0c8f7c7a3d6f1d2c11"])
     errors: list[dict[str, Any]] | None = None
 

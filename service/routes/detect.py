@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
@@ -23,6 +23,7 @@ from service.handlers import request_id_of
 from service.logs import log
 from service.openapi import DETECT_BODY, problem_responses
 from service.pipeline import Detected, Services, detect_image, services_of, unless_disconnected
+from service.query import refuse_repeats
 from service.responses import server_timing, to_json
 from service.schemas import DetectManyResponse, DetectResponse
 
@@ -75,6 +76,7 @@ class DetectQuery(BaseModel):
 
 @router.post(
     "/detect",
+    dependencies=[Depends(refuse_repeats)],
     summary="Find objects in one image or several",
     response_model=None,
     openapi_extra=DETECT_BODY,

@@ -3,7 +3,7 @@
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
@@ -12,6 +12,7 @@ from service import errors
 from service.body import parse_image_and_boxes, read_body
 from service.openapi import RESCORE_BODY, problem_responses
 from service.pipeline import rescore_image, services_of, unless_disconnected
+from service.query import refuse_repeats
 from service.responses import json_response, server_timing
 from service.schemas import RescoreResponse
 
@@ -30,6 +31,7 @@ class RescoreQuery(BaseModel):
 
 @router.post(
     "/rescore",
+    dependencies=[Depends(refuse_repeats)],
     summary="A second opinion on given boxes",
     response_model=None,
     openapi_extra=RESCORE_BODY,

@@ -323,6 +323,9 @@ def test_rescore_judges_given_boxes_in_order(client: httpx.Client) -> None:
         ("[[0, 0, 1, 1e999]]", 422, "bad-boxes", "finite"),
         ("[[0, 0, 1, NaN]]", 400, "bad-body", "NaN"),
         ('[["a", 0, 1, 1]]', 422, "bad-boxes", "numbers"),
+        ('[["0", "0", "9", "9"]]', 422, "bad-boxes", "numbers"),
+        ("[[false, false, true, true]]", 422, "bad-boxes", "numbers"),
+        ("[[null, 0, 9, 9]]", 422, "bad-boxes", "numbers"),
         ("7", 400, "bad-body", "list"),
         ("[", 400, "bad-body", "JSON"),
     ],
@@ -428,6 +431,41 @@ def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:
     assert_problem(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
     assert_problem(client.post("/detect/", content=TILES), 404, "not-found")
+
+
+def test_head_answers_as_get_without_a_body(client: httpx.Client) -> None:
+    for path in ("/", "/healthz", "/readyz", "/models", "/models/tiny/samples/tiles.jpg", "/page/page.js"):
+        got, asked = client.get(path), client.head(path)
+        assert (asked.status_code, asked.content) == (200, b"")
+        assert asked.headers["content-length"] == str(len(got.content))
+        assert asked.headers["content-type"] == got.headers["content-type"]
+    assert_problem(client.get("/detect"), 405, "method-not-allowed")
+    assert client.head("/detect").status_code == 405
+
+
+def test_a_parameter_given_twice_is_refused_rather_than_half_ignored(client: httpx.Client) -> None:
+    for path in ("/detect?score_threshold=0.1&score_threshold=0.9", "/detect?model=none&model=tiny"):
+        problem = assert_problem(client.post(path, content=TILES), 422, "bad-option")
+        assert "given 2 times" in problem["detail"]
+    repeated = client.post("/detect?classes=red&classes=green", content=TILES)
+    assert_finds_tiles(repeated.json())
+
+
+def test_only_parameters_of_the_route_are_suggested(client: httpx.Client) -> None:
+    form: dict[str, Any] = {"files": {"image": ("a", TILES)}, "data": {"boxes": "[]"}}
+    answer = client.post("/rescore", params={"score_threshold": "0.5"}, **form)
+    assert "did you mean" not in assert_problem(answer, 422, "invalid-request")["detail"]
+
+
+def test_the_documented_problems_are_the_real_ones(client: httpx.Client) -> None:
+    responses = client.get("/openapi.json").json()["paths"]["/detect"]["post"]["responses"]
+    example = responses["422"]["content"]["application/problem+json"]["example"]
+    real = assert_problem(client.post("/detect?nonsense=1", content=TILES), 422, "invalid-request")
+    assert {key: real[key] for key in ("type", "title", "status", "code")} == {
+        key: example[key] for key in ("type", "title", "status", "code")
+    }
+    busy = responses["503"]["content"]["application/problem+json"]["example"]
+    assert (busy["type"], busy["code"]) == ("/docs#busy", "service-error")
 
 
 def test_page_docs_and_openapi_come_from_this_server_alone(client: httpx.Client) -> None:

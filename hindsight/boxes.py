@@ -11,6 +11,7 @@ from hindsight.errors import BoxesError
 
 __all__ = ["check_boxes"]
 
+_EXPECTED = "boxes must be a list of [x1, y1, x2, y2] numbers"
 _ROUNDING = 1.0  # px: other tools write boxes whose last digit lies just outside the image
 
 
@@ -25,9 +26,12 @@ def check_boxes(boxes: Any, image_hw: tuple[int, int], *, max_boxes: int) -> NDA
     try:
         if hasattr(boxes, "__len__") and len(boxes) > max_boxes:
             raise BoxesError(f"{len(boxes)} boxes; at most {max_boxes} are accepted in one call")
-        given = np.asarray(boxes, dtype=np.float64)
+        raw = np.asarray(boxes)
+        if raw.dtype.kind not in "iuf":  # texts, truth values, nothing: numpy would make numbers of them
+            raise BoxesError(_EXPECTED)
+        given = raw.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise BoxesError("boxes must be a list of [x1, y1, x2, y2] numbers") from None
+        raise BoxesError(_EXPECTED) from None
     if given.size == 0 and given.shape in ((0,), (0, 4)):
         return np.zeros((0, 4), np.float32)
     if given.ndim != 2 or given.shape[1] != 4:

@@ -143,7 +143,14 @@ class Engine:
             return write_arrays(self._request_block.buffer, call.inputs)
 
         size = packed_size(call.inputs)
-        return await asyncio.to_thread(write) if size > _LARGE_COPY else write()
+        if size <= _LARGE_COPY:
+            return write()
+        writing = asyncio.ensure_future(asyncio.to_thread(write))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing})  # it must not run on in memory that is about to be given back
+            raise
 
     async def _supervise(self) -> None:
         delay = self._settings.restart_delay
@@ -151,7 +158,10 @@ class Engine:
             started = time.monotonic()
             try:
                 seconds = await self._start_worker()
-            except EngineUnavailable as error:
+            except (
+                EngineUnavailable,
+                OSError,
+            ) as error:  # OSError: no room for a process
                 self.failure, self.state = str(error), "failed"
                 log(logging.ERROR, "worker did not start", device=self.device, reason=str(error))
                 await self._discard_worker()

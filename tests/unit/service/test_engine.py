@@ -1,0 +1,73 @@
+"""The supervision of a worker, where no worker can be had."""
+
+from __future__ import annotations
+
+import asyncio
+from multiprocessing.context import SpawnProcess
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from service import engine as engine_module
+from service.engine import Call, Engine
+from service.metrics import Metrics
+from service.settings import Settings
+from service.worker import WorkerSpec
+
+
+def engine_of(**settings: Any) -> Engine:
+    return Engine(WorkerSpec({}, "sleep:0", "cpu", None), Settings(**settings), Metrics())
+
+
+def test_a_machine_without_room_for_a_process_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: SpawnProcess) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(SpawnProcess, "start", refuse)
+
+    async def scenario() -> None:
+        engine = engine_of(restart_delay=0.01)
+        reasons: list[str] = []
+        twice = asyncio.Event()
+
+        def failed(_: Engine, reason: str) -> None:
+            reasons.append(reason)
+            if len(reasons) == 2:
+                twice.set()
+
+        engine.on_start_failed = failed
+        engine.start()
+        await asyncio.wait_for(twice.wait(), 30)
+        assert "Resource temporarily unavailable" in reasons[0] and engine.state == "failed"
+        await engine.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_copy_ends_before_its_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        engine = engine_of()
+        engine._connection = cast(Any, object())  # as if a worker were there
+        engine.ready.set()
+        copying, copied = asyncio.Event(), []
+        loop = asyncio.get_running_loop()
+        write = engine_module.write_arrays
+
+        def slow_write(*arguments: Any) -> Any:
+            loop.call_soon_threadsafe(copying.set)
+            layout = [write(*arguments) for _ in range(20)]
+            copied.append(True)
+            return layout[-1]
+
+        monkeypatch.setattr(engine_module, "write_arrays", slow_write)
+        call = Call("m", "detect", {"images": np.zeros((8, 640, 960, 3), np.uint8)}, 1000)
+        running = asyncio.create_task(engine.run(call))
+        await copying.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert copied
+        engine._connection = None
+        await engine.stop()
+
+    asyncio.run(scenario())

@@ -4,7 +4,7 @@ import typer
 
 from service.cli import serve
 
-if __name__ == "__main__":  # a spawned worker imports this module again under another name
+if __name__ == "__main__":
     program = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     program.command()(serve)
     program()

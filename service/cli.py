@@ -2,9 +2,12 @@
 
 import signal
 import socket
-from typing import Annotated, Any, NoReturn
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
+
+from hindsight.commands.console import fail
 
 
 def serve(
@@ -61,19 +64,15 @@ def serve(
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        _refuse(f"{where}: {first['msg']}" if where else first["msg"])
+        reason = first["msg"].removeprefix("Value error, ")
+        fail(f"{where} {first['input']!r}: {reason}" if where else reason)
     except HindsightError as error:
-        _refuse(str(error))
+        fail(str(error))
     listener = _listen(settings.host, settings.port)
     configure_logging(settings.log_level)
     failure = _run(settings, registry, listener)
     if failure is not None:
-        _refuse(failure)
-
-
-def _refuse(reason: str) -> NoReturn:
-    typer.echo(f"hindsight serve: {reason}", err=True)
-    raise typer.Exit(2)
+        fail(failure)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -84,8 +83,10 @@ def _listen(host: str, port: int) -> socket.socket:
         # Accepted connections inherit it: a body must not wait for the acknowledgement of its headers.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
+    except (socket.gaierror, UnicodeError) as error:
+        fail(f"cannot listen on {host!r} ({error}); --host takes an address or a name of this machine")
     except OSError as error:
-        _refuse(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port")
+        fail(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port")
 
 
 def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
@@ -102,9 +103,9 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
 
     def ready() -> None:
         models = ", ".join(artifact.manifest.name for artifact in registry)
-        typer.echo(
-            f"Hindsight is ready: {_url(listener)} (models: {models}; devices: {', '.join(settings.device)})"
-        )
+        devices = ", ".join(settings.device)
+        with suppress(OSError):  # nobody reads our stdout any more: no reason to stop serving
+            typer.echo(f"Hindsight is ready: {_url(listener)} (models: {models}; devices: {devices})")
 
     app = create_app(settings, registry, Hooks(ready, start_failed))
     config = uvicorn.Config(

@@ -16,7 +16,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="HINDSIGHT_", frozen=True, extra="forbid", protected_namespaces=()
+        env_prefix="HINDSIGHT_", frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
     )
 
     host: str = "127.0.0.1"
@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     def _fits(self) -> Self:
         if self.max_images > self.max_queue:
             raise ValueError(
-                f"max_images ({self.max_images}) is larger than max_queue ({self.max_queue}): "
-                "a full request could never be admitted"
+                f"max_images ({self.max_images}) is larger than max_queue ({self.max_queue}), "
+                "so a full request could never be admitted: raise --max-queue or lower HINDSIGHT_MAX_IMAGES"
             )
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError(

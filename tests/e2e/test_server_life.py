@@ -34,7 +34,7 @@ def refuse(*arguments: str) -> str:
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
-    assert len(lines) == 1 and lines[0].startswith("hindsight serve: "), done.stderr
+    assert len(lines) == 1 and lines[0].startswith("hindsight: "), done.stderr
     return lines[0]
 
 
@@ -60,6 +60,7 @@ def test_a_newer_artifact_format_stops_the_start(tiny: Path) -> None:
 def test_an_unknown_model_and_a_bad_setting_stop_the_start(tiny: Path) -> None:
     assert "no-such-model" in refuse("--model", "no-such-model", "--port", "0")
     assert "port" in refuse("--model", str(tiny), "--port", "70000")
+    assert "--max-queue" in refuse("--model", str(tiny), "--port", "0", "--max-queue", "2")
     assert "two models" in refuse("--model", str(tiny), "--model", str(tiny), "--port", "0")
 
 
@@ -71,6 +72,11 @@ def test_a_busy_port_stops_the_start(tiny: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert str(port) in refuse("--model", str(tiny), "--port", str(port))
+
+
+def test_an_address_that_is_not_ours_stops_the_start(tiny: Path) -> None:
+    for host in ("no such host", "a" * 70):
+        assert "--host" in refuse("--model", str(tiny), "--port", "0", "--host", host)
 
 
 def test_sigterm_finishes_what_runs_and_leaves_nothing_behind(tiny: Path, tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_settings_come_from_the_environment_and_arguments_win(monkeypatch: pytes
         {"max_images": 65},
         {"port": -1},
         {"timeout": 0},
+        {"timeout": math.inf},
         {"max_body_bytes": 10**10},
         {"model": ()},
         {"thread": 1},

@@ -206,6 +206,9 @@ def _read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes, so not a manifest")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(document, allow_nan=False)  # Python reads NaN, but GET /models could not write it again
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: not valid JSON ({error})") from None
     try:
@@ -246,5 +249,8 @@ def _payload(root: Path) -> Iterator[str]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error

@@ -48,6 +48,24 @@ def test_what_was_written_is_read_back(folder: Path) -> None:
     }  # fmt: skip
 
 
+def test_numbers_that_json_cannot_hold_are_refused(folder: Path) -> None:
+    edit(folder, lambda document: document["metrics"].update(AP=float("nan")))
+    with pytest.raises(ArtifactError, match="not valid JSON"):
+        load_artifact(folder)
+
+
+def test_files_that_cannot_be_read_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        load_artifact(folder)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ArtifactError, match=r"manifest\.json: cannot be read"):
+        load_artifact(folder)
+
+
 def test_a_model_without_localization_has_no_rescore_path(tmp_path: Path) -> None:
     assert make_tiny_artifact(tmp_path / "plain", localization=False).rescore_path is None
 

@@ -140,7 +140,8 @@ def _read_file(path: Path, limits: ImageLimits) -> bytes:
         size = path.stat().st_size
         if size > limits.max_bytes:
             raise ImageTooLarge(f"the image has {size} bytes; at most {limits.max_bytes} are accepted")
-        return path.read_bytes()
+        with path.open("rb") as stream:  # a device or a pipe has no size and may never end
+            return stream.read(limits.max_bytes + 1)
     except OSError as error:
         raise UnsupportedImage(f"cannot be read ({error.strerror})") from error
 

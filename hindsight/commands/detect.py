@@ -113,7 +113,12 @@ def _expand(given: list[Path]) -> tuple[list[Path], int]:
     bad = 0
     for path in given:
         if path.is_dir():
-            inside = sorted(child for child in path.iterdir() if child.suffix.lower() in _READ_SUFFIXES)
+            try:
+                inside = sorted(child for child in path.iterdir() if child.suffix.lower() in _READ_SUFFIXES)
+            except OSError as error:
+                complain(f"{path}: cannot be read ({error.strerror})")
+                bad += 1
+                continue
             if not inside:
                 complain(f"{path}: no images in this folder (looked for {', '.join(sorted(_READ_SUFFIXES))})")
                 bad += 1
@@ -164,8 +169,9 @@ def _inside(folder: Path, paths: list[Path]) -> dict[Path, Path]:
 def _save(image: Image.Image, target: Path) -> None:
     try:
         image.save(target, quality=92)
-    except OSError as error:
-        raise OptionError(f"--annotate: cannot write {target} ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: more pixels a side than the format can hold
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"--annotate: cannot write {target} ({reason})") from error
 
 
 def _record(path: Path, found: Detections, detector: Detector) -> dict[str, Any]:

@@ -88,6 +88,29 @@ def test_a_bad_image_does_not_stop_the_rest(run) -> None:  # type: ignore[no-unt
     assert second.startswith("hindsight: nowhere.jpg: cannot be read")
 
 
+def test_a_folder_that_cannot_be_read_does_not_stop_the_rest(  # type: ignore[no-untyped-def]
+    run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    status, out, err = run("detect", "photos", "photos/a.png", "--model", os.environ["HINDSIGHT_MODELS"])
+    assert (status, err) == (2, "hindsight: photos: cannot be read (Permission denied)\n")
+    assert "2 found" in out
+
+
+def test_a_stream_without_end_is_not_read_for_ever(run) -> None:  # type: ignore[no-untyped-def]
+    status, _, err = run("detect", "/dev/zero", "--model", "tiny")
+    assert status == 2 and err.startswith("hindsight: /dev/zero: the image has") and err.count("\n") == 1
+
+
+def test_what_the_format_cannot_hold_is_one_line(run) -> None:  # type: ignore[no-untyped-def]
+    Path("ribbon.png").write_bytes(encode(np.full((2, 20_000, 3), 255, np.uint8)))
+    status, _, err = run("detect", "ribbon.png", "--model", "tiny", "--annotate", "out.webp")
+    assert status == 2 and "cannot write out.webp" in err and err.count("\n") == 1
+
+
 def test_annotate_writes_one_image_to_a_file(run) -> None:  # type: ignore[no-untyped-def]
     status, _, _ = run("detect", "photos/a.png", "--model", "tiny", "--annotate", "drawn.png")
     assert status == 0

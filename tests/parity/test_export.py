@@ -240,6 +240,28 @@ def test_the_model_card_states_the_manifest(exported: Exported) -> None:
         assert words in card
 
 
+def test_every_threshold_is_an_input_of_its_own(exported: Exported) -> None:
+    feeds = feeds_of(1, 96, 128, seed=2)
+    runtime = open_runtime("onnxruntime", exported.artifact)
+    low = {"class_threshold": 0.0, "score_threshold": 0.0, "iou_weight": 0.5, "nms_threshold": 0.5}
+    results = {}
+    for name, value in [
+        ("none", 0.0),
+        ("class_threshold", 0.4),
+        ("score_threshold", 0.4),
+        ("iou_weight", 0.0),
+    ]:
+        choice = low | ({name: value} if name in low else {})
+        results[name] = runtime.detect(feeds | {key: np.array([v], np.float32) for key, v in choice.items()})
+    assert results["none"]["class_scores"][0].min() < 0.4 < results["none"]["class_scores"][0].max()
+    kept = detections_of(results["class_threshold"], 0)
+    assert len(kept["scores"]) and kept["class_scores"].min() > 0.4
+    kept = detections_of(results["score_threshold"], 0)
+    assert not len(kept["scores"]) or kept["scores"].min() > 0.4
+    by_class = detections_of(results["iou_weight"], 0)
+    np.testing.assert_allclose(by_class["scores"], by_class["class_scores"], atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def graphs(exported: Exported) -> Graphs:
     """The exported graphs with their weights inside again, so that a test need not trace."""
@@ -254,13 +276,14 @@ def test_nothing_is_written_if_parity_fails(
     exported: Exported, checkpoint: Path, graphs: Graphs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = copy.deepcopy(dict(graphs))
-    biases = [
-        tensor for tensor in wrong["model.onnx"].graph.initializer if tensor.name.endswith("deltas.bias")
-    ]
-    assert biases
-    values = onnx.numpy_helper.to_array(biases[-1]) + np.float32(0.05)
-    biases[-1].CopyFrom(onnx.numpy_helper.from_array(values, biases[-1].name))
-    monkeypatch.setattr(to_onnx, "trace_graphs", lambda prepared: wrong)
+    (weight,) = (
+        tensor
+        for tensor in wrong["model.onnx"].graph.initializer
+        if tensor.name.endswith("regressors.2.deltas.weight")
+    )
+    values = onnx.numpy_helper.to_array(weight) * np.float32(1.1)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    monkeypatch.setattr(to_onnx, "trace_graphs", lambda prepared: copy.deepcopy(wrong))
     with pytest.raises(ExportError, match="differ from the torch model: model"):
         export_artifact(checkpoint, tmp_path / "new", ABOUT)
     assert not any(tmp_path.iterdir())

@@ -138,6 +138,7 @@ function shownQuery() {
 /** Run `work` with a signal that the next call aborts; show its problem, if any. */
 async function exclusively(work) {
   pending.abort();
+  clearTimeout(resend); // a slider's late request must not abort what was asked for after it
   pending = new AbortController();
   const { signal } = pending;
   byId("stage").setAttribute("aria-busy", "true");
@@ -147,8 +148,8 @@ async function exclusively(work) {
     if (!signal.aborted) showProblem(null);
   } catch (error) {
     if (signal.aborted) return;
+    showProblem(error instanceof Problem ? error : new Problem({ title: "The answer could not be used", detail: `${error}` }));
     if (!(error instanceof Problem)) throw error;
-    showProblem(error);
   } finally {
     if (!signal.aborted) byId("stage").setAttribute("aria-busy", "false");
   }

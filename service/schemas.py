@@ -63,7 +63,7 @@ class DetectResponse(Wire):
     image: ImageSize
     detections: list[Detection]
     timings_ms: Timings = Field(
-        examples=[{"decode": 3.1, "letterbox": 1.2, "queue": 0.1, "model": 41.0, "total": 47.2}]
+        examples=[{"read": 0.4, "decode": 3.1, "queue": 0.1, "model": 41.0, "total": 47.2}]
     )
 
 

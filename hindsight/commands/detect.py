@@ -69,7 +69,7 @@ def detect(
         "class_threshold": class_threshold,
         "iou_weight": iou_weight,
         "nms_threshold": nms_threshold,
-        "classes": tuple(name.strip() for name in classes.split(",")) if classes is not None else None,
+        "classes": None if classes is None else [name.strip() for name in classes.split(",") if name.strip()],
         "max_detections": max_detections,
     }
     paths, bad = _expand(images)

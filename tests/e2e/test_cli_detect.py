@@ -141,6 +141,7 @@ def test_annotate_never_overwrites_an_input(run) -> None:  # type: ignore[no-unt
         (["photos/a.png", "--score-threshold", "2"], "score_threshold must be a number in 0..1, got 2.0"),
         (["photos/a.png", "--nms-threshold", "nan"], "nms_threshold"),
         (["photos/a.png", "--classes", "rad"], "did you mean 'red'?"),
+        (["photos/a.png", "--classes", " ,"], "at least one of red, green, blue"),
         (["photos/a.png", "--max-detections", "0"], "max_detections"),
         (["photos/a.png", "--threads", "0"], "threads must be at least 1"),
         (["photos/a.png", "--model", "nope"], "no model named 'nope'"),

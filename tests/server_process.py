@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+
+from service.schemas import DetectResponse
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _START_SECONDS = 120
+RED_BOX, GREEN_BOX = [32, 0, 64, 32], [96, 64, 128, 96]
 
 
 class ServerProcess:
@@ -121,3 +125,14 @@ def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str
     assert document["detail"] and "\n" not in document["detail"]
     assert document["request_id"] == response.headers["x-request-id"]
     return document
+
+
+def assert_finds_tiles(document: dict[str, Any]) -> None:
+    """The two tiles of tiles_image, with all four numbers."""
+    found = DetectResponse.model_validate(document)
+    assert [detection.label for detection in found.detections] == ["red", "green"]
+    assert list(found.detections[0].box) == RED_BOX
+    assert list(found.detections[1].box) == GREEN_BOX
+    red = found.detections[0]
+    assert (red.class_score, red.purity, red.integrity, red.iou) == pytest.approx((1, 1, 0.8, 0.8), abs=1e-4)
+    assert red.score == pytest.approx(0.8**0.5, abs=1e-4)

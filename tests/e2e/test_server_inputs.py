@@ -24,44 +24,16 @@ from service.schemas import (
     ProblemDocument,
     RescoreResponse,
 )
-from tests.factories import encode, make_tiny_artifact, tiles_image
-from tests.server_process import ServerProcess, assert_problem, serving, wait_until
+from tests.factories import encode, tiles_image
+from tests.server_process import GREEN_BOX, RED_BOX, ServerProcess, assert_finds_tiles, assert_problem
 
 TILES = encode(tiles_image())
-RED_BOX, GREEN_BOX = [32, 0, 64, 32], [96, 64, 128, 96]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("inputs")
-    make_tiny_artifact(folder / "tiny")
-    make_tiny_artifact(folder / "plain", name="plain", localization=False)
-    models = ("--model", str(folder / "tiny"), "--model", str(folder / "plain"))
-    with serving(folder, *models) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as opened:
-        yield opened
 
 
 @pytest.fixture(autouse=True)
 def healthy_afterwards(client: httpx.Client) -> Iterator[None]:
     yield
     assert_finds_tiles(client.post("/detect", content=TILES, headers={"content-type": "image/png"}).json())
-
-
-def assert_finds_tiles(document: dict[str, Any]) -> None:
-    """The two tiles of tiles_image, with all four numbers."""
-    found = DetectResponse.model_validate(document)
-    assert [detection.label for detection in found.detections] == ["red", "green"]
-    assert list(found.detections[0].box) == RED_BOX
-    assert list(found.detections[1].box) == GREEN_BOX
-    red = found.detections[0]
-    assert (red.class_score, red.purity, red.integrity, red.iou) == pytest.approx((1, 1, 0.8, 0.8), abs=1e-4)
-    assert red.score == pytest.approx(0.8**0.5, abs=1e-4)
 
 
 def test_raw_multipart_and_json_bodies_give_the_same_answer(client: httpx.Client) -> None:
@@ -411,112 +383,6 @@ def test_models_and_samples(client: httpx.Client) -> None:
     for path in ("/models/tiny/samples/manifest.json", "/models/tiny/samples/..%2f..%2fmanifest.json"):
         assert_problem(client.get(path), 404, "not-found")
     assert_problem(client.get("/models/none/samples/tiles.jpg"), 404, "model-not-found")
-
-
-def test_raw_path_traversal_reaches_nothing(server: ServerProcess) -> None:
-    targets = (
-        b"/models/tiny/samples/../../manifest.json",
-        b"/page/../settings.py",
-        b"/page/%2e%2e/settings.py",
-    )
-    for target in targets:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
-            raw.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert raw.makefile("rb").read().startswith(b"HTTP/1.1 404"), target
-
-
-def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:
-    assert_problem(client.get("/nothing"), 404, "not-found")
-    answer = client.get("/detect")
-    assert_problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == "POST"
-    assert_problem(client.post("/detect/", content=TILES), 404, "not-found")
-
-
-def test_head_answers_as_get_without_a_body(client: httpx.Client) -> None:
-    for path in ("/", "/healthz", "/readyz", "/models", "/models/tiny/samples/tiles.jpg", "/page/page.js"):
-        got, asked = client.get(path), client.head(path)
-        assert (asked.status_code, asked.content) == (200, b"")
-        assert asked.headers["content-length"] == str(len(got.content))
-        assert asked.headers["content-type"] == got.headers["content-type"]
-    assert_problem(client.get("/detect"), 405, "method-not-allowed")
-    assert client.head("/detect").status_code == 405
-
-
-def test_a_parameter_given_twice_is_refused_rather_than_half_ignored(client: httpx.Client) -> None:
-    for path in ("/detect?score_threshold=0.1&score_threshold=0.9", "/detect?model=none&model=tiny"):
-        problem = assert_problem(client.post(path, content=TILES), 422, "bad-option")
-        assert "given 2 times" in problem["detail"]
-    repeated = client.post("/detect?classes=red&classes=green", content=TILES)
-    assert_finds_tiles(repeated.json())
-
-
-def test_only_parameters_of_the_route_are_suggested(client: httpx.Client) -> None:
-    form: dict[str, Any] = {"files": {"image": ("a", TILES)}, "data": {"boxes": "[]"}}
-    answer = client.post("/rescore", params={"score_threshold": "0.5"}, **form)
-    assert "did you mean" not in assert_problem(answer, 422, "invalid-request")["detail"]
-
-
-def test_the_documented_problems_are_the_real_ones(client: httpx.Client) -> None:
-    responses = client.get("/openapi.json").json()["paths"]["/detect"]["post"]["responses"]
-    example = responses["422"]["content"]["application/problem+json"]["example"]
-    real = assert_problem(client.post("/detect?nonsense=1", content=TILES), 422, "invalid-request")
-    assert {key: real[key] for key in ("type", "title", "status", "code")} == {
-        key: example[key] for key in ("type", "title", "status", "code")
-    }
-    busy = responses["503"]["content"]["application/problem+json"]["example"]
-    assert (busy["type"], busy["code"]) == ("/docs#busy", "service-error")
-
-
-def test_page_docs_and_openapi_come_from_this_server_alone(client: httpx.Client) -> None:
-    for path in ("/", "/docs"):
-        page = client.get(path)
-        assert page.headers["content-type"].startswith("text/html")
-        assert "default-src 'self'; img-src 'self' blob: data:" in page.headers["content-security-policy"]
-    assert "<script" not in client.get("/docs").text and "//" not in client.get("/docs").text.replace(
-        "<!--", ""
-    )
-    assert client.get("/docs.css").headers["content-type"].startswith("text/css")
-    assert client.get("/page/page.js").status_code == 200
-    document = client.get("/openapi.json").json()
-    assert set(document["paths"]) >= {"/detect", "/rescore", "/models", "/healthz", "/readyz", "/metrics"}
-    assert "application/problem+json" in document["paths"]["/detect"]["post"]["responses"]["422"]["content"]
-
-
-def test_request_ids_and_no_cors(server: ServerProcess, client: httpx.Client) -> None:
-    answer = client.get("/healthz", headers={"x-request-id": "mine-1", "origin": "http://elsewhere"})
-    assert answer.headers["x-request-id"] == "mine-1"
-    assert not [name for name in answer.headers if name.startswith("access-control")]
-    forged = client.get("/healthz", headers={"x-request-id": 'x" onload="y'}).headers["x-request-id"]
-    assert forged != 'x" onload="y' and len(forged) == 32
-    posted = client.post("/detect", content=TILES, headers={"x-request-id": "mine-2"})
-    assert "model;dur=" in posted.headers["server-timing"]
-
-    def logged() -> list[dict[str, Any]]:
-        return [each for each in server.log("request") if each["request_id"] == "mine-2"]
-
-    wait_until(lambda: bool(logged()), "the log line, which is written after the answer")
-    [record] = logged()
-    assert record["status"] == 200 and record["stages_ms"]["decode"] > 0
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-        b"POST /detect HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
-        b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\nhalf a body",
-    ],
-)
-def test_garbage_on_the_socket_is_survived(server: ServerProcess, garbage: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
-        raw.sendall(garbage)
-        raw.shutdown(socket.SHUT_WR)
-        answer = raw.makefile("rb").read()
-    assert not answer.startswith(b"HTTP/1.1 2")
 
 
 def test_the_log_holds_no_traceback_of_all_this(server: ServerProcess) -> None:

@@ -126,11 +126,13 @@ class TwoStageDetector(nn.Module):
 
         Pixels outside image_sizes are zero AFTER normalisation, so padding looks the same whatever the photo.
         """
-        pixels = (images.float() - self.pixel_mean) / self.pixel_std
+        # channels first: ONNX Runtime broadcasts over a trailing axis of 3 several times slower
+        channels = images.permute(0, 3, 1, 2).float()
+        pixels = (channels - self.pixel_mean[:, None, None]) / self.pixel_std[:, None, None]
         rows = torch.arange(images.shape[1], device=images.device)[None] < image_sizes[:, :1]
         columns = torch.arange(images.shape[2], device=images.device)[None] < image_sizes[:, 1:]
-        pixels = pixels * (rows[:, :, None] & columns[:, None, :])[..., None]
-        return self.fpn(self.backbone(pixels.permute(0, 3, 1, 2)))  # type: ignore[no-any-return]
+        pixels = pixels * (rows[:, :, None] & columns[:, None, :])[:, None]
+        return self.fpn(self.backbone(pixels))  # type: ignore[no-any-return]
 
     def propose(self, pyramid: Sequence[Tensor], images: Tensor, image_sizes: Tensor) -> Proposals:
         """Proposals [B, R, 4] of one list, NMS_cls: the denser list is a training-time device (DRCNN)."""

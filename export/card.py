@@ -62,7 +62,9 @@ def _metrics(metrics: dict[str, Any]) -> str:
         return "Not measured." if not metrics else _facts(metrics)
     heads = " | ".join(rows)
     figures = " | ".join(f"{float(value):.3f}" for value in rows.values())
-    return f"| {heads} |\n|{'---|' * len(rows)}\n| {figures} |"
+    table = f"| {heads} |\n|{'---|' * len(rows)}\n| {figures} |"
+    where = metrics.get("measured_on")
+    return f"{table}\n\nOn {where}." if where else table
 
 
 def _words(key: str) -> str:

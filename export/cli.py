@@ -74,7 +74,19 @@ def _metrics(path: Path | None) -> dict[str, Any]:
         raise ExportError(f"--metrics must be a metrics.json: {path} cannot be read ({error})") from error
     if not isinstance(values, dict):
         raise ExportError(f"--metrics must hold a JSON object, {path} holds {type(values).__name__}")
-    return values
+    return _headline(values)
+
+
+def _headline(report: dict[str, Any]) -> dict[str, Any]:
+    """The figures of an evaluation report that a manifest carries; any other object as it is."""
+    found = report.get("metrics")
+    if not isinstance(found, dict) or "ap" not in found:
+        return report
+    names = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AP90": "ap90"}
+    figures: dict[str, Any] = {name: found[key] for name, key in names.items()}
+    data = report.get("data", {})
+    figures["measured_on"] = f"{data.get('name')} {data.get('split')}, {found['images']} images"
+    return figures
 
 
 def _training_data(text: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.data.dataset import Dataset
     from training.recipe import Recipe
 
-_BAD_INPUT = 2
+_INTERRUPTED = 130
 
 
 def train(
@@ -49,6 +49,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a detector on a COCO or Pascal VOC data set."""
+    from hindsight.commands.console import fail
     from hindsight.errors import HindsightError
     from model.checkpoint import CheckpointError
     from training.data.problems import DatasetError
@@ -71,14 +72,12 @@ def train(
             },
         )
     except DatasetError as error:
-        typer.echo(f"error: {error.report()}", err=True)
-        raise typer.Exit(_BAD_INPUT) from None
+        fail(error.report())
     except (HindsightError, CheckpointError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(_BAD_INPUT) from None
+        fail(str(error))
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with: --resume --out {out}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _recipe(name: str, changes: Mapping[str, Any]) -> Recipe:

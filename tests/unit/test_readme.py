@@ -74,7 +74,10 @@ def test_a_missing_report_or_number_is_an_error(results: Path) -> None:
     with pytest.raises(MissingResult, match="null"):
         spread([0.5, None])
     (results / "accuracy" / "baseline" / "seed0" / "metrics.json").unlink()
-    with pytest.raises(MissingResult, match="baseline"):
+    assert "Faster R-CNN" not in blocks(results)["accuracy"]
+    for seed in (0, 1):
+        (results / "accuracy" / "flagship" / f"seed{seed}" / "metrics.json").unlink()
+    with pytest.raises(MissingResult, match="flagship"):
         blocks(results)
 
 

@@ -29,9 +29,13 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium from $CHROMIUM, else from the PATH. Without one the tests fail: nothing else sees the page."""
+    """Chromium from $CHROMIUM, else from the PATH. Without one the tests fail: nothing else sees the page.
+
+    Closed with its module: while it is open, playwright keeps an event loop running in this thread, and
+    asyncio.run fails in whatever test file comes next.
+    """
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if executable is None:
         pytest.fail(

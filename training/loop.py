@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import Optimizer
 
 from hindsight.errors import HindsightError
 from model.checkpoint import save_checkpoint
 from model.detector import TwoStageDetector
 from training.data import Batch, Dataset, LoaderState, TrainLoader
 from training.journal import Journal
+from training.optimisers import build_optimiser
 from training.pretrained import load_pretrained
-from training.recipe import Optimisation, Recipe
+from training.recipe import Recipe
 from training.schedule import learning_rate
 from training.state import MovingAverage, Progress, load_state, save_state
 
@@ -88,19 +89,9 @@ def train(run: Run) -> Progress:
     return progress
 
 
-def build_optimiser(detector: nn.Module, recipe: Optimisation) -> SGD:
-    """SGD over what is trained; weight decay spares biases and norms (one-dimensional parameters)."""
-    trained = [p for p in detector.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-
-
 def _step(
     detector: TwoStageDetector,
-    optimiser: SGD,
+    optimiser: Optimizer,
     scaler: torch.amp.GradScaler,
     batch: Batch,
     rate: float,

@@ -27,13 +27,14 @@ class RecipeError(HindsightError):
 
 @dataclass(frozen=True)
 class Optimisation:
-    """SGD with warm-up. `schedule`: "step" (x gamma after each of `milestones`) or "cosine" (to 0).
+    """`optimiser` "sgd" (the papers') or "adamw" (`momentum` is its first beta), with warm-up.
 
-    lr is for this batch size; nothing rescales it. `amp`: "off", "bf16" or "fp16" (CUDA only). With an
-    `ema_decay` above 0 the moving average of the weights is what is validated and saved. `clip_norm` bounds
-    the gradient's norm.
+    `schedule`: "step" (x gamma after each of `milestones`) or "cosine" (to 0). lr is for this batch size;
+    nothing rescales it. `amp`: "off", "bf16" or "fp16" (CUDA only). With an `ema_decay` above 0 the moving
+    average of the weights is what is validated and saved. `clip_norm` bounds the gradient's norm.
     """
 
+    optimiser: str = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -49,6 +50,8 @@ class Optimisation:
     amp: str = "off"
 
     def __post_init__(self) -> None:
+        if self.optimiser not in ("sgd", "adamw"):
+            raise ValueError(f'optimiser must be "sgd" or "adamw", got {self.optimiser!r}')
         if self.schedule not in ("step", "cosine"):
             raise ValueError(f'schedule must be "step" or "cosine", got {self.schedule!r}')
         if self.amp not in ("off", "bf16", "fp16"):

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import Optimizer
 
 from model.checkpoint import CheckpointError, read_tensors, save_tensors
 from model.detector import TwoStageDetector
 
-FORMAT = "hindsight-training-state-1"
+FORMAT = "hindsight-training-state-2"
 
 
 class MovingAverage:
@@ -50,17 +50,18 @@ class Progress:
 def save_state(
     path: Path,
     detector: TwoStageDetector,
-    optimiser: SGD,
+    optimiser: Optimizer,
     average: MovingAverage | None,
     progress: Progress,
     fingerprint: Mapping[str, Any],
 ) -> None:
-    """Weights, momentum, moving average, random state and progress, written atomically."""
+    """Weights, optimiser slots, moving average, random state and progress, written atomically."""
     tensors = {f"model.{k}": v for k, v in detector.state_dict().items()}
     names = {id(p): n for n, p in detector.named_parameters()}
     for parameter, slots in optimiser.state.items():
-        if slots.get("momentum_buffer") is not None:
-            tensors[f"momentum.{names[id(parameter)]}"] = slots["momentum_buffer"]
+        for slot, value in slots.items():
+            if value is not None:
+                tensors[f"optimiser.{slot}.{names[id(parameter)]}"] = value
     if average is not None:
         tensors |= {f"average.{k}": v for k, v in average.weights.items()}
     tensors["random"] = torch.get_rng_state()
@@ -77,7 +78,7 @@ def save_state(
 def load_state(
     path: Path,
     detector: TwoStageDetector,
-    optimiser: SGD,
+    optimiser: Optimizer,
     average: MovingAverage | None,
     fingerprint: Mapping[str, Any],
 ) -> Progress:
@@ -94,10 +95,12 @@ def load_state(
                 "resume with the same recipe, data and seed, or start in a new folder"
             )
     detector.load_state_dict(_part(tensors, "model."))
-    momentum = _part(tensors, "momentum.")
-    for name, parameter in detector.named_parameters():
-        if name in momentum:
-            optimiser.state[parameter]["momentum_buffer"] = momentum[name].to(parameter.device)
+    parameters = dict(detector.named_parameters())
+    for key, value in _part(tensors, "optimiser.").items():
+        slot, _, name = key.partition(".")
+        parameter = parameters[name]
+        # AdamW counts its steps on the CPU
+        optimiser.state[parameter][slot] = value if slot == "step" else value.to(parameter.device)
     if average is not None:
         device = next(detector.parameters()).device
         average.weights = {k: v.to(device) for k, v in _part(tensors, "average.").items()}

@@ -140,9 +140,11 @@ def _train(
     import torch
 
     from hindsight.errors import OptionError
+    from training.host_memory import keep_freed_pages
     from training.loop import BEST, LAST, STATE, Run
     from training.loop import train as run_training
 
+    keep_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
     device = torch.device(options["device"]) if _is_device(options["device"]) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +107,29 @@ def test_the_moving_average_lags_behind_the_weights() -> None:
         parameter += 1
     average.update(detector, step=1000)
     torch.testing.assert_close(average.weights[name], start + 0.1)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
+    toy_set: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str
+) -> None:
+    recipe = toy_recipe(epochs=3, batch_size=1, optimiser=optimiser, ema_decay=0.9)
+    train(Run(recipe, toy_set, tmp_path / "unbroken", quiet=True, workers=0))
+    honest, calls = TwoStageDetector.losses, [0]
+
+    def interrupted(self: TwoStageDetector, *args: object) -> dict[str, torch.Tensor]:
+        calls[0] += 1
+        if calls[0] == 4:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+        return honest(self, *args)  # type: ignore[arg-type]
+
+    broken = Run(recipe, toy_set, tmp_path / "broken", quiet=True, workers=0, save_every=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TwoStageDetector, "losses", interrupted)
+        train(broken)
+    train(replace(broken, resume=True))
+    ends = [
+        load_checkpoint(tmp_path / n / "last.safetensors")[0].state_dict() for n in ("unbroken", "broken")
+    ]
+    for key, value in ends[0].items():
+        assert torch.equal(value, ends[1][key]), key

@@ -24,6 +24,7 @@ def test_every_shipped_recipe_loads_and_describes_a_detector(path: Path) -> None
         ("[optimisation]\nepochs = true", r"epochs must be int, got True"),
         ("[optimisation]\nlr = -1.0", r"lr must be positive, got -1.0"),
         ('[optimisation]\nschedule = "linear"', r'schedule must be "step" or "cosine"'),
+        ('[optimisation]\noptimiser = "adam"', r'optimiser must be "sgd" or "adamw"'),
         ("[augment]\nhflip = 2.0", r"hflip must lie in 0..1"),
         ("[detector.head]\nstages = 9", r"head.stages must be 1..4, got 9"),
         ("model =", r"not valid TOML"),

@@ -12,15 +12,21 @@ from functools import partial
 from typing import Any
 
 import onnx
-from onnx import helper, parser
+from onnx import helper
 from onnx.defs import OpSchema
 
-DOMAIN = "hindsight"
-DOMAIN_VERSION = 1
-OPSET = 20
+from export import onnx_deform
+from export.onnx_domain import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    OPSET,
+    PLUGIN_ATTRIBUTES,
+    parse_function,
+    plugin_attributes,
+)
+
 MAX_LEVELS = 6
 NMS_NAME = "BatchedNms"
-PLUGIN_ATTRIBUTES: dict[str, str] = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
 
 # The FPN rule floor(4 + log2(sqrt(area) / 224) + 1e-6) >= log2(stride), solved for the side of the box:
 # sqrt(area) >= 14 * stride, up to the factor 2 ** 1e-6. Comparing sides needs no logarithm and gives the
@@ -39,7 +45,8 @@ def roi_align_name(levels: int) -> str:
 
 def register_schemas() -> None:
     """Tell onnx about our operators (exporter and checker look them up); idempotent."""
-    for schema in [*(_roi_align_schema(levels) for levels in range(1, MAX_LEVELS + 1)), _nms_schema()]:
+    roi_aligns = [_roi_align_schema(levels) for levels in range(1, MAX_LEVELS + 1)]
+    for schema in [*roi_aligns, _nms_schema(), *onnx_deform.deform_conv_schemas()]:
         if not onnx.defs.has(schema.name, DOMAIN):
             onnx.defs.register_schema(schema)
 
@@ -49,6 +56,8 @@ def function_bodies(op_types: Iterable[str]) -> list[onnx.FunctionProto]:
     makers: dict[str, Callable[[], onnx.FunctionProto]] = {NMS_NAME: batched_nms_function}
     for levels in range(1, MAX_LEVELS + 1):
         makers[roi_align_name(levels)] = partial(multilevel_roi_align_function, levels)
+    for name in onnx_deform.NAMES:
+        makers[name] = partial(onnx_deform.deform_conv_function, name)
     return [makers[op_type]() for op_type in sorted(set(op_types))]
 
 
@@ -63,11 +72,15 @@ def attach_functions(model: onnx.ModelProto) -> None:
 
 
 def strip_functions(model: onnx.ModelProto) -> int:
-    """Remove our bodies in place, for engines that bring plugins; returns how many nodes need a plugin."""
-    kept = [function for function in model.functions if function.domain != DOMAIN]
+    """Remove our bodies in place, for engines that bring plugins; returns how many nodes need a plugin.
+
+    An operator that has no plugin keeps its body.
+    """
+    kept = [f for f in model.functions if f.domain != DOMAIN or f.name in onnx_deform.NAMES]
     del model.functions[:]
     model.functions.extend(kept)
-    return sum(node.domain == DOMAIN for node in model.graph.node)
+    nodes = [node for node in model.graph.node if node.domain == DOMAIN]
+    return sum(node.op_type not in onnx_deform.NAMES for node in nodes)
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -105,6 +118,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     return {
         torch.ops.hindsight.multilevel_roi_align.default: multilevel_roi_align,
         torch.ops.hindsight.batched_nms.default: batched_nms,
+        **onnx_deform.translations(opset),
     }
 
 
@@ -127,7 +141,7 @@ def multilevel_roi_align_function(levels: int) -> onnx.FunctionProto:
             pooled = Gather <axis = 0> (pooled_by_level, places)
         """
     poolings = "\n".join(_level_pooling(level, levels) for level in range(levels))
-    return _parse_function(
+    return parse_function(
         f"""
         <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
         {name} <strides, output_size, sampling_ratio, aligned, plugin_namespace, plugin_version>
@@ -219,7 +233,7 @@ def batched_nms_function() -> onnx.FunctionProto:
 
     Each class of each group is suppressed alone. Scores may be logits; only -inf means "never kept".
     """
-    return _parse_function(
+    return parse_function(
         f"""
         <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
         {NMS_NAME} <plugin_namespace, plugin_version> (boxes, scores, threshold) => (keep)
@@ -235,18 +249,6 @@ def batched_nms_function() -> onnx.FunctionProto:
         }}
         """
     )
-
-
-def _parse_function(text: str) -> onnx.FunctionProto:
-    function: onnx.FunctionProto = parser.parse_function(text)
-    return function
-
-
-def _plugin_attributes() -> list[OpSchema.Attribute]:
-    return [
-        OpSchema.Attribute(name, helper.make_attribute(name, value))
-        for name, value in PLUGIN_ATTRIBUTES.items()
-    ]
 
 
 def _roi_align_schema(levels: int) -> OpSchema:
@@ -268,7 +270,7 @@ def _roi_align_schema(levels: int) -> OpSchema:
             attribute("output_size", integer, required=True),
             attribute("sampling_ratio", integer, required=True),
             attribute("aligned", integer, required=True),
-            *_plugin_attributes(),
+            *plugin_attributes(),
         ],
     )
 
@@ -286,5 +288,5 @@ def _nms_schema() -> OpSchema:
         ],
         outputs=[OpSchema.FormalParameter("keep", "tensor(bool)", "[G, K, N]")],
         type_constraints=[("T", ["tensor(float)"], "boxes and scores")],
-        attributes=_plugin_attributes(),
+        attributes=plugin_attributes(),
     )

@@ -1,5 +1,6 @@
 """The operators the detectors are made of: fixed shapes, no host synchronisation in their contract."""
 
+from model.ops.deform_conv import deform_conv2d, deform_conv2d_reference
 from model.ops.nms import batched_nms, batched_nms_reference
 from model.ops.roi_align import (
     multilevel_roi_align,
@@ -11,6 +12,8 @@ from model.ops.roi_align import (
 __all__ = [
     "batched_nms",
     "batched_nms_reference",
+    "deform_conv2d",
+    "deform_conv2d_reference",
     "multilevel_roi_align",
     "multilevel_roi_align_reference",
     "pool_ragged",

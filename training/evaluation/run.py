@@ -86,7 +86,8 @@ def evaluate_checkpoint(
     run = run_checkpoint(detector, dataset, rule, batch_size, weights, progress=progress)
     rescoring = limit_cost = None
     if has_head:
-        rescoring = rescore_checkpoint(detector, dataset, rule, batch_size, progress=progress)
+        if run.rows is not None and detector.can_rescore:
+            rescoring = rescore_checkpoint(detector, dataset, rule, batch_size, progress=progress)
         if all_boxes:
             limit_cost = _cost_of_limit(detector, dataset, rule, iou_weight, batch_size, progress)
     return Evaluation(

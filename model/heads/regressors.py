@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from model.structures import Target
 Pool = Callable[[Sequence[Tensor]], Tensor]  # one list of boxes [n_i, 4] per image -> [sum n_i, ch, s, s]
 
 
+@runtime_checkable
 class Regressors(Protocol):
     """A chain of regressors."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ STAGE_STDS: tuple[Stds, ...] = (
     (0.033, 0.033, 0.067, 0.067),
     (0.02, 0.02, 0.05, 0.05),
 )
+
+NMS_KINDS = ("hard", "soft_linear", "soft_gaussian", "iou_guided")
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
@@ -107,6 +110,24 @@ class PoolingConfig:
 
 
 @dataclass(frozen=True)
+class NmsConfig:
+    """How the final list is made from overlapping boxes; DIR Table 1 compares the kinds.
+
+    `kind`:
+        "hard"           ranked by the fused score: with iou_weight = .5 this is DIR-NMS
+        "soft_linear"    overlapping boxes lose score instead of place: DRCNN Table IX, "Ours+"
+        "soft_gaussian"  the same without a threshold
+        "iou_guided"     IoU-Net's: ranked by predicted IoU, a kept box takes its cluster's best class score
+    `class_agnostic`: boxes of different classes compete as well.
+    """
+
+    kind: str = "hard"
+    sigma: float = 0.5  # gaussian: how fast the score falls with the overlap
+    min_score: float = 0.001  # soft: a box whose score falls below is dropped
+    class_agnostic: bool = False
+
+
+@dataclass(frozen=True)
 class DetectorConfig:
     """A whole detector."""
 
@@ -116,6 +137,7 @@ class DetectorConfig:
     pooling: PoolingConfig = field(default_factory=PoolingConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     localization: LocalizationConfig | None = field(default_factory=LocalizationConfig)
+    nms: NmsConfig = field(default_factory=NmsConfig)
     max_detections: int = 100
     min_box_side: float = 1e-2  # final boxes thinner than this are dropped
 
@@ -135,3 +157,14 @@ class DetectorConfig:
             raise ValueError("a shared head has one regression stage: set head.stages = 1")
         if self.head.class_specific_first and self.localization is not None:
             raise ValueError("the localization head needs class-agnostic regression: one box per proposal")
+        if self.nms.kind not in NMS_KINDS:
+            raise ValueError(
+                f"nms.kind must be one of {', '.join(NMS_KINDS)}, got {self.nms.kind!r}: "
+                f"{nearest(self.nms.kind, NMS_KINDS)}"
+            )
+        if not (0 < self.nms.sigma < math.inf):
+            raise ValueError(f"nms.sigma must be positive and finite, got {self.nms.sigma}")
+        if not 0 <= self.nms.min_score < 1:
+            raise ValueError(f"nms.min_score must be at least 0 and below 1, got {self.nms.min_score}")
+        if self.nms.kind == "iou_guided" and self.localization is None:
+            raise ValueError("iou_guided NMS ranks by predicted IoU: it needs a localization head")

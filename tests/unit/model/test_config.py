@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.config import DetectorConfig, HeadConfig, LocalizationConfig, RpnConfig, nearest
+from model.config import DetectorConfig, HeadConfig, LocalizationConfig, NmsConfig, RpnConfig, nearest
 from model.zoo import MODELS, build, config_of
 
 
@@ -56,6 +56,12 @@ def test_every_named_detector_has_a_valid_config(name: str) -> None:
             {"head": HeadConfig(class_specific_first=True), "localization": LocalizationConfig()},
             "class-agnostic",
         ),
+        ({"nms": NmsConfig(kind="soft_lineer")}, "got 'soft_lineer': did you mean 'soft_linear'"),
+        ({"nms": NmsConfig(sigma=0.0)}, "nms.sigma must be positive and finite, got 0.0"),
+        ({"nms": NmsConfig(sigma=float("nan"))}, "nms.sigma must be positive and finite, got nan"),
+        ({"nms": NmsConfig(min_score=1.0)}, "nms.min_score must be at least 0 and below 1, got 1.0"),
+        ({"nms": NmsConfig(min_score=-0.1)}, "nms.min_score"),
+        ({"nms": NmsConfig(kind="iou_guided"), "localization": None}, "needs a localization head"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -13,6 +13,7 @@ from torch.export import Dim
 
 from export import onnx_ops
 from export.errors import ExportError
+from export.onnx_domain import OPSET
 from model.detector import TwoStageDetector
 from model.structures import DetectorOutput
 
@@ -127,7 +128,7 @@ def _trace(
                 example,
                 dynamo=True,
                 dynamic_shapes=dims,
-                opset_version=onnx_ops.OPSET,
+                opset_version=OPSET,
                 custom_translation_table=onnx_ops.translation_table(),
                 input_names=list(dims),
                 output_names=list(outputs),

@@ -3,8 +3,9 @@
 A graph holds one node `hindsight::MultilevelRoiAlign3` or `hindsight::BatchedNms`, which an engine that
 has the operator as a plugin takes whole. The body attached to the model as an ONNX function is what stock
 runtimes run. Functions cannot be variadic: there is one RoI operator for each number of feature levels L.
+RoI-Align is here, suppression in onnx_nms.py.
 
-Shapes: L levels, B images, N boxes an image, C channels, s output size; G groups of boxes, K classes.
+Shapes: L levels, B images, N boxes an image, C channels, s output size.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,22 +13,26 @@ from functools import partial
 from typing import Any
 
 import onnx
-from onnx import helper, parser
+from onnx import helper
 from onnx.defs import OpSchema
 
-DOMAIN = "hindsight"
-DOMAIN_VERSION = 1
-OPSET = 20
+from export import onnx_nms
+from export.onnx_domain import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    OPSET,
+    PLUGIN_ATTRIBUTES,
+    parse_function,
+    plugin_attributes,
+)
+
 MAX_LEVELS = 6
-NMS_NAME = "BatchedNms"
-PLUGIN_ATTRIBUTES: dict[str, str] = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
 
 # The FPN rule floor(4 + log2(sqrt(area) / 224) + 1e-6) >= log2(stride), solved for the side of the box:
 # sqrt(area) >= 14 * stride, up to the factor 2 ** 1e-6. Comparing sides needs no logarithm and gives the
 # lowest level to a box without area.
 _SIDE_PER_STRIDE = 14.0
 _SIDE_SLACK = 2.0**1e-6
-_LOWEST_FLOAT = -3.4028234663852886e38
 
 
 def roi_align_name(levels: int) -> str:
@@ -39,14 +44,14 @@ def roi_align_name(levels: int) -> str:
 
 def register_schemas() -> None:
     """Tell onnx about our operators (exporter and checker look them up); idempotent."""
-    for schema in [*(_roi_align_schema(levels) for levels in range(1, MAX_LEVELS + 1)), _nms_schema()]:
+    for schema in [*(_roi_align_schema(levels) for levels in range(1, MAX_LEVELS + 1)), *onnx_nms.schemas()]:
         if not onnx.defs.has(schema.name, DOMAIN):
             onnx.defs.register_schema(schema)
 
 
 def function_bodies(op_types: Iterable[str]) -> list[onnx.FunctionProto]:
     """ONNX functions for the operators named in `op_types`. Raises KeyError for one we lack."""
-    makers: dict[str, Callable[[], onnx.FunctionProto]] = {NMS_NAME: batched_nms_function}
+    makers = onnx_nms.function_makers()
     for levels in range(1, MAX_LEVELS + 1):
         makers[roi_align_name(levels)] = partial(multilevel_roi_align_function, levels)
     return [makers[op_type]() for op_type in sorted(set(op_types))]
@@ -99,12 +104,9 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
             **PLUGIN_ATTRIBUTES,
         )
 
-    def batched_nms(boxes: Any, scores: Any, threshold: Any) -> Any:
-        return getattr(opset, NMS_NAME)(boxes, scores, threshold, **PLUGIN_ATTRIBUTES)
-
     return {
         torch.ops.hindsight.multilevel_roi_align.default: multilevel_roi_align,
-        torch.ops.hindsight.batched_nms.default: batched_nms,
+        **onnx_nms.translations(opset),
     }
 
 
@@ -127,7 +129,7 @@ def multilevel_roi_align_function(levels: int) -> onnx.FunctionProto:
             pooled = Gather <axis = 0> (pooled_by_level, places)
         """
     poolings = "\n".join(_level_pooling(level, levels) for level in range(levels))
-    return _parse_function(
+    return parse_function(
         f"""
         <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
         {name} <strides, output_size, sampling_ratio, aligned, plugin_namespace, plugin_version>
@@ -214,41 +216,6 @@ def _level_pooling(level: int, levels: int) -> str:
     """
 
 
-def batched_nms_function() -> onnx.FunctionProto:
-    """Body of BatchedNms: boxes [G, N, 4], scores [G, K, N], threshold [1] -> keep mask, bool [G, K, N].
-
-    Each class of each group is suppressed alone. Scores may be logits; only -inf means "never kept".
-    """
-    return _parse_function(
-        f"""
-        <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
-        {NMS_NAME} <plugin_namespace, plugin_version> (boxes, scores, threshold) => (keep)
-        {{
-            no_limit = Constant <value_int: int = 9223372036854775807> ()
-            lowest = Constant <value_float: float = {_LOWEST_FLOAT!r}> ()
-            picked = NonMaxSuppression (boxes, scores, no_limit, threshold, lowest)
-            shape = Shape (scores)
-            nothing = ConstantOfShape <value: tensor = bool[1] {{0}}> (shape)
-            picked_shape = Shape <start = 0, end = 1> (picked)
-            yes = ConstantOfShape <value: tensor = bool[1] {{1}}> (picked_shape)
-            keep = ScatterND (nothing, picked, yes)
-        }}
-        """
-    )
-
-
-def _parse_function(text: str) -> onnx.FunctionProto:
-    function: onnx.FunctionProto = parser.parse_function(text)
-    return function
-
-
-def _plugin_attributes() -> list[OpSchema.Attribute]:
-    return [
-        OpSchema.Attribute(name, helper.make_attribute(name, value))
-        for name, value in PLUGIN_ATTRIBUTES.items()
-    ]
-
-
 def _roi_align_schema(levels: int) -> OpSchema:
     attribute = OpSchema.Attribute
     integer = OpSchema.AttrType.INT
@@ -268,23 +235,6 @@ def _roi_align_schema(levels: int) -> OpSchema:
             attribute("output_size", integer, required=True),
             attribute("sampling_ratio", integer, required=True),
             attribute("aligned", integer, required=True),
-            *_plugin_attributes(),
+            *plugin_attributes(),
         ],
-    )
-
-
-def _nms_schema() -> OpSchema:
-    return OpSchema(
-        NMS_NAME,
-        DOMAIN,
-        DOMAIN_VERSION,
-        doc="Greedy non-maximum suppression of each class of each group on its own.",
-        inputs=[
-            OpSchema.FormalParameter("boxes", "T", "[G, N, 4] xyxy"),
-            OpSchema.FormalParameter("scores", "T", "[G, K, N]; -inf is never kept"),
-            OpSchema.FormalParameter("threshold", "T", "[1] IoU above which the lower score goes"),
-        ],
-        outputs=[OpSchema.FormalParameter("keep", "tensor(bool)", "[G, K, N]")],
-        type_constraints=[("T", ["tensor(float)"], "boxes and scores")],
-        attributes=_plugin_attributes(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
+NMS_KINDS = ("hard", "soft_linear", "soft_gaussian", "iou_guided")
 HEAD_KINDS = ("shared", "decoupled", "cascade", "double")
 _HEAD_CHOICES = {
     "kind": HEAD_KINDS,
@@ -40,7 +42,9 @@ _LOCALIZATION_CHOICES = {
 
 def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        near = difflib.get_close_matches(value, known, 1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}{hint}")
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,31 @@ class PoolingConfig:
 
 
 @dataclass(frozen=True)
+class NmsConfig:
+    """How the final list is made from overlapping boxes; DIR Table 1 compares the kinds.
+
+    `kind`:
+        "hard"           ranked by the fused score: with iou_weight = .5 this is DIR-NMS
+        "soft_linear"    overlapping boxes lose score instead of place: DRCNN Table IX, "Ours+"
+        "soft_gaussian"  the same without a threshold
+        "iou_guided"     IoU-Net's: ranked by predicted IoU, a kept box takes its cluster's best class score
+    `class_agnostic`: boxes of different classes compete as well.
+    """
+
+    kind: str = "hard"
+    sigma: float = 0.5  # gaussian: how fast the score falls with the overlap
+    min_score: float = 0.001  # soft: a box whose score falls below is dropped
+    class_agnostic: bool = False
+
+    def __post_init__(self) -> None:
+        _choice("nms.kind", self.kind, NMS_KINDS)
+        if not (0 < self.sigma < math.inf):
+            raise ValueError(f"nms.sigma must be positive and finite, got {self.sigma}")
+        if not 0 <= self.min_score < 1:
+            raise ValueError(f"nms.min_score must be at least 0 and below 1, got {self.min_score}")
+
+
+@dataclass(frozen=True)
 class DetectorConfig:
     """A whole detector."""
 
@@ -168,6 +197,7 @@ class DetectorConfig:
     pooling: PoolingConfig = field(default_factory=PoolingConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     localization: LocalizationConfig | None = field(default_factory=LocalizationConfig)
+    nms: NmsConfig = field(default_factory=NmsConfig)
     max_detections: int = 100
     min_box_side: float = 1e-2  # final boxes thinner than this are dropped
 
@@ -184,6 +214,8 @@ class DetectorConfig:
         self._check_stages()
         if self.head.class_specific_first and self.localization is not None:
             raise ValueError("the localization head needs class-agnostic regression: one box per proposal")
+        if self.nms.kind == "iou_guided" and self.localization is None:
+            raise ValueError("iou_guided NMS ranks by predicted IoU: it needs a localization head")
 
     def _check_stages(self) -> None:
         head = self.head

@@ -128,8 +128,8 @@ def _open_sets(
     shared = len(training.files() & validation.files())
     if shared and val_data is None and val_split is None:
         typer.echo(
-            f"{shared} of the {len(validation)} validation images are trained on: training without validation, "
-            "the last epoch counts",
+            f"{shared} of the {len(validation)} validation images are trained on: training without "
+            "validation, the last epoch counts",
             err=True,
         )
         return training, None

@@ -100,7 +100,7 @@ def test_every_subcommand_loads(name: str) -> None:
 
 def test_the_changelog_opens_with_the_current_version_after_what_is_unreleased() -> None:
     sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert [name for name in sections[:2] if name != "Unreleased"][0] == __version__
+    assert __version__ == next(name for name in sections[:2] if name != "Unreleased")
 
 
 def test_the_readmes_numbers_come_from_committed_results() -> None:

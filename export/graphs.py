@@ -52,17 +52,18 @@ class _Rescore(nn.Module):
 
     def forward(
         self, images: Tensor, image_sizes: Tensor, boxes: Tensor, num_boxes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.detector.rescore(images, image_sizes, boxes, num_boxes)
+    ) -> tuple[Tensor, ...]:
+        output = self.detector.rescore(images, image_sizes, boxes, num_boxes)
+        return tuple(value for value in output if value is not None)
 
 
 def trace_graphs(prepared: TwoStageDetector) -> dict[str, onnx.ModelProto]:
-    """model.onnx, and rescore.onnx where there is a localization head; weights inside.
+    """model.onnx, and rescore.onnx where the localization head can look at any box; weights inside.
 
     prepared: as `prepared_copy` gives it. Raises ExportError.
     """
     graphs = {MODEL_GRAPH: _trace_detection(prepared)}
-    if prepared.localization is not None:
+    if prepared.can_rescore:
         graphs[RESCORE_GRAPH] = _trace_rescoring(prepared)
     return graphs
 
@@ -79,9 +80,7 @@ def _trace_detection(detector: TwoStageDetector) -> onnx.ModelProto:
         "iou_weight": {0: batch},
         "nms_threshold": {},
     }
-    has_quality = detector.localization is not None
-    quality = ("ious", "purities", "integrities")
-    names = [name for name in DetectorOutput._fields if has_quality or name not in quality]
+    names = _known(detector, DetectorOutput._fields)
     # One tensor of its own for each input: the tracer takes two inputs that are the same object for one.
     thresholds = (torch.full((len(images),), value) for value in (0.05, 0.1, 0.5))
     example = (images, sizes, *thresholds, torch.tensor([0.5]))
@@ -100,7 +99,16 @@ def _trace_rescoring(detector: TwoStageDetector) -> onnx.ModelProto:
         "num_boxes": {0: batch},
     }
     example = (images, sizes, boxes, torch.tensor([3, 2]))
-    return _trace(_Rescore(detector), example, dims, _RESCORE_OUTPUTS)
+    return _trace(_Rescore(detector), example, dims, _known(detector, _RESCORE_OUTPUTS))
+
+
+def _known(detector: TwoStageDetector, names: Sequence[str]) -> list[str]:
+    """The outputs that this detector has: not every one has a localization head, or one of all qualities."""
+    config = detector.config.localization
+    absent = {"ious", "purities", "integrities"} if config is None else set()
+    if config is not None and config.kind != "purity_integrity":
+        absent = {"purities", "integrities"}
+    return [name for name in names if name not in absent]
 
 
 def _example_images() -> tuple[Tensor, Tensor]:

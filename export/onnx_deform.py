@@ -23,12 +23,14 @@ from onnx.defs import OpSchema
 
 from export.onnx_domain import DOMAIN, DOMAIN_VERSION, OPSET, parse_function
 
-PLAIN, MODULATED = "DeformConv", "ModulatedDeformConv"  # v1 and v2: functions have no optional inputs
+# v1 and v2: functions have no optional inputs. Not "DeformConv": onnx takes operators of one name for one,
+# whatever their domains.
+PLAIN, MODULATED = "DeformableConv", "ModulatedDeformableConv"
 NAMES = (PLAIN, MODULATED)
 
 
 def deform_conv_function(name: str) -> onnx.FunctionProto:
-    """Body of DeformConv or ModulatedDeformConv; shapes as `model.ops.deform_conv2d`."""
+    """Body of DeformableConv or ModulatedDeformableConv; shapes as `model.ops.deform_conv2d`."""
     modulated = name == MODULATED
     return parse_function(
         f"""

@@ -1,4 +1,4 @@
-"""What every operator of the ONNX domain `hindsight` shares, whichever file describes it."""
+"""What all our ONNX operators share: their domain, its version, and what a plugin is found by."""
 
 import onnx
 from onnx import helper, parser
@@ -11,13 +11,13 @@ PLUGIN_ATTRIBUTES: dict[str, str] = {"plugin_namespace": DOMAIN, "plugin_version
 
 
 def parse_function(text: str) -> onnx.FunctionProto:
-    """An ONNX function from its text form."""
+    """A function from ONNX's text form."""
     function: onnx.FunctionProto = parser.parse_function(text)
     return function
 
 
 def plugin_attributes() -> list[OpSchema.Attribute]:
-    """What a node carries so that TensorRT finds the plugin that takes it."""
+    """PLUGIN_ATTRIBUTES for a schema, with their defaults."""
     return [
         OpSchema.Attribute(name, helper.make_attribute(name, value))
         for name, value in PLUGIN_ATTRIBUTES.items()

@@ -3,8 +3,9 @@
 A graph holds one node `hindsight::MultilevelRoiAlign3` or `hindsight::BatchedNms`, which an engine that
 has the operator as a plugin takes whole. The body attached to the model as an ONNX function is what stock
 runtimes run. Functions cannot be variadic: there is one RoI operator for each number of feature levels L.
+RoI-Align is here, suppression in onnx_nms.py.
 
-Shapes: L levels, B images, N boxes an image, C channels, s output size; G groups of boxes, K classes.
+Shapes: L levels, B images, N boxes an image, C channels, s output size.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ import onnx
 from onnx import helper
 from onnx.defs import OpSchema
 
-from export import onnx_deform
+from export import onnx_deform, onnx_nms
 from export.onnx_domain import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -26,14 +27,12 @@ from export.onnx_domain import (
 )
 
 MAX_LEVELS = 6
-NMS_NAME = "BatchedNms"
 
 # The FPN rule floor(4 + log2(sqrt(area) / 224) + 1e-6) >= log2(stride), solved for the side of the box:
 # sqrt(area) >= 14 * stride, up to the factor 2 ** 1e-6. Comparing sides needs no logarithm and gives the
 # lowest level to a box without area.
 _SIDE_PER_STRIDE = 14.0
 _SIDE_SLACK = 2.0**1e-6
-_LOWEST_FLOAT = -3.4028234663852886e38
 
 
 def roi_align_name(levels: int) -> str:
@@ -46,14 +45,14 @@ def roi_align_name(levels: int) -> str:
 def register_schemas() -> None:
     """Tell onnx about our operators (exporter and checker look them up); idempotent."""
     roi_aligns = [_roi_align_schema(levels) for levels in range(1, MAX_LEVELS + 1)]
-    for schema in [*roi_aligns, _nms_schema(), *onnx_deform.deform_conv_schemas()]:
+    for schema in [*roi_aligns, *onnx_nms.schemas(), *onnx_deform.deform_conv_schemas()]:
         if not onnx.defs.has(schema.name, DOMAIN):
             onnx.defs.register_schema(schema)
 
 
 def function_bodies(op_types: Iterable[str]) -> list[onnx.FunctionProto]:
     """ONNX functions for the operators named in `op_types`. Raises KeyError for one we lack."""
-    makers: dict[str, Callable[[], onnx.FunctionProto]] = {NMS_NAME: batched_nms_function}
+    makers = onnx_nms.function_makers()
     for levels in range(1, MAX_LEVELS + 1):
         makers[roi_align_name(levels)] = partial(multilevel_roi_align_function, levels)
     for name in onnx_deform.NAMES:
@@ -112,12 +111,9 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
             **PLUGIN_ATTRIBUTES,
         )
 
-    def batched_nms(boxes: Any, scores: Any, threshold: Any) -> Any:
-        return getattr(opset, NMS_NAME)(boxes, scores, threshold, **PLUGIN_ATTRIBUTES)
-
     return {
         torch.ops.hindsight.multilevel_roi_align.default: multilevel_roi_align,
-        torch.ops.hindsight.batched_nms.default: batched_nms,
+        **onnx_nms.translations(opset),
         **onnx_deform.translations(opset),
     }
 
@@ -228,29 +224,6 @@ def _level_pooling(level: int, levels: int) -> str:
     """
 
 
-def batched_nms_function() -> onnx.FunctionProto:
-    """Body of BatchedNms: boxes [G, N, 4], scores [G, K, N], threshold [1] -> keep mask, bool [G, K, N].
-
-    Each class of each group is suppressed alone. Scores may be logits; only -inf means "never kept".
-    """
-    return parse_function(
-        f"""
-        <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
-        {NMS_NAME} <plugin_namespace, plugin_version> (boxes, scores, threshold) => (keep)
-        {{
-            no_limit = Constant <value_int: int = 9223372036854775807> ()
-            lowest = Constant <value_float: float = {_LOWEST_FLOAT!r}> ()
-            picked = NonMaxSuppression (boxes, scores, no_limit, threshold, lowest)
-            shape = Shape (scores)
-            nothing = ConstantOfShape <value: tensor = bool[1] {{0}}> (shape)
-            picked_shape = Shape <start = 0, end = 1> (picked)
-            yes = ConstantOfShape <value: tensor = bool[1] {{1}}> (picked_shape)
-            keep = ScatterND (nothing, picked, yes)
-        }}
-        """
-    )
-
-
 def _roi_align_schema(levels: int) -> OpSchema:
     attribute = OpSchema.Attribute
     integer = OpSchema.AttrType.INT
@@ -272,21 +245,4 @@ def _roi_align_schema(levels: int) -> OpSchema:
             attribute("aligned", integer, required=True),
             *plugin_attributes(),
         ],
-    )
-
-
-def _nms_schema() -> OpSchema:
-    return OpSchema(
-        NMS_NAME,
-        DOMAIN,
-        DOMAIN_VERSION,
-        doc="Greedy non-maximum suppression of each class of each group on its own.",
-        inputs=[
-            OpSchema.FormalParameter("boxes", "T", "[G, N, 4] xyxy"),
-            OpSchema.FormalParameter("scores", "T", "[G, K, N]; -inf is never kept"),
-            OpSchema.FormalParameter("threshold", "T", "[1] IoU above which the lower score goes"),
-        ],
-        outputs=[OpSchema.FormalParameter("keep", "tensor(bool)", "[G, K, N]")],
-        type_constraints=[("T", ["tensor(float)"], "boxes and scores")],
-        attributes=plugin_attributes(),
     )

@@ -136,7 +136,7 @@ def manifest_of(
         ),
         resize=rule,
         defaults=description.defaults,
-        nms_kind="hard",
+        nms_kind=config.nms.kind,
         max_detections=config.max_detections,
         max_rescore_boxes=description.max_rescore_boxes if config.localization is not None else 0,
         has_localization=config.localization is not None,

@@ -13,7 +13,7 @@ from hindsight.errors import ArtifactError
 
 FORMAT_VERSION = 1
 
-NMS_KINDS = ("hard", "soft", "iou_guided")
+NMS_KINDS = ("hard", "soft_linear", "soft_gaussian", "iou_guided")
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

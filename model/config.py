@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -22,6 +23,28 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(wrong, names, 1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+NMS_KINDS = ("hard", "soft_linear", "soft_gaussian", "iou_guided")
+HEAD_KINDS = ("shared", "decoupled", "cascade", "double")
+_HEAD_CHOICES = {
+    "kind": HEAD_KINDS,
+    "regressor": ("fc", "conv"),
+    "average": ("probabilities", "logits"),
+}
+_LOCALIZATION_CHOICES = {
+    "kind": ("purity_integrity", "iou", "iou_control"),
+    "train_features": ("box", "proposal"),
+    "test_features": ("box", "proposal"),
+    "combination": ("eq5", "geometric", "arithmetic", "purity", "integrity"),
+}
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(value, known, 1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}{hint}")
 
 
 @dataclass(frozen=True)
@@ -70,37 +93,70 @@ class RpnConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The second stage.
+    """The second stage. `kind` is one of HEAD_KINDS; what a kind does not know it ignores.
 
-    `kind`: "shared" (Faster R-CNN's one trunk) or "decoupled" (DRCNN: a trunk per task and stage).
+    "shared": Faster R-CNN, one trunk for both tasks. "decoupled": DRCNN, a sample and a trunk per task,
+    cascaded regressors. "cascade": Cascade R-CNN, a classifier and a regressor at every stage. "double":
+    Double-Head.
     """
 
     kind: str = "decoupled"
     width: int = 1024
-    stages: int = 3  # cascaded regressors (DRCNN Eq. (7)); 1 for "shared"
+    stages: int = 3  # cascaded regressors (DRCNN Eq. (7)); 1 for "shared" and "double"
     class_specific_first: bool = False
-    loss_weight: float | None = None  # DRCNN lambda; None: .5 for a cascade, 1 for one stage
+    loss_weight: float | None = None  # DRCNN lambda; None: .5 for cascaded regressors, 1 for one stage
+    # of each stage's losses. DRCNN's released code multiplies lambda by (1, .5, .25), its text does not
+    stage_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     batch_per_image: int = 512
     positive_fraction: float = 0.25
     positive_iou: float = 0.5
     regression_batch_per_image: int = 512
     stds: tuple[Stds, ...] = STAGE_STDS
+    regressor: str = "fc"  # "conv": Double-Head's convolutional one (DRCNN Table XI)
+    share_trunk: bool = (
+        False  # decoupled, one stage: its ablation "shared FC"; cascade: False is DRCNN Table X
+    )
+    # cascade: the IoU from which a proposal is positive at each stage
+    stage_ious: tuple[float, ...] = (0.5, 0.6, 0.7)
+    # cascade, at inference: boxes of which stage (None: the last), scores of which classifier (None: all)
+    test_boxes: int | None = None
+    test_classifier: int | None = None
+    average: str = "probabilities"  # or "logits", as mmdetection does
+    roi_scale: float = 1.3  # double: the regressor's RoIs are this much larger
 
 
 @dataclass(frozen=True)
 class LocalizationConfig:
     """The DIR head.
 
-    `jitter_per_truth` jittered copies of each ground truth also train it (ours), so that /rescore's arbitrary
-    boxes are familiar; 0 is the paper's recipe.
+    `kind`: "purity_integrity"; "iou", one branch that predicts the IoU itself; "iou_control", two branches
+    that do, so that its parameters match the first kind's. Hindsight reads the features of the final "box",
+    foresight those of the "proposal" that was regressed: `train_features`, `test_features` (DIR Table 4).
+    `combination` makes one number of purity and integrity for ranking (DIR Table 5); training always takes
+    Eq. (5). `jitter_per_truth` jittered copies of each ground truth also train it (ours), so that /rescore's
+    arbitrary boxes are familiar; 0 is the paper's recipe.
     """
 
+    kind: str = "purity_integrity"
     width: int = 1024
+    train_features: str = "box"
+    test_features: str = "box"
+    combination: str = "eq5"
     boxes_at_inference: int = 256  # D: the boxes of highest class score; fixed shapes can't skip boxes
     loss_weight: float = 1.0
     use_truth_proposals: bool = True
     jitter_per_truth: int = 4
     jitter_min_iou: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, known in _LOCALIZATION_CHOICES.items():
+            _choice(f"localization.{name}", getattr(self, name), known)
+        if self.kind != "purity_integrity" and self.combination != "eq5":
+            raise ValueError('localization.combination needs purity and integrity: kind "purity_integrity"')
+        if self.train_features == "proposal" and self.jitter_per_truth:
+            raise ValueError(
+                "localization.jitter_per_truth must be 0 with train_features = proposal: jitter has none"
+            )
 
 
 @dataclass(frozen=True)
@@ -113,6 +169,31 @@ class PoolingConfig:
 
 
 @dataclass(frozen=True)
+class NmsConfig:
+    """How the final list is made from overlapping boxes; DIR Table 1 compares the kinds.
+
+    `kind`:
+        "hard"           ranked by the fused score: with iou_weight = .5 this is DIR-NMS
+        "soft_linear"    overlapping boxes lose score instead of place: DRCNN Table IX, "Ours+"
+        "soft_gaussian"  the same without a threshold
+        "iou_guided"     IoU-Net's: ranked by predicted IoU, a kept box takes its cluster's best class score
+    `class_agnostic`: boxes of different classes compete as well.
+    """
+
+    kind: str = "hard"
+    sigma: float = 0.5  # gaussian: how fast the score falls with the overlap
+    min_score: float = 0.001  # soft: a box whose score falls below is dropped
+    class_agnostic: bool = False
+
+    def __post_init__(self) -> None:
+        _choice("nms.kind", self.kind, NMS_KINDS)
+        if not (0 < self.sigma < math.inf):
+            raise ValueError(f"nms.sigma must be positive and finite, got {self.sigma}")
+        if not 0 <= self.min_score < 1:
+            raise ValueError(f"nms.min_score must be at least 0 and below 1, got {self.min_score}")
+
+
+@dataclass(frozen=True)
 class DetectorConfig:
     """A whole detector."""
 
@@ -122,6 +203,7 @@ class DetectorConfig:
     pooling: PoolingConfig = field(default_factory=PoolingConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     localization: LocalizationConfig | None = field(default_factory=LocalizationConfig)
+    nms: NmsConfig = field(default_factory=NmsConfig)
     max_detections: int = 100
     min_box_side: float = 1e-2  # final boxes thinner than this are dropped
 
@@ -129,15 +211,32 @@ class DetectorConfig:
         levels = self.backbone.max_level - self.backbone.min_level + 2
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
-        if self.head.kind not in ("shared", "decoupled"):
-            raise ValueError(f'head.kind must be "shared" or "decoupled", got {self.head.kind!r}')
         if len(self.rpn.anchor_sizes) != levels:
             raise ValueError(
                 f"rpn.anchor_sizes must have {levels} entries (one a level), got {len(self.rpn.anchor_sizes)}"
             )
-        if not 1 <= self.head.stages <= len(self.head.stds):
-            raise ValueError(f"head.stages must be 1..{len(self.head.stds)}, got {self.head.stages}")
-        if self.head.kind == "shared" and self.head.stages != 1:
-            raise ValueError("a shared head has one regression stage: set head.stages = 1")
+        for name, known in _HEAD_CHOICES.items():
+            _choice(f"head.{name}", getattr(self.head, name), known)
+        self._check_stages()
         if self.head.class_specific_first and self.localization is not None:
             raise ValueError("the localization head needs class-agnostic regression: one box per proposal")
+        if self.nms.kind == "iou_guided" and self.localization is None:
+            raise ValueError("iou_guided NMS ranks by predicted IoU: it needs a localization head")
+
+    def _check_stages(self) -> None:
+        head = self.head
+        single = head.kind in ("shared", "double")
+        if single and head.stages != 1:
+            raise ValueError(f"a {head.kind} head has one regression stage: set head.stages = 1")
+        limits = {"stds": head.stds, "stage_weights": head.stage_weights}
+        if head.kind == "cascade":
+            limits["stage_ious"] = head.stage_ious
+        most = min(len(values) for values in limits.values())
+        if not 1 <= head.stages <= most:
+            raise ValueError(f"head.stages must be 1..{most}, got {head.stages}")
+        for name in ("test_boxes", "test_classifier"):
+            stage = getattr(head, name)
+            if stage is not None and not 1 <= stage <= head.stages:
+                raise ValueError(f"head.{name} must be 1..{head.stages}, got {stage}")
+        if head.kind == "decoupled" and head.share_trunk and (head.stages != 1 or head.regressor != "fc"):
+            raise ValueError("head.share_trunk needs head.stages = 1 and fully connected regressors")

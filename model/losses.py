@@ -21,6 +21,12 @@ def soft_bce(logits: Float[Tensor, " N"], targets: Float[Tensor, " N"]) -> Tenso
     return F.binary_cross_entropy_with_logits(logits.float(), targets.float())
 
 
+def excess_bce(logits: Float[Tensor, " N"], targets: Float[Tensor, " N"]) -> Tensor:
+    """`soft_bce` above the entropy of the targets: the same gradients, and 0 for a perfect prediction."""
+    floor = binary_entropy(targets).mean() if len(targets) else targets.sum()
+    return soft_bce(logits, targets) - floor
+
+
 def l1(deltas: Tensor, targets: Tensor, weights: Tensor, denominator: float) -> Tensor:
     """sum(weights * |deltas - targets|) / denominator in float32: [N, 4], [N, 4], [N] -> scalar.
 

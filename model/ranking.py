@@ -1,4 +1,4 @@
-"""From candidates to detections: filter, fuse, suppress, keep the best K. Fixed shapes throughout."""
+"""From candidates to detections: filter, suppress, keep the best K. Fixed shapes throughout."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from torch import Tensor
 
 from model import boxes as box_ops
 from model.config import DetectorConfig
-from model.localization import fuse
-from model.ops import batched_nms
 from model.structures import Candidates, DetectorOutput
+from model.suppression import suppress
 
 
 def rank(
@@ -21,23 +20,15 @@ def rank(
     nms_threshold: Tensor,
     config: DetectorConfig,
 ) -> DetectorOutput:
-    """Class-wise hard NMS ranked by the fused score (DIR §3.4).
+    """The best of what suppression leaves; `scores` is what it reports, `class_scores` the classifier's own.
 
     The class score is filtered BEFORE fusion (DIR's a); `score_threshold` filters what is reported.
     """
-    class_scores = candidates.class_scores
-    fused = class_scores if candidates.ious is None else fuse(class_scores, candidates.ious, iou_weight)
-    boxes = candidates.boxes
+    class_scores, boxes = candidates.class_scores, candidates.boxes
     small = box_ops.is_small(boxes, config.min_box_side)
-    alive = (class_scores > class_threshold[:, None, None]) & (fused > score_threshold[:, None, None])
+    alive = class_scores > class_threshold[:, None, None]
     alive = alive & ~(small if small.dim() == 3 else small[..., None])
-    ranked = torch.where(alive, fused, -torch.inf).transpose(1, 2)  # [B, C, D]
-    if boxes.dim() == 4:  # class-specific boxes: every (image, class) is a group of its own
-        groups = boxes.transpose(1, 2).flatten(0, 1)
-        keep = batched_nms(groups, ranked.flatten(0, 1)[:, None], nms_threshold).reshape(ranked.shape)
-    else:
-        keep = batched_nms(boxes, ranked, nms_threshold)
-    kept = torch.where(keep, ranked, -torch.inf).flatten(1)
+    kept = suppress(candidates, alive, score_threshold, iou_weight, nms_threshold, config).flatten(1)
     depth = class_scores.shape[1]
     limit = config.max_detections
     scores, flat = F.pad(kept, (0, limit), value=-torch.inf).topk(limit, dim=1)

@@ -73,8 +73,11 @@ class DetectorOutput(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """What the localization head says of a box: probabilities in 0..1, all of one shape."""
+    """What the localization head says of a box: probabilities in 0..1, all of one shape.
+
+    A head that predicts the IoU directly knows neither purity nor integrity.
+    """
 
     ious: Tensor
-    purities: Tensor
-    integrities: Tensor
+    purities: Tensor | None
+    integrities: Tensor | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,33 +22,61 @@ def faster_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
     )
 
 
-def faster_rcnn_dir(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
-    """Faster R-CNN with the DIR head: class-agnostic regression (DIR §4.2)."""
-    return DetectorConfig(
-        num_classes,
-        BackboneConfig(backbone),
-        head=HeadConfig(kind="shared", stages=1),
-        localization=LocalizationConfig(),
-    )
+def cascade_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Cascade R-CNN: three stages at IoU .5, .6 and .7."""
+    head = HeadConfig(kind="cascade", share_trunk=True, stage_weights=(1.0, 0.5, 0.25))
+    return DetectorConfig(num_classes, BackboneConfig(backbone), head=head, localization=None)
 
 
-def decoupled_rcnn(num_classes: int, backbone: str = "resnet50", stages: int = 3) -> DetectorConfig:
+def cascade_3x3(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Three classifiers and three regressors, no trunk shared (DRCNN Table X)."""
+    config = cascade_rcnn(num_classes, backbone)
+    return replace(config, head=replace(config.head, share_trunk=False))
+
+
+def double_head(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Double-Head R-CNN: convolutions regress."""
+    head = HeadConfig(kind="double", stages=1)
+    return DetectorConfig(num_classes, BackboneConfig(backbone), head=head, localization=None)
+
+
+def decoupled_rcnn(
+    num_classes: int, backbone: str = "resnet50", stages: int = 3, regressor: str = "fc"
+) -> DetectorConfig:
     """Decoupled R-CNN (DRCNN): own sample and own weights per task, cascaded regressors."""
-    return DetectorConfig(
-        num_classes, BackboneConfig(backbone), head=HeadConfig(stages=stages), localization=None
-    )
+    head = HeadConfig(stages=stages, regressor=regressor)
+    return DetectorConfig(num_classes, BackboneConfig(backbone), head=head, localization=None)
 
 
-def hindsight(num_classes: int, backbone: str = "resnet50", stages: int = 3) -> DetectorConfig:
-    """The flagship: Decoupled R-CNN with the DIR head on its final boxes."""
-    return replace(decoupled_rcnn(num_classes, backbone, stages), localization=LocalizationConfig())
+def with_localization(
+    host: Callable[..., DetectorConfig], jitter_per_truth: int = 0
+) -> Callable[..., DetectorConfig]:
+    """The host with the DIR head, regression class-agnostic (DIR §4.2). No jitter is the paper's recipe."""
+
+    @functools.wraps(host)
+    def build_config(num_classes: int, **options: object) -> DetectorConfig:
+        config = host(num_classes, **options)
+        return replace(
+            config,
+            head=replace(config.head, class_specific_first=False),
+            localization=LocalizationConfig(jitter_per_truth=jitter_per_truth),
+        )
+
+    return build_config
 
 
-MODELS: dict[str, Callable[..., DetectorConfig]] = {
+HOSTS: dict[str, Callable[..., DetectorConfig]] = {
     "faster_rcnn": faster_rcnn,
-    "faster_rcnn_dir": faster_rcnn_dir,
+    "cascade_rcnn": cascade_rcnn,
+    "cascade_3x3": cascade_3x3,
+    "double_head": double_head,
     "decoupled_rcnn": decoupled_rcnn,
-    "hindsight": hindsight,
+}
+MODELS: dict[str, Callable[..., DetectorConfig]] = {
+    **HOSTS,
+    **{f"{name}_dir": with_localization(host) for name, host in HOSTS.items()},
+    # the flagship: both papers, and jittered boxes for /rescore
+    "hindsight": with_localization(decoupled_rcnn, LocalizationConfig().jitter_per_truth),
 }
 
 

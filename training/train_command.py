@@ -125,6 +125,20 @@ def _open_sets(
             f"validation data: {error}", error.problems, error.report().splitlines()[0]
         ) from None
     _tell(validation, "validation")
+    shared = len(training.files() & validation.files())
+    if shared and val_data is None and val_split is None:
+        typer.echo(
+            f"{shared} of the {len(validation)} validation images are trained on: training without "
+            "validation, the last epoch counts",
+            err=True,
+        )
+        return training, None
+    if shared:
+        typer.echo(
+            f"warning: {shared} of the {len(validation)} validation images are trained on: the validation AP "
+            "will flatter",
+            err=True,
+        )
     return training, validation
 
 

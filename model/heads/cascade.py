@@ -1,105 +1,159 @@
-"""Boxes carried through the regressors, stage by stage (DRCNN Eq. (7)), in training."""
+"""Cascade R-CNN: a classifier and a regressor at every stage, each trained on better boxes than the last.
+
+Cai & Vasconcelos, 2018, as a host for DIR. With `share_trunk` off, classifier and regressor of a stage have
+trunks of their own: the three-by-three cascade of DRCNN Table X.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model import boxes as box_ops
 from model import losses
 from model.config import HeadConfig
-from model.heads.decoupled import DecoupledHead
-from model.structures import Target
-
-Pool = Callable[[Sequence[Tensor]], Tensor]  # one list of boxes [n_i, 4] per image -> [sum n_i, ch, s, s]
-
-
-def deltas_of_class(deltas: Tensor, labels: Tensor) -> Tensor:
-    """[N, 4] or [N, 4 * C] -> [N, 4], the class's own when regression is class-specific."""
-    if deltas.shape[-1] == 4:
-        return deltas
-    per_class: Tensor = deltas.unflatten(-1, (-1, 4))
-    return per_class.gather(1, labels.reshape(-1, 1, 1).expand(-1, 1, 4)).squeeze(1)
-
-
-def _split(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    return list(flat.split([len(part) for part in like]))
+from model.heads.host import (
+    Host,
+    Refined,
+    Regressed,
+    Rois,
+    most_confident,
+    positives_of,
+    take,
+    valid_boxes,
+)
+from model.heads.layers import Classifier, Regressor, TwoFC, output_layer
+from model.heads.regressors import clip_lists, split_like
+from model.sampling import ClassificationSample
+from model.structures import Proposals, Target
 
 
-@torch.no_grad()
-def refine_ragged(
-    head: DecoupledHead,
-    config: HeadConfig,
-    pool: Pool,
-    boxes: Sequence[Tensor],
-    labels: Tensor,
-    image_sizes: Tensor,
-    first_pooled: Tensor | None = None,
-) -> list[Tensor]:
-    """Boxes of each image after all stages, detached. `first_pooled`: their first features, if at hand."""
-    current = list(boxes)
-    for stage in range(config.stages):
-        pooled = first_pooled if stage == 0 and first_pooled is not None else pool(current)
-        deltas = deltas_of_class(head.regress(stage, pooled), labels)
-        current = _decode_split(current, deltas, config, stage, image_sizes)
-    return current
+class SharedStage(nn.Module):
+    """One trunk, C + 1 logits (background last) and 4 deltas: Cascade R-CNN's own stage."""
+
+    def __init__(self, in_features: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.trunk = TwoFC(in_features, width)
+        self.logits = output_layer(width, num_classes + 1, 0.01)
+        self.deltas = output_layer(width, 4, 0.001)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """[N, ch, s, s] -> [N, C + 1]"""
+        return self.logits(self.trunk(pooled))  # type: ignore[no-any-return]
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, ch, s, s] -> logits [N, C + 1], deltas [N, 4]"""
+        hidden = self.trunk(pooled)
+        return self.logits(hidden), self.deltas(hidden)
 
 
-def _decode_split(
-    boxes: Sequence[Tensor], deltas: Tensor, config: HeadConfig, stage: int, image_sizes: Tensor
-) -> list[Tensor]:
-    decoded = _split(box_ops.decode(torch.cat(list(boxes)), deltas, config.stds[stage]), boxes)
-    return [box_ops.clip(part[None], size[None])[0] for part, size in zip(decoded, image_sizes, strict=True)]
+class UnsharedStage(nn.Module):
+    """A classifier and a regressor that share no weight."""
+
+    def __init__(self, in_features: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = Classifier(in_features, width, num_classes)
+        self.regressor = Regressor(in_features, width)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """[N, ch, s, s] -> [N, C + 1]"""
+        return self.classifier(pooled)  # type: ignore[no-any-return]
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, ch, s, s] -> logits [N, C + 1], deltas [N, 4]"""
+        return self.classifier(pooled), self.regressor(pooled)
 
 
-def cascade_losses(
-    head: DecoupledHead,
-    config: HeadConfig,
-    pool: Pool,
-    boxes: Sequence[Tensor],
-    truths: Sequence[Tensor],
-    labels: Sequence[Tensor],
-    targets: Sequence[Target],
-    image_sizes: Tensor,
-) -> dict[str, Tensor]:
-    """DRCNN Eq. (7): stage k learns on the boxes that stage k - 1 regressed, assigned anew at the same IoU.
+class CascadeHead(Host):
+    """Stage k reads, samples and corrects the boxes of stage k - 1. Class-agnostic throughout."""
 
-    Boxes that fall below it get zero weight. The terms are those of DRCNN Eq. (8), lambda included,
-    normalised by the padded mini-batch, `regression_batch_per_image` per image.
-    """
-    weight = config.loss_weight if config.loss_weight is not None else (0.5 if config.stages > 1 else 1.0)
-    denominator = float(config.regression_batch_per_image * len(boxes))
-    current, current_truths, current_labels = list(boxes), list(truths), list(labels)
-    weights = torch.ones(sum(len(b) for b in boxes), device=image_sizes.device)
-    terms = {}
-    for stage in range(config.stages):
-        if stage > 0:
-            current_truths, current_labels, weights = _reassign(current, targets, config.positive_iou)
-        flat_boxes, flat_truths = torch.cat(current), torch.cat(current_truths)
-        deltas = deltas_of_class(head.regress(stage, pool(current)), torch.cat(current_labels))
-        wished = box_ops.encode(flat_boxes, flat_truths, config.stds[stage])
-        # a ground truth that ties with nothing has weight 0; its wished deltas are finite all the same
-        terms[f"box_{stage + 1}"] = weight * losses.l1(deltas, wished, weights, denominator)
+    def __init__(self, in_features: int, config: HeadConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        stage = SharedStage if config.share_trunk else UnsharedStage
+        self.stages = nn.ModuleList(
+            stage(in_features, config.width, num_classes) for _ in range(config.stages)
+        )
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """The last stage's opinion: it has learnt on the boxes closest to final ones."""
+        return self.stages[-1].classify(pooled)  # type: ignore[no-any-return,operator]
+
+    def losses(
+        self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
+    ) -> tuple[dict[str, Tensor], Regressed]:
+        """Each stage samples anew at its own IoU from the boxes that the stage before regressed."""
+        boxes = valid_boxes(proposals[0])
+        terms: dict[str, Tensor] = {}
+        samples: list[ClassificationSample] = []
+        refined: list[Tensor] = []
+        for stage, head in enumerate(self.stages):
+            samples = self.sample(boxes, targets, self.config.stage_ious[stage])
+            sampled = [s.boxes for s in samples]
+            logits, deltas = head(rois.ragged(sampled))
+            own, refined = self._stage_losses(stage, samples, logits, deltas, image_sizes)
+            terms |= own
+            # ground truth that was added as a proposal is added anew by the next stage
+            boxes = [part[~s.from_truth] for part, s in zip(refined, samples, strict=True)]
+        rows = [s.labels < self.num_classes for s in samples]
+        final = [part[row] for part, row in zip(refined, rows, strict=True)]
+        sources = [s.boxes[row] for s, row in zip(samples, rows, strict=True)]
+        return terms, positives_of(samples, self.num_classes, final, sources)
+
+    def _stage_losses(
+        self,
+        stage: int,
+        samples: Sequence[ClassificationSample],
+        logits: Tensor,
+        deltas: Tensor,
+        image_sizes: Tensor,
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        config = self.config
+        sampled = [s.boxes for s in samples]
+        labels = torch.cat([s.labels for s in samples])
+        boxes, truths = torch.cat(sampled), torch.cat([s.truths for s in samples])
+        positive = labels < self.num_classes
+        stds, weight = config.stds[stage], config.stage_weights[stage]
+        wished = box_ops.encode(boxes[positive], truths[positive], stds)
+        ones = torch.ones_like(wished[:, 0])
+        box_weight = weight * (config.loss_weight if config.loss_weight is not None else 1.0)
+        terms = {
+            f"cls_{stage + 1}": weight * losses.cross_entropy(logits, labels),
+            f"box_{stage + 1}": box_weight * losses.l1(deltas[positive], wished, ones, float(len(labels))),
+        }
         with torch.no_grad():
-            current = _decode_split(current, deltas, config, stage, image_sizes)
-    return terms
+            decoded = split_like(box_ops.decode(boxes, deltas, stds), sampled)
+        return terms, clip_lists(decoded, image_sizes)
 
+    def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor, looks: int | None) -> Refined:
+        """Boxes of stage `test_boxes`, scores of classifier `test_classifier` (DRCNN Table X), or their mean.
 
-def _reassign(
-    boxes: Sequence[Tensor], targets: Sequence[Target], positive_iou: float
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Best ground truth of every box, and weight 1 where its IoU reaches `positive_iou`, else 0."""
-    truths, labels, weights = [], [], []
-    for part, target in zip(boxes, targets, strict=True):
-        if not len(part):
-            truths.append(part)
-            labels.append(part.new_zeros(0, dtype=torch.long))
-            weights.append(part.new_zeros(0))
-            continue
-        best_iou, best = box_ops.pairwise_iou(part, target.boxes).max(dim=1)
-        truths.append(target.boxes[best])
-        labels.append(target.labels[best])
-        weights.append((best_iou >= positive_iou).to(part.dtype))
-    return truths, labels, torch.cat(weights)
+        A classifier reads what its own stage reads, so all stages' scores need the boxes of all but the last.
+        """
+        config = self.config
+        last_box = config.test_boxes or config.stages
+        wanted = [config.test_classifier] if config.test_classifier else range(1, config.stages + 1)
+        boxes = final = final_sources = proposals.boxes
+        logits: list[Tensor] = []
+        for stage, head in enumerate(self.stages[: max(last_box, *wanted)], start=1):
+            own_logits, deltas = head(rois.fixed(boxes))
+            if stage in wanted:
+                logits.append(own_logits)
+            moved = box_ops.decode(boxes, deltas.reshape(*boxes.shape[:2], 4), config.stds[stage - 1])
+            sources, boxes = boxes, box_ops.clip(moved, image_sizes)
+            if stage == last_box:
+                final, final_sources = boxes, sources
+        scores = self._scores(logits, proposals.valid)
+        rows = most_confident(scores, looks)
+        return Refined(take(final, rows), take(scores, rows), take(final_sources, rows))
+
+    def _scores(self, logits: Sequence[Tensor], valid: Tensor) -> Tensor:
+        """The classifiers' mean: [B, N, C], zero in rows that only fill."""
+        stacked = torch.stack([part.float() for part in logits])
+        if self.config.average == "logits":
+            probabilities = stacked.mean(dim=0).softmax(dim=-1)
+        else:
+            probabilities = stacked.softmax(dim=-1).mean(dim=0)
+        return probabilities[:, :-1].reshape(*valid.shape, -1) * valid[..., None]

@@ -2,66 +2,40 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model import boxes as box_ops
+from model import losses
+from model.config import HeadConfig
+from model.heads.host import (
+    Host,
+    Refined,
+    Regressed,
+    Rois,
+    class_probabilities,
+    decode_rows,
+    most_confident,
+    positives_of,
+    take,
+    valid_boxes,
+)
+from model.heads.layers import TwoFC, output_layer
+from model.heads.regressors import clip_lists, deltas_of_class, split_like
+from model.structures import Proposals, Target
 
 
-class TwoFC(nn.Module):
-    """[N, ch, s, s] -> [N, width]: flatten, FC, ReLU, FC, ReLU."""
-
-    def __init__(self, in_features: int, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(in_features, width)
-        self.fc2 = nn.Linear(width, width)
-        for layer in (self.fc1, self.fc2):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        return F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
-
-
-def _output(width: int, outputs: int, std: float) -> nn.Linear:
-    layer = nn.Linear(width, outputs)
-    nn.init.normal_(layer.weight, std=std)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-class Classifier(nn.Module):
-    """Trunk and C + 1 logits, background last."""
-
-    def __init__(self, in_features: int, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.trunk = TwoFC(in_features, width)
-        self.logits = _output(width, num_classes + 1, 0.01)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """[N, ch, s, s] -> [N, C + 1]"""
-        return self.logits(self.trunk(pooled))  # type: ignore[no-any-return]
-
-
-class Regressor(nn.Module):
-    """Trunk and deltas: 4, or 4 * C when class-specific."""
-
-    def __init__(self, in_features: int, width: int, classes: int = 1) -> None:
-        super().__init__()
-        self.trunk = TwoFC(in_features, width)
-        self.deltas = _output(width, 4 * classes, 0.001)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """[N, ch, s, s] -> [N, 4 * classes]"""
-        return self.deltas(self.trunk(pooled))  # type: ignore[no-any-return]
-
-
-class SharedHead(nn.Module):
+class SharedHead(Host):
     """One trunk, C + 1 logits (background last) and deltas."""
 
-    def __init__(self, in_features: int, width: int, num_classes: int, *, class_specific: bool) -> None:
+    def __init__(self, in_features: int, config: HeadConfig, num_classes: int) -> None:
         super().__init__()
-        self.trunk = TwoFC(in_features, width)
-        self.logits = _output(width, num_classes + 1, 0.01)
-        self.deltas = _output(width, 4 * num_classes if class_specific else 4, 0.001)
+        self.config, self.num_classes = config, num_classes
+        self.trunk = TwoFC(in_features, config.width)
+        self.logits = output_layer(config.width, num_classes + 1, 0.01)
+        self.deltas = output_layer(config.width, 4 * num_classes if config.class_specific_first else 4, 0.001)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """[N, ch, s, s] -> logits [N, C + 1], deltas [N, 4] or [N, 4 * C]"""
@@ -71,3 +45,34 @@ class SharedHead(nn.Module):
     def classify(self, pooled: Tensor) -> Tensor:
         """Logits alone, for boxes that need no regression."""
         return self.logits(self.trunk(pooled))  # type: ignore[no-any-return]
+
+    def losses(
+        self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
+    ) -> tuple[dict[str, Tensor], Regressed]:
+        """Cross-entropy over the sample; L1 over its positives, divided by the whole sample."""
+        samples = self.sample(valid_boxes(proposals[0]), targets)
+        labels = torch.cat([s.labels for s in samples])
+        positive = labels < self.num_classes
+        logits, deltas = self(rois.ragged([s.boxes for s in samples]))
+        own = deltas_of_class(deltas[positive], labels[positive])
+        sources = [s.boxes[s.labels < self.num_classes] for s in samples]
+        boxes, truths = torch.cat(sources), torch.cat([s.truths for s in samples])[positive]
+        wished = box_ops.encode(boxes, truths, self.config.stds[0])
+        weight = self.config.loss_weight if self.config.loss_weight is not None else 1.0
+        terms = {
+            "cls": losses.cross_entropy(logits, labels),
+            "box_1": weight * losses.l1(own, wished, torch.ones_like(boxes[:, 0]), float(len(labels))),
+        }
+        with torch.no_grad():
+            decoded = split_like(box_ops.decode(boxes, own, self.config.stds[0]), sources)
+        return terms, positives_of(samples, self.num_classes, clip_lists(decoded, image_sizes), sources)
+
+    def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor, looks: int | None) -> Refined:
+        """Both outputs read the proposal's features."""
+        logits, deltas = self(rois.fixed(proposals.boxes))
+        scores = class_probabilities(logits, proposals.valid)
+        rows = most_confident(scores, looks)
+        sources = take(proposals.boxes, rows)
+        deltas = take(deltas.reshape(*proposals.valid.shape, -1), rows)
+        boxes = decode_rows(sources, deltas, self.config.stds[0], image_sizes)
+        return Refined(boxes, take(scores, rows), sources)

@@ -98,9 +98,9 @@ def test_every_subcommand_loads(name: str) -> None:
     assert callable(installed.load())
 
 
-def test_the_changelog_opens_with_the_current_version() -> None:
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest and newest[1] == __version__
+def test_the_changelog_opens_with_the_current_version_after_what_is_unreleased() -> None:
+    sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert __version__ == next(name for name in sections[:2] if name != "Unreleased")
 
 
 def test_the_readmes_numbers_come_from_committed_results() -> None:

@@ -45,6 +45,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self._records)
 
+    def files(self) -> frozenset[Path]:
+        """The image files, resolved: two sets that share some are not independent."""
+        return frozenset(record.path.resolve() for record in self._records)
+
     def image_hw(self, index: int) -> tuple[int, int]:
         """Height and width of the image, without decoding it."""
         return self._records[index].image_hw

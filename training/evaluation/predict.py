@@ -93,7 +93,7 @@ def run_checkpoint(
     progress: Progress | None = None,
 ) -> Pass:
     """One forward pass over the set, ranked with each of `iou_weights`; rows before NMS if `with_rows` and
-    there is a localization head.
+    there is a localization head that tells purity and integrity.
     """
     device = next(detector.parameters()).device
     predictions: dict[float, list[ImagePredictions]] = {weight: [] for weight in iou_weights}
@@ -103,7 +103,7 @@ def run_checkpoint(
             candidates = detector.candidates(batch.images.to(device), batch.image_sizes.to(device))
             for weight in iou_weights:
                 predictions[weight] += _split(_rank(candidates, weight, detector), batch)
-            if with_rows and candidates.ious is not None:
+            if with_rows and candidates.purities is not None:
                 parts += _rows_before_nms(candidates, batch)
             if progress is not None:
                 progress(len(batch))

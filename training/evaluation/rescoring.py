@@ -49,13 +49,13 @@ def rescore_checkpoint(
     *,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The report for a torch detector with a localization head."""
+    """The report for a torch detector whose localization head reads boxes and tells purity and integrity."""
     device = next(detector.parameters()).device
 
     def judge(batch: Batch, boxes: list[NDArray[np.float32]]) -> tuple[NDArray[Any], ...]:
         inputs = rescore_inputs(batch.letterboxed, boxes)
         answer = detector.rescore(*(torch.from_numpy(value).to(device) for value in inputs.values()))
-        return tuple(part.float().cpu().numpy() for part in answer[:3])
+        return tuple(part.float().cpu().numpy() for part in answer[:3] if part is not None)
 
     with evaluating(detector):
         return _report(EvalLoader(dataset, batch_size, rule), dataset, judge, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hindsight.artifact import Artifact, ResizeRule
@@ -16,6 +16,7 @@ from training.evaluation.localization import (
     kept_rows,
     localization_report,
 )
+from training.evaluation.operating_point import OperatingPoint, best_operating_point
 from training.evaluation.predict import (
     CLASS_THRESHOLD,
     IOU_WEIGHT,
@@ -42,6 +43,7 @@ class Evaluation:
     kept: LocalizationRows | None  # matched kept detections, for the calibration error
     rescoring: dict[str, Any] | None
     boxes_looked_at: dict[str, Any] | None  # what looking at only the D best boxes costs
+    operating_point: OperatingPoint | None  # at the chosen iou_weight
 
     @property
     def main(self) -> Metrics:
@@ -64,6 +66,7 @@ class Evaluation:
             },
             "metrics": self.main.to_json(),
             "by_iou_weight": {f"{weight:g}": metrics.to_json() for weight, metrics in self.metrics.items()},
+            "operating_point": None if self.operating_point is None else asdict(self.operating_point),
             "localization": localization,
             "rescoring": self.rescoring,
             "boxes_looked_at": self.boxes_looked_at,
@@ -86,7 +89,8 @@ def evaluate_checkpoint(
     run = run_checkpoint(detector, dataset, rule, batch_size, weights, progress=progress)
     rescoring = limit_cost = None
     if has_head:
-        rescoring = rescore_checkpoint(detector, dataset, rule, batch_size, progress=progress)
+        if run.rows is not None and detector.can_rescore:
+            rescoring = rescore_checkpoint(detector, dataset, rule, batch_size, progress=progress)
         if all_boxes:
             limit_cost = _cost_of_limit(detector, dataset, rule, iou_weight, batch_size, progress)
     return Evaluation(
@@ -98,6 +102,7 @@ def evaluate_checkpoint(
         kept=kept_rows(dataset, run.predictions[iou_weight]) if has_head else None,
         rescoring=rescoring,
         boxes_looked_at=limit_cost,
+        operating_point=best_operating_point(dataset, run.predictions[iou_weight if has_head else 0.0]),
     )
 
 
@@ -131,12 +136,16 @@ def evaluate_artifact(
         kept=kept,
         rescoring=rescoring,
         boxes_looked_at=None,
+        operating_point=best_operating_point(dataset, predictions[iou_weight if has_head else 0.0]),
     )
 
 
 def checkpoint_passes(detector: TwoStageDetector, all_boxes: bool) -> int:
     """How often evaluate_checkpoint goes through the set: what a progress bar needs to know beforehand."""
-    return 1 if detector.localization is None else 2 + int(all_boxes)
+    if detector.config.localization is None:
+        return 1
+    rescores = detector.can_rescore and detector.config.localization.kind == "purity_integrity"
+    return 1 + int(rescores) + int(all_boxes)
 
 
 def artifact_passes(artifact: Artifact, iou_weight: float) -> int:

@@ -59,6 +59,12 @@ def _class_table(evaluation: Evaluation) -> Table:
         table.add_column(title, justify="right")
     for row in evaluation.main.per_class:
         table.add_row(row.name, str(row.objects), _shown(row.ap), _shown(row.ap50))
+    point = evaluation.operating_point
+    if point is not None:
+        table.caption = (
+            f"best F1 {point.f1:.3f} at score_threshold {point.score_threshold:.2f}: "
+            f"precision {point.precision:.3f}, recall {point.recall:.3f}"
+        )
     return table
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.export import Dim
 
-from export import onnx_deform, onnx_ops
+from export import onnx_deform, onnx_nms, onnx_ops
 from export.graphs import _trace
 from export.prepare import prepared_copy
 from model.config import BackboneConfig
@@ -101,10 +101,10 @@ def test_offsets_fade_out_at_the_border_as_in_torch() -> None:
 def test_an_engine_with_plugins_still_gets_the_body() -> None:
     model = one_operator(onnx_deform.MODULATED, [1, 1], [1, 1], [1, 1], 1)
     model.graph.node.append(
-        helper.make_node(onnx_ops.NMS_NAME, ["b", "s", "t"], ["k"], domain=onnx_ops.DOMAIN)
+        helper.make_node(onnx_nms.NMS_NAME, ["b", "s", "t"], ["k"], domain=onnx_ops.DOMAIN)
     )
     onnx_ops.attach_functions(model)
-    assert {function.name for function in model.functions} == {onnx_deform.MODULATED, onnx_ops.NMS_NAME}
+    assert {function.name for function in model.functions} == {onnx_deform.MODULATED, onnx_nms.NMS_NAME}
     assert onnx_ops.strip_functions(model) == 1
     assert [function.name for function in model.functions] == [onnx_deform.MODULATED]
 

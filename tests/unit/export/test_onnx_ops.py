@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from export import onnx_ops
+from export import onnx_nms, onnx_ops
 
 FloatArray = NDArray[np.float32]
 
@@ -163,7 +163,7 @@ def test_level_changes_exactly_at_powers_of_two() -> None:
 
 def nms_session() -> Any:
     node = helper.make_node(
-        onnx_ops.NMS_NAME,
+        onnx_nms.NMS_NAME,
         ["boxes", "scores", "threshold"],
         ["keep"],
         domain=onnx_ops.DOMAIN,
@@ -229,11 +229,11 @@ def test_nms_degenerate_cases() -> None:
 
 
 def test_bodies_can_be_stripped_for_engines_with_plugins() -> None:
-    node = helper.make_node(onnx_ops.NMS_NAME, ["b", "s", "t"], ["keep"], domain=onnx_ops.DOMAIN)
+    node = helper.make_node(onnx_nms.NMS_NAME, ["b", "s", "t"], ["keep"], domain=onnx_ops.DOMAIN)
     model = helper.make_model(helper.make_graph([node], "graph", [], []))
     onnx_ops.attach_functions(model)
     onnx_ops.attach_functions(model)
-    assert [function.name for function in model.functions] == [onnx_ops.NMS_NAME]
+    assert [function.name for function in model.functions] == [onnx_nms.NMS_NAME]
     assert onnx_ops.strip_functions(model) == 1
     assert not model.functions
 

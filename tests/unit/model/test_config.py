@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.config import DetectorConfig, HeadConfig, LocalizationConfig, RpnConfig, nearest
+from model.config import DetectorConfig, HeadConfig, LocalizationConfig, NmsConfig, RpnConfig, nearest
 from model.zoo import MODELS, build, config_of
 
 
@@ -18,7 +18,7 @@ from model.zoo import MODELS, build, config_of
         (
             "yolo",
             {},
-            "unknown detector 'yolo': known: faster_rcnn, faster_rcnn_dir, decoupled_rcnn, hindsight",
+            "unknown detector 'yolo': known: " + ", ".join(MODELS),
         ),
         ("hindsight", {"backbon": "resnet50"}, "hindsight has no option 'backbon': did you mean 'backbone'?"),
         ("faster_rcnn", {"stages": 3}, "faster_rcnn has no option 'stages': known: backbone"),
@@ -39,7 +39,7 @@ def test_build_checks_names_too() -> None:
 def test_every_named_detector_has_a_valid_config(name: str) -> None:
     config = config_of(name, 7)
     assert config.num_classes == 7 and (config.localization is not None) == (
-        name in ("faster_rcnn_dir", "hindsight")
+        name.endswith("_dir") or name == "hindsight"
     )
 
 
@@ -47,7 +47,7 @@ def test_every_named_detector_has_a_valid_config(name: str) -> None:
     ("changes", "message"),
     [
         ({"num_classes": 0}, "num_classes must be at least 1"),
-        ({"head": HeadConfig(kind="cascade")}, "head.kind"),
+        ({"head": HeadConfig(kind="cascaded")}, "head.kind"),
         ({"rpn": RpnConfig(anchor_sizes=(32, 64))}, "5 entries"),
         ({"head": HeadConfig(stages=5)}, r"head.stages must be 1..4, got 5"),
         ({"head": HeadConfig(stages=0)}, r"head.stages must be 1..4, got 0"),
@@ -56,11 +56,27 @@ def test_every_named_detector_has_a_valid_config(name: str) -> None:
             {"head": HeadConfig(class_specific_first=True), "localization": LocalizationConfig()},
             "class-agnostic",
         ),
+        ({"nms": NmsConfig(kind="iou_guided"), "localization": None}, "needs a localization head"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(DetectorConfig(3), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "soft_lineer"}, "got 'soft_lineer': did you mean 'soft_linear'"),
+        ({"sigma": 0.0}, "nms.sigma must be positive and finite, got 0.0"),
+        ({"sigma": float("nan")}, "nms.sigma must be positive and finite, got nan"),
+        ({"min_score": 1.0}, "nms.min_score must be at least 0 and below 1, got 1.0"),
+        ({"min_score": -0.1}, "nms.min_score"),
+    ],
+)
+def test_nms_settings_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NmsConfig(**changes)
 
 
 def test_nearest_lists_what_is_known_when_nothing_is_near() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from model import boxes as box_ops
 from model.config import HeadConfig
 from model.detector import TwoStageDetector
+from model.heads.host import most_confident, take
 from model.structures import DetectorOutput
 from tests.unit.model.toys import CLASSES, detect, full_size, toy_detector, toy_images
 
@@ -133,10 +134,11 @@ def test_detections_are_the_ranked_candidates(detector: TwoStageDetector) -> Non
             assert len(row) and bool((candidates.class_scores[i, row, label] == score).any())
 
 
-def test_looking_at_fewer_boxes_keeps_the_most_confident(detector: TwoStageDetector) -> None:
+def test_looking_at_fewer_boxes_keeps_the_most_confident() -> None:
     torch.manual_seed(0)
     scores = torch.rand(2, 30, CLASSES)
-    picked_rows, picked = detector._most_confident(scores)
+    picked_rows = most_confident(scores, 20)
+    picked = take(scores, picked_rows)
     assert picked.shape == (2, 20, CLASSES)
     for i in range(2):
         best = scores[i].amax(dim=1).topk(20).indices

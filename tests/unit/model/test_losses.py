@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model import losses
+from model.config import LocalizationConfig
 from model.localization import LocalizationHead, fuse
 from tests.unit.model.toys import number
 
@@ -96,7 +97,7 @@ def test_cross_entropy_is_the_mean_over_boxes() -> None:
 
 def localization_head() -> LocalizationHead:
     torch.manual_seed(0)
-    head = LocalizationHead(2 * 3 * 3, 8)
+    head = LocalizationHead(2 * 3 * 3, LocalizationConfig(width=8))
     with torch.no_grad():
         for branch in (head.purity, head.integrity):
             branch[1].weight.normal_(0, 1)

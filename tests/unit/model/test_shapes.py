@@ -16,12 +16,9 @@ from jaxtyping import TypeCheckError, install_import_hook
 
 with install_import_hook("model", "tests.unit.model.checker.checked"):
     import torch
-    from model import boxes, detector, training_losses
+    from model import boxes
     from model.config import HeadConfig
     from tests.unit.model.toys import detect, full_size, toy_detector, toy_images, toy_targets
-
-# training_losses imports this name for static checkers only: the two modules import each other
-training_losses.TwoStageDetector = detector.TwoStageDetector
 
 try:
     boxes.area(torch.zeros(3, 5))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from model import boxes as box_ops
 from model.config import HeadConfig
-from model.heads.cascade import cascade_losses, deltas_of_class, refine_ragged
 from model.heads.decoupled import DecoupledHead
+from model.heads.regressors import cascade_losses, deltas_of_class, refine_ragged
 from model.structures import Target
 from tests.unit.model.toys import number
 
@@ -74,7 +74,7 @@ def test_each_stage_pools_the_detached_boxes_of_the_stage_before() -> None:
     assert len(pool.seen) == 3
     for stage in (1, 2):
         before = config(stages=stage)
-        expected = refine_ragged(made, before, RecordingPool(), boxes, torch.cat(labels), SIZES)
+        expected, _ = refine_ragged(made, before, RecordingPool(), boxes, torch.cat(labels), SIZES)
         for mine, other in zip(pool.seen[stage], expected, strict=True):
             assert torch.equal(mine, other) and not mine.requires_grad
         assert not torch.equal(pool.seen[stage][0], boxes[0])
@@ -191,7 +191,7 @@ def test_refined_boxes_stay_in_their_images_and_carry_no_gradient() -> None:
     made = head(settings)
     boxes, _, labels, _ = inputs()
     small = torch.tensor([[30, 35], [70, 100]])
-    refined = refine_ragged(made, settings, RecordingPool(), boxes, torch.cat(labels), small)
+    refined, _ = refine_ragged(made, settings, RecordingPool(), boxes, torch.cat(labels), small)
     for part, (height, width) in zip(refined, small.tolist(), strict=True):
         assert not part.requires_grad and (part >= 0).all()
         assert (part[:, 0::2] <= width).all() and (part[:, 1::2] <= height).all()
@@ -202,7 +202,7 @@ def test_features_at_hand_are_not_pooled_again() -> None:
     made = head(settings)
     boxes, _, labels, _ = inputs()
     first = RecordingPool()(boxes)
-    given = refine_ragged(made, settings, pool, boxes, torch.cat(labels), SIZES, first_pooled=first)
+    given, _ = refine_ragged(made, settings, pool, boxes, torch.cat(labels), SIZES, first_pooled=first)
     assert len(pool.seen) == 2
-    pooled = refine_ragged(made, settings, RecordingPool(), boxes, torch.cat(labels), SIZES)
+    pooled, _ = refine_ragged(made, settings, RecordingPool(), boxes, torch.cat(labels), SIZES)
     assert all(torch.equal(a, b) for a, b in zip(given, pooled, strict=True))

@@ -1,0 +1,171 @@
+"""What the detector asks of a second stage, and what it hands it.
+
+A host turns proposals into class scores and boxes; where it ends, the localization head begins. Training
+works on one list of boxes per image (how many there are depends on the data), inference on fixed shapes; the
+two views of the same features are `Rois.ragged` and `Rois.fixed`. Shapes: structures.py.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from model import boxes as box_ops
+from model.config import HeadConfig, PoolingConfig, Stds
+from model.ops import multilevel_roi_align, pool_ragged
+from model.sampling import ClassificationSample, sample_classification
+from model.structures import Proposals, Target
+
+
+@dataclass(frozen=True)
+class Rois:
+    """RoI features of one batch: `pyramid` holds the levels that RoIs are pooled from."""
+
+    pyramid: Sequence[Tensor]
+    strides: Sequence[int]
+    pooling: PoolingConfig
+
+    def fixed(self, boxes: Float[Tensor, "B N 4"]) -> Float[Tensor, "BN ch s s"]:
+        """Features of N boxes of every image."""
+        pooled: Tensor = multilevel_roi_align(
+            list(self.pyramid),
+            boxes,
+            list(self.strides),
+            self.pooling.output_size,
+            self.pooling.sampling_ratio,
+            self.pooling.aligned,
+        )
+        return pooled
+
+    def ragged(self, boxes: Sequence[Tensor]) -> Tensor:
+        """Features of one list of boxes per image, image after image; differentiable."""
+        return pool_ragged(
+            list(self.pyramid),
+            boxes,
+            self.strides,
+            self.pooling.output_size,
+            self.pooling.sampling_ratio,
+            self.pooling.aligned,
+        )
+
+    def detached(self) -> Rois:
+        """The same features, out of reach of gradients."""
+        return replace(self, pyramid=[level.detach() for level in self.pyramid])
+
+
+class Refined(NamedTuple):
+    """What a host makes of proposals at inference: D rows an image.
+
+    `boxes` is [B, D, C, 4] when regression is class-specific. `sources`: the box that the last regressor read
+    to make each of `boxes` (foresight's features).
+    """
+
+    boxes: Float[Tensor, "B D 4"] | Float[Tensor, "B D C 4"]
+    class_scores: Float[Tensor, "B D C"]
+    sources: Float[Tensor, "B D 4"]
+
+
+class Regressed(NamedTuple):
+    """Training's positives after all regressors, detached, a list per image, for the localization head.
+
+    `truths` are those that the proposals were matched to; `from_truth`: the proposal was a ground truth.
+    """
+
+    boxes: list[Tensor]
+    sources: list[Tensor]
+    truths: list[Tensor]
+    from_truth: list[Tensor]
+
+
+class Host(nn.Module, ABC):
+    """A second stage."""
+
+    config: HeadConfig
+    num_classes: int
+    denser_list = False  # whether `losses` wants DRCNN's second list of proposals, for regression
+
+    @abstractmethod
+    def losses(
+        self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
+    ) -> tuple[dict[str, Tensor], Regressed]:
+        """Every loss of the second stage by name, and its regressed positives."""
+
+    @abstractmethod
+    def refine(
+        self, rois: Rois, proposals: Proposals, image_sizes: Int[Tensor, "B 2"], looks: int | None
+    ) -> Refined:
+        """Class scores and boxes of the `looks` proposals of highest class score (None: of all)."""
+
+    @abstractmethod
+    def classify(self, pooled: Float[Tensor, "N ch s s"]) -> Float[Tensor, "N classes"]:
+        """Logits, background last, of boxes that need no regression."""
+
+    def sample(
+        self,
+        boxes: Sequence[Tensor],
+        targets: Sequence[Target],
+        positive_iou: float | None = None,
+    ) -> list[ClassificationSample]:
+        """The mini-batch of each image: `batch_per_image` boxes, a share of them positive, truth added."""
+        return [
+            sample_classification(
+                own,
+                target,
+                batch=self.config.batch_per_image,
+                positive_fraction=self.config.positive_fraction,
+                positive_iou=self.config.positive_iou if positive_iou is None else positive_iou,
+                background=self.num_classes,
+            )
+            for own, target in zip(boxes, targets, strict=True)
+        ]
+
+
+def valid_boxes(proposals: Proposals) -> list[Tensor]:
+    """The proposals of each image without the rows that fill up."""
+    return [boxes[valid] for boxes, valid in zip(proposals.boxes, proposals.valid, strict=True)]
+
+
+def positives_of(
+    samples: Sequence[ClassificationSample], background: int, boxes: list[Tensor], sources: list[Tensor]
+) -> Regressed:
+    """`boxes` and `sources` belong to the samples' positives, in order."""
+    rows = [s.labels < background for s in samples]
+    return Regressed(
+        boxes,
+        sources,
+        [s.truths[r] for s, r in zip(samples, rows, strict=True)],
+        [s.from_truth[r] for s, r in zip(samples, rows, strict=True)],
+    )
+
+
+def class_probabilities(logits: Tensor, valid: Tensor) -> Float[Tensor, "B N C"]:
+    """Softmax without background, zero where a proposal is only filling: logits [B * N, C + 1]."""
+    scores = logits.float().softmax(dim=-1)[:, :-1]
+    return scores.reshape(*valid.shape, -1) * valid[..., None]
+
+
+def most_confident(scores: Float[Tensor, "B N C"], looks: int | None) -> Int[Tensor, "B D"]:
+    """Rows of highest class score; in their own order where all are looked at."""
+    count = scores.shape[1]
+    if looks is None or looks >= count:
+        return torch.arange(count, device=scores.device)[None].expand(scores.shape[0], -1)
+    return scores.max(dim=-1).values.topk(looks, dim=1).indices
+
+
+def take(values: Float[Tensor, "B N X"], rows: Int[Tensor, "B D"]) -> Float[Tensor, "B D X"]:
+    """values at rows"""
+    return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def decode_rows(boxes: Tensor, deltas: Tensor, stds: Stds, image_sizes: Tensor) -> Tensor:
+    """boxes [B, D, 4] by deltas [B, D, 4] -> [B, D, 4], or by [B, D, 4 * C] -> [B, D, C, 4]; clipped."""
+    if deltas.shape[-1] != 4:
+        deltas = deltas.unflatten(-1, (-1, 4))
+        boxes = boxes[:, :, None].expand_as(deltas)
+    return box_ops.clip(box_ops.decode(boxes, deltas, stds), image_sizes)

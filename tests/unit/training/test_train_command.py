@@ -1,0 +1,44 @@
+"""What `hindsight train` makes of its data options before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.training.data_sets import voc_object, write_voc
+from training.train_command import _open_sets
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images: a and b to train on, c to validate on; trainval holds all."""
+    root = write_voc(tmp_path / "voc", {name: [voc_object("cell", 4, 4, 20, 20)] for name in "abc"})
+    lists = root / "ImageSets" / "Main"
+    for split, names in {"train": "ab", "val": "c", "trainval": "abc"}.items():
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return root
+
+
+def test_a_split_apart_is_validated_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training, validation = _open_sets(folder, None, None, None, None, None, skip_bad=False)
+    assert validation is not None
+    assert (len(training), len(validation)) == (2, 1)
+    assert "are trained on" not in capsys.readouterr().err
+
+
+def test_training_on_trainval_goes_without_validation_and_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, validation = _open_sets(folder, None, "trainval", None, None, None, skip_bad=False)
+    assert (len(training), validation) == (3, None)
+    told = capsys.readouterr().err
+    assert "1 of the 1 validation images are trained on: training without validation" in told
+
+
+def test_a_validation_set_asked_for_is_kept_with_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, validation = _open_sets(folder, None, "trainval", None, None, "val", skip_bad=False)
+    assert validation is not None
+    assert "warning: 1 of the 1 validation images are trained on" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from model.checkpoint import save_checkpoint
 from model.detector import TwoStageDetector
 from training.data import Batch, Dataset, LoaderState, TrainLoader
 from training.journal import Journal
-from training.optimisers import build_optimiser
+from training.optimisers import build_optimiser, set_rate
 from training.pretrained import load_pretrained
 from training.recipe import Recipe
 from training.schedule import learning_rate
@@ -62,7 +62,13 @@ def train(run: Run) -> Progress:
     optimiser = build_optimiser(detector, recipe)
     average = MovingAverage(detector, recipe.ema_decay) if recipe.ema_decay else None
     loader = TrainLoader(
-        run.train_set, recipe.batch_size, run.recipe.resize, run.recipe.augment, run.seed, run.workers
+        run.train_set,
+        recipe.batch_size,
+        run.recipe.resize,
+        run.recipe.augment,
+        run.seed,
+        run.workers,
+        run.recipe.repeat_threshold,
     )
     fingerprint = _fingerprint(run)
     progress = Progress()
@@ -99,16 +105,19 @@ def _step(
     progress: Progress,
 ) -> dict[str, float]:
     recipe = run.recipe.optimisation
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    targets = [t.to(run.device) for t in batch.targets]
-    with _autocast(recipe.amp, run.device):
-        losses = detector.losses(batch.images.to(run.device), batch.image_sizes.to(run.device), targets)
-    shown = {name: float(value.detach()) for name, value in losses.items()}
-    _refuse_nan(shown, batch, progress)
+    set_rate(optimiser, rate)
     optimiser.zero_grad(set_to_none=True)
-    total: Tensor = torch.stack(list(losses.values())).sum()
-    scaler.scale(total).backward()
+    shown: dict[str, float] = {}
+    for part in batch.split(recipe.accumulate):
+        share = len(part) / len(batch)
+        targets = [t.to(run.device) for t in part.targets]
+        with _autocast(recipe.amp, run.device):
+            losses = detector.losses(part.images.to(run.device), part.image_sizes.to(run.device), targets)
+        own = {name: float(value.detach()) for name, value in losses.items()}
+        _refuse_nan(own, part, progress)
+        shown = {name: shown.get(name, 0.0) + share * value for name, value in own.items()}
+        total: Tensor = torch.stack(list(losses.values())).sum() * share
+        scaler.scale(total).backward()
     scaler.unscale_(optimiser)
     norm = nn.utils.clip_grad_norm_(detector.parameters(), recipe.clip_norm)
     if recipe.amp != "fp16" and not bool(torch.isfinite(norm)):

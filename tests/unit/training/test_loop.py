@@ -133,3 +133,20 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
     ]
     for key, value in ends[0].items():
         assert torch.equal(value, ends[1][key]), key
+
+
+def test_a_batch_in_parts_makes_the_step_of_the_whole(toy_set: Dataset, tmp_path: Path) -> None:
+    """Exactly, where nothing is drawn at random: every box is in the sample and none is jittered."""
+    parts = {**TOY, "localization": {"width": 8, "jitter_per_truth": 0}}
+    parts["head"] = {"width": 8, "batch_per_image": 500, "regression_batch_per_image": 500}
+    parts["rpn"] = {**TOY["rpn"], "batch_per_image": 10_000}
+    weights = []
+    for name, accumulate in (("whole", 1), ("parts", 2)):
+        recipe = replace(toy_recipe(accumulate=accumulate), detector=parts)
+        train(Run(recipe, toy_set, tmp_path / name, quiet=True, workers=0))
+        weights.append(load_checkpoint(tmp_path / name / "last.safetensors")[0].state_dict())
+    moved = 0
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], atol=2e-5, rtol=1e-3, msg=key)
+        moved += 1
+    assert moved

@@ -18,6 +18,7 @@ from hindsight.errors import HindsightError
 from model.checkpoint import save_checkpoint
 from model.detector import TwoStageDetector
 from training.data import Batch, Dataset, LoaderState, TrainLoader
+from training.frozen_host import FrozenHost, detector_on
 from training.journal import Journal
 from training.optimisers import build_optimiser
 from training.pretrained import load_pretrained
@@ -47,6 +48,7 @@ class Run:
     save_every: int = 200  # steps between two states that --resume can start from; every epoch's end besides
     resume: bool = False
     quiet: bool = False
+    host: FrozenHost | None = None  # train a localization head on this checkpoint, and nothing else
 
 
 def train(run: Run) -> Progress:
@@ -55,9 +57,7 @@ def train(run: Run) -> Progress:
     random.seed(run.seed)
     np.random.seed(run.seed)
     recipe = run.recipe.optimisation
-    detector = TwoStageDetector(run.recipe.detector_config(len(run.train_set.class_names)))
-    if not run.resume:
-        load_pretrained(detector, run.weights)
+    detector = _build(run)
     detector = detector.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = build_optimiser(detector, recipe)
     average = MovingAverage(detector, recipe.ema_decay) if recipe.ema_decay else None
@@ -87,6 +87,15 @@ def train(run: Run) -> Progress:
             progress = _end_of_epoch(detector, average, run, journal, progress)
             save_state(run.folder / STATE, detector, optimiser, average, progress, fingerprint)
     return progress
+
+
+def _build(run: Run) -> TwoStageDetector:
+    if run.host is not None:
+        return detector_on(run.host, run.recipe)
+    detector = TwoStageDetector(run.recipe.detector_config(len(run.train_set.class_names)))
+    if not run.resume:
+        load_pretrained(detector, run.weights)
+    return detector
 
 
 def _step(
@@ -153,6 +162,8 @@ def _end_of_epoch(
         "epoch": epoch + 1,
         "seed": run.seed,
     }
+    if run.host is not None:
+        extra |= run.host.about()
     progress = replace(progress, epoch=epoch + 1, step_in_epoch=0)
     last = epoch + 1 == run.recipe.optimisation.epochs
     if run.validate is not None and ((epoch + 1) % run.recipe.validate_every == 0 or last):
@@ -188,4 +199,5 @@ def _fingerprint(run: Run) -> dict[str, object]:
         "classes": list(run.train_set.class_names),
         "images": len(run.train_set),
         "seed": run.seed,
+        "host": None if run.host is None else run.host.sha256,
     }

@@ -1,0 +1,42 @@
+"""Other libraries' detectors as ours. Weights are rearranged, never recomputed: the detections are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from model.checkpoint import CheckpointError
+from model.convert import mmdetection, torchvision
+from model.convert.layout import Conventions, Conversion, without_prefix
+from model.convert.torchvision import from_torchvision, load_torchvision
+
+__all__ = [
+    "LAYOUTS",
+    "Conventions",
+    "Conversion",
+    "convert",
+    "from_torchvision",
+    "load_torchvision",
+]
+
+# what is known, and what tells it
+LAYOUTS = {
+    "torchvision v1/v2 (Faster and Mask R-CNN with ResNet and FPN)": torchvision,
+    "mmdetection 2/3 (Faster, Mask and Cascade R-CNN with ResNet and FPN)": mmdetection,
+}
+
+
+def convert(state: Mapping[str, Tensor], conventions: Conventions | None = None) -> Conversion:
+    """A detector of another library's layout, found by its keys. Raises CheckpointError naming what is wrong."""
+    state = without_prefix(state)
+    for module in LAYOUTS.values():
+        if module.recognises(state):
+            try:
+                return module.convert(state, conventions or Conventions())
+            except ValueError as error:  # a detector that our config can't describe
+                raise CheckpointError(str(error)) from error
+    first = ", ".join(repr(key) for key in list(state)[:3]) or "none"
+    raise CheckpointError(
+        f"{len(state)} weights of an unknown layout (first: {first}); tried: {'; '.join(LAYOUTS)}"
+    )

@@ -30,7 +30,14 @@ _HELP = {
     "export": "Turn a checkpoint into a model that runs anywhere.",
     "import": "Make a checkpoint of a torchvision or mmdetection detector.",
 }
-_EXTRA = {"detect": "cpu", "serve": "cpu", "train": "train", "evaluate": "train", "export": "export", "import": "train"}
+_EXTRA = {
+    "detect": "cpu",
+    "serve": "cpu",
+    "train": "train",
+    "evaluate": "train",
+    "export": "export",
+    "import": "train",
+}
 _OURS = frozenset({"hindsight", "model", "training", "export", "service"})
 
 

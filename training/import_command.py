@@ -104,8 +104,11 @@ def _class_names(given: str | None, source: Source, count: int) -> tuple[str, ..
                 f"{source.name} doesn't name its classes: give its {count} with --classes a,b,... or a file"
             )
         names = source.class_names
-    elif Path(given).is_file():
-        lines = Path(given).read_text(encoding="utf-8").splitlines()
+    elif "," not in given and Path(given).is_file():
+        try:
+            lines = Path(given).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"class names can't be read from {given}: {error}") from error
         names = tuple(line.strip() for line in lines if line.strip())
     else:
         names = tuple(name.strip() for name in given.split(","))

@@ -22,7 +22,7 @@ __all__ = [
 
 # what is known, and what tells it
 LAYOUTS = {
-    "torchvision v1/v2 (Faster and Mask R-CNN with ResNet and FPN)": torchvision,
+    "torchvision v1/v2 (Faster and Mask R-CNN with ResNet-50 and FPN)": torchvision,
     "mmdetection 2/3 (Faster, Mask and Cascade R-CNN with ResNet and FPN)": mmdetection,
 }
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.backbone import RESNETS
 from model.checkpoint import CheckpointError
 from model.config import STAGE_STDS, DetectorConfig, Stds
 from model.detector import TwoStageDetector
+from model.resnet import RESNETS
 
 Patterns = Sequence[tuple[str, str]]  # (regular expression for a whole key, ours with \1 ... \9)
 
@@ -41,15 +41,6 @@ class Conversion:
     layout: str
 
 
-# blocks of each stage, groups and channels per group of the first 3x3
-_BACKBONES = {
-    ((3, 4, 6, 3), 1, 64): "resnet50",
-    ((3, 4, 23, 3), 1, 64): "resnet101",
-    ((3, 4, 23, 3), 32, 4): "resnext101_32x4d",
-    ((3, 4, 23, 3), 64, 4): "resnext101_64x4d",
-}
-
-
 def without_prefix(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """`state` without the "module." that distributed training puts before every key."""
     prefix = "module."
@@ -70,16 +61,14 @@ def resnet_name(state: Mapping[str, Tensor], prefix: str) -> str:
     """The backbone that `prefix`layer1.0... belongs to. Raises CheckpointError for one that we do not have."""
     blocks = tuple(count(state, f"{prefix}layer{stage}.%d.conv3.weight") for stage in range(1, 5))
     first = state.get(f"{prefix}layer1.0.conv2.weight")
-    if any(".conv_offset." in key for key in state if key.startswith(prefix)):
-        raise CheckpointError("this detector has deformable convolutions (DCN), which can't be brought in yet")
-    shape = (0, 0) if first is None else (first.shape[0] // first.shape[1], first.shape[1])
-    name = _BACKBONES.get((blocks, *shape))  # type: ignore[arg-type]
-    if name is None or name not in RESNETS:
-        raise CheckpointError(
-            f"unknown backbone: bottlenecks per stage {blocks}, {shape[0]} groups of {shape[1]} channels; "
-            f"known: {', '.join(RESNETS)}"
-        )
-    return name
+    groups, width = (0, 0) if first is None else (first.shape[0] // first.shape[1], first.shape[1])
+    for name, shape in RESNETS.items():
+        if (blocks, groups, width) == (shape.blocks, shape.groups, shape.base_width):
+            return name
+    raise CheckpointError(
+        f"unknown backbone: {blocks} bottlenecks in its stages, {groups} groups of {width} channels in the first; "
+        f"known: {', '.join(RESNETS)}"
+    )
 
 
 def shape_of(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""mmdetection 2's and 3's Faster and Cascade R-CNN (ResNet, FPN, two fully connected layers a stage).
+"""mmdetection 2's and 3's Faster and Cascade R-CNN (ResNet or ResNeXt, DCN, FPN, two FC layers a stage).
 
 Background is the last class there as here. What else differs from torchvision's conventions is an option of
 ours: anchors are not rounded to whole pixels and stand at whole strides; RoI-Align is aligned and samples as
@@ -91,7 +91,12 @@ def _config(state: Mapping[str, Tensor], conventions: Conventions, stages: int) 
     class_specific = shape_of(state, f"{first}fc_reg.weight")[0] != 4
     if stages and class_specific:
         raise CheckpointError("a cascade with class-specific regression can't be brought in")
-    backbone = BackboneConfig(resnet_name(state, "backbone."), norm_eps=conventions.norm_eps)
+    backbone = BackboneConfig(
+        resnet_name(state, "backbone."),
+        fpn_channels=shape_of(state, "neck.lateral_convs.0.conv.weight")[0],
+        norm_eps=conventions.norm_eps,
+        deformable=_deformable(state),
+    )
     if conventions.caffe:
         unit = 1 / 255
         backbone = replace(backbone, stride_in_1x1=True, mean=_CAFFE_MEAN, std=(unit, unit, unit))
@@ -114,6 +119,14 @@ def _config(state: Mapping[str, Tensor], conventions: Conventions, stages: int) 
         localization=None,
         min_box_side=0.0,
     )
+
+
+def _deformable(state: Mapping[str, Tensor]) -> str:
+    """DCN's version, told by whether the offsets (2 a tap) come with a weight for each of the 9 taps."""
+    rows = {value.shape[0] for key, value in state.items() if key.endswith(".conv_offset.bias")}
+    if len(rows) > 1 or not rows <= {18, 27}:
+        raise CheckpointError(f"deformable convolutions with {sorted(rows)} offsets: expected 18 or 27 in all")
+    return {18: "v1", 27: "v2"}[rows.pop()] if rows else "none"
 
 
 def _take_means_in(converted: dict[str, Tensor], conventions: Conventions) -> None:

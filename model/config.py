@@ -234,8 +234,8 @@ class DetectorConfig:
         self._check_stages()
         if self.head.class_specific_first and self.localization is not None and self.head.kind != "shared":
             raise ValueError(
-                f"the localization head needs class-agnostic regression from a {self.head.kind} head: one box per "
-                "proposal"
+                f"the localization head needs class-agnostic regression from a {self.head.kind} head: "
+                "one box per proposal"
             )
         if self.nms.kind == "iou_guided" and self.localization is None:
             raise ValueError("iou_guided NMS ranks by predicted IoU: it needs a localization head")

@@ -157,7 +157,7 @@ class TwoStageDetector(nn.Module):
     def _losses_on_frozen_host(
         self, images: Tensor, image_sizes: Tensor, targets: Sequence[Target]
     ) -> dict[str, Tensor]:
-        """DIR Eq. (9) alone: the features are computed once, without a graph, and shared by all that read them."""
+        """DIR Eq. (9) alone: features are computed once, without a graph, for all that read them."""
         assert self.localization is not None and self.config.localization is not None
         with torch.no_grad():
             pyramid = self.extract(images, image_sizes)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class FrozenBatchNorm(nn.BatchNorm2d):
-    """Batch norm by its running statistics, in training too: detection batches are too small for their own."""
+    """Batch norm by its running statistics, in training too: detection batches are too small for others."""
 
     def train(self, mode: bool = True) -> FrozenBatchNorm:
         super().train(False)

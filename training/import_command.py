@@ -16,14 +16,16 @@ def import_detector(
     source: Annotated[
         str,
         typer.Argument(
-            help="torchvision:NAME (its published weights, fetched), or a file: .safetensors, or a .pth of tensors "
-            "and plain values."
+            help="torchvision:NAME (its published weights, fetched), or a file: .safetensors, or a .pth of "
+            "tensors and plain values."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Checkpoint to write: a .safetensors file.")],
     classes: Annotated[
         str | None,
-        typer.Option(help="Class names, background left out: separated by commas, or a file with one a line."),
+        typer.Option(
+            help="Class names, background left out: separated by commas, or a file with one a line."
+        ),
     ] = None,
     short_side: Annotated[
         int, typer.Option(min=32, help="Shorter side of the images it was trained on, in pixels.")

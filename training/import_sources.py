@@ -87,7 +87,7 @@ def _pickled(path: Path) -> Source:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors and plain values, or is no file of weights; Hindsight never "
-            "unpickles anything else: where you trust the file, save its state_dict as .safetensors and import that"
+            "unpickles anything else: where you trust the file, save its state_dict as .safetensors"
         ) from error
     except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable file of weights: {error}") from error

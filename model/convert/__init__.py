@@ -1,4 +1,4 @@
-"""Other libraries' detectors as ours. Weights are rearranged, never recomputed: the detections are the same."""
+"""Other libraries' detectors as ours. Weights are rearranged, not recomputed: the detections are the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYOUTS = {
 
 
 def convert(state: Mapping[str, Tensor], conventions: Conventions | None = None) -> Conversion:
-    """A detector of another library's layout, found by its keys. Raises CheckpointError naming what is wrong."""
+    """A detector of another library, told by its keys. Raises CheckpointError naming what is wrong."""
     state = without_prefix(state)
     for module in LAYOUTS.values():
         if module.recognises(state):

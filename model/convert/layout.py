@@ -1,4 +1,4 @@
-"""What the layouts share: renaming key by key, telling the backbone by its shapes, loading and complaining."""
+"""What the layouts share: renaming key by key, telling the backbone by its shapes, loading, complaining."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def count(state: Mapping[str, Tensor], template: str) -> int:
 
 
 def resnet_name(state: Mapping[str, Tensor], prefix: str) -> str:
-    """The backbone that `prefix`layer1.0... belongs to. Raises CheckpointError for one that we do not have."""
+    """The backbone that `prefix`layer1.0... is of. Raises CheckpointError for one that we do not have."""
     blocks = tuple(count(state, f"{prefix}layer{stage}.%d.conv3.weight") for stage in range(1, 5))
     first = state.get(f"{prefix}layer1.0.conv2.weight")
     groups, width = (0, 0) if first is None else (first.shape[0] // first.shape[1], first.shape[1])
@@ -66,8 +66,8 @@ def resnet_name(state: Mapping[str, Tensor], prefix: str) -> str:
         if (blocks, groups, width) == (shape.blocks, shape.groups, shape.base_width):
             return name
     raise CheckpointError(
-        f"unknown backbone: {blocks} bottlenecks in its stages, {groups} groups of {width} channels in the first; "
-        f"known: {', '.join(RESNETS)}"
+        f"unknown backbone: {blocks} bottlenecks in its stages, {groups} groups of {width} channels in the "
+        f"first; known: {', '.join(RESNETS)}"
     )
 
 
@@ -116,8 +116,8 @@ def assemble(
     if wrong:
         key = wrong[0]
         raise CheckpointError(
-            f"{len(wrong)} weights of this {layout} detector have another shape than expected, the first: {key} "
-            f"is {tuple(converted[key].shape)}, expected {tuple(own[key].shape)}"
+            f"{len(wrong)} weights of this {layout} detector have another shape than expected, the first: "
+            f"{key} is {tuple(converted[key].shape)}, expected {tuple(own[key].shape)}"
         )
     detector.load_state_dict(converted, strict=False)
     return Conversion(detector.eval(), layout)
@@ -135,7 +135,7 @@ def without_masks(
     masks = [key for key in state if key.startswith(tuple(prefixes))]
     if masks and not boxes_only:
         raise CheckpointError(
-            f"this detector has a mask head ({len(masks)} weights, first: {masks[0]}), which can't be brought in: "
-            "--boxes-only leaves it out"
+            f"this detector has a mask head ({len(masks)} weights, first: {masks[0]}), which can't be "
+            "brought in: --boxes-only leaves it out"
         )
-    return {key: value for key, value in state.items() if key not in set(masks)}
+    return {key: value for key, value in state.items() if not key.startswith(tuple(prefixes))}

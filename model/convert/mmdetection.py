@@ -66,11 +66,11 @@ def convert(state: Mapping[str, Tensor], conventions: Conventions) -> Conversion
     """Raises CheckpointError naming what does not fit."""
     if any(key.startswith("bbox_head.") for key in state):
         raise CheckpointError(
-            "this is an mmdetection 1 detector, whose boxes are measured otherwise: upgrade it to 2 or 3 there"
+            "this is an mmdetection 1 detector, whose boxes are measured otherwise: upgrade it there"
         )
     if any(key.startswith("roi_head.semantic_head.") for key in state):
         raise CheckpointError(
-            "this is an HTC detector with a semantic branch, which its boxes depend on: it can't be brought in"
+            "this is an HTC detector whose boxes depend on its semantic branch: it can't be brought in"
         )
     state = without_masks(state, ("roi_head.mask_head.",), conventions.boxes_only)
     stages = count(state, "roi_head.bbox_head.%d.fc_cls.weight")
@@ -125,7 +125,9 @@ def _deformable(state: Mapping[str, Tensor]) -> str:
     """DCN's version, told by whether the offsets (2 a tap) come with a weight for each of the 9 taps."""
     rows = {value.shape[0] for key, value in state.items() if key.endswith(".conv_offset.bias")}
     if len(rows) > 1 or not rows <= {18, 27}:
-        raise CheckpointError(f"deformable convolutions with {sorted(rows)} offsets: expected 18 or 27 in all")
+        raise CheckpointError(
+            f"deformable convolutions with {sorted(rows)} offsets: expected 18 or 27 in all"
+        )
     return {18: "v1", 27: "v2"}[rows.pop()] if rows else "none"
 
 

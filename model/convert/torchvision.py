@@ -116,9 +116,7 @@ def _config(state: Mapping[str, Tensor], conventions: Conventions, v2: bool) -> 
     outputs, width = shape_of(state, "roi_heads.box_predictor.cls_score.weight")
     config = faster_rcnn(outputs - 1, resnet_name(state, "backbone.body."))
     channels = shape_of(state, "rpn.head.cls_logits.weight")[1]
-    backbone = replace(
-        config.backbone, fpn_channels=channels, norm_eps=conventions.norm_eps, fpn_norm=v2
-    )
+    backbone = replace(config.backbone, fpn_channels=channels, norm_eps=conventions.norm_eps, fpn_norm=v2)
     if not v2:
         return replace(config, backbone=backbone, head=replace(config.head, width=width))
     return replace(

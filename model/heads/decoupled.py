@@ -86,7 +86,7 @@ class DecoupledHead(Host):
         image_sizes: Tensor,
         first_pooled: Tensor | None = None,
     ) -> Regressed:
-        """What the localization head learns from: the classification sample's positives, through all stages."""
+        """What the localization head learns from: the classification sample's positives after all stages."""
         found, labels = positive_lists(samples, self.num_classes)
         boxes, sources = refine_ragged(
             self, self.config, rois.ragged, found, labels, image_sizes, first_pooled

@@ -120,7 +120,9 @@ class DoubleHead(Host):
             "cls": LOSS_FACTOR * losses.cross_entropy(logits, labels),
             "box_1": LOSS_FACTOR * weight * box,
         }
-        return terms, positives_of(samples, self.num_classes, self._regressed(sources, own, image_sizes), sources)
+        return terms, positives_of(
+            samples, self.num_classes, self._regressed(sources, own, image_sizes), sources
+        )
 
     @torch.no_grad()
     def positives(

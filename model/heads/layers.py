@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 POOLED_SIDE = 7
 
+
 class TwoFC(nn.Module):
     """[N, ch, s, s] -> [N, width]: flatten, FC, ReLU, FC, ReLU."""
 

@@ -108,7 +108,7 @@ class SharedHead(Host):
     def _best_pairs(
         self, proposals: Proposals, scores: Tensor, deltas: Tensor, image_sizes: Tensor, looks: int
     ) -> Refined:
-        """One box a row for the localization head where each class has its own: `looks` (proposal, class) pairs.
+        """One box a row where each class has its own: the `looks` best (proposal, class) pairs.
 
         scores [B, R, C], deltas [B, R, C, 4]. A row's class scores are zero but for its own class, so the
         detections are those of all R * C boxes, as long as at most `looks` of these pass the class threshold.

@@ -61,9 +61,7 @@ def detector_shapes(stages: int | None, *, class_specific: bool) -> Shapes:
         shapes |= _layer(f"neck.fpn_convs.{level}.conv", CHANNELS, CHANNELS, 3, 3)
     shapes |= _layer("rpn_head.rpn_conv", CHANNELS, CHANNELS, 3, 3)
     shapes |= _layer("rpn_head.rpn_cls", 3, CHANNELS, 1, 1) | _layer("rpn_head.rpn_reg", 12, CHANNELS, 1, 1)
-    heads = (
-        ["roi_head.bbox_head"] if stages is None else [f"roi_head.bbox_head.{k}" for k in range(stages)]
-    )
+    heads = ["roi_head.bbox_head"] if stages is None else [f"roi_head.bbox_head.{k}" for k in range(stages)]
     for head in heads:
         shapes |= _layer(f"{head}.shared_fcs.0", WIDTH, CHANNELS * 49)
         shapes |= _layer(f"{head}.shared_fcs.1", WIDTH, WIDTH)

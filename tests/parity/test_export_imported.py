@@ -34,9 +34,7 @@ IMPORTED = DetectorConfig(
         post_nms_test=40,
     ),
     PoolingConfig(aligned=True, sampling_ratio=0),
-    HeadConfig(
-        kind="shared", stages=1, width=32, convs=2, class_specific_first=True, shrink_limited=True
-    ),
+    HeadConfig(kind="shared", stages=1, width=32, convs=2, class_specific_first=True, shrink_limited=True),
     localization=LocalizationConfig(width=32, boxes_at_inference=24),
     max_detections=20,
     min_box_side=0.0,

@@ -86,9 +86,7 @@ CHANGES: dict[str, Change] = {
     "anchors rounded to whole pixels": lambda c: replace(c, rpn=replace(c.rpn, anchors_rounded=True)),
     "RoI-Align not aligned": lambda c: replace(c, pooling=replace(c.pooling, aligned=False)),
     "RoI-Align samples twice a bin": lambda c: replace(c, pooling=replace(c.pooling, sampling_ratio=2)),
-    "scores averaged as probabilities": lambda c: replace(
-        c, head=replace(c.head, average="probabilities")
-    ),
+    "scores averaged as probabilities": lambda c: replace(c, head=replace(c.head, average="probabilities")),
     "deltas in other stds": lambda c: replace(c, head=replace(c.head, stds=((0.1,) * 4,) * 4)),
     "pixels less another mean": lambda c: replace(c, backbone=replace(c.backbone, mean=(0.4, 0.4, 0.4))),
     "batch norms with another epsilon": lambda c: replace(c, backbone=replace(c.backbone, norm_eps=1e-2)),

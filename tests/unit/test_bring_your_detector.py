@@ -24,7 +24,9 @@ from training.import_sources import TORCHVISION
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "bring-your-detector.md").read_text()
 COMMANDS = [
-    shlex.split(line) for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
+    shlex.split(line)
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    for line in block.splitlines()
 ]
 FUNCTIONS = {"import": import_detector, "train": train, "evaluate": evaluate}
 # so that the test takes seconds: tiny images, one pass, a narrow head
@@ -40,7 +42,9 @@ NARROW = "[detector.localization]\nwidth = 16\nboxes_at_inference = 32\n"
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the page takes for given: faster.pth with names, and my-set/ with two splits."""
     state = random_state(detector_shapes(None, class_specific=True))
-    torch.save({"meta": {"CLASSES": ("red", "white", "platelet")}, "state_dict": state}, tmp_path / "faster.pth")
+    torch.save(
+        {"meta": {"CLASSES": ("red", "white", "platelet")}, "state_dict": state}, tmp_path / "faster.pth"
+    )
     objects = [voc_object("red", 6, 4, 40, 40), voc_object("white", 30, 10, 60, 44)]
     root = write_voc(tmp_path / "my-set", {name: objects for name in "abc"})
     lists = root / "ImageSets" / "Main"

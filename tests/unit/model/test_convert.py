@@ -42,9 +42,7 @@ def complaint(state: dict[str, Tensor], conventions: Conventions | None = None) 
 def faster() -> dict[str, Tensor]:
     """Each weight is told apart by its values."""
     torch.manual_seed(0)
-    return {
-        key: torch.randn(shape) if shape else torch.tensor(0) for key, shape in FASTER.items()
-    }
+    return {key: torch.randn(shape) if shape else torch.tensor(0) for key, shape in FASTER.items()}
 
 
 # mmdetection's key -> ours, for one of each kind; shapes are checked for all of them by loading
@@ -86,7 +84,9 @@ def test_a_cascade_is_told_by_its_numbered_heads() -> None:
 def test_the_prefix_of_distributed_training_is_taken_off(faster: dict[str, Tensor]) -> None:
     wrapped = {f"module.{key}": value for key, value in faster.items()}
     converted = convert(wrapped)
-    assert torch.equal(converted.detector.state_dict()["head.logits.bias"], faster["roi_head.bbox_head.fc_cls.bias"])
+    assert torch.equal(
+        converted.detector.state_dict()["head.logits.bias"], faster["roi_head.bbox_head.fc_cls.bias"]
+    )
 
 
 def test_deformable_convolutions_are_told_by_their_offsets() -> None:
@@ -164,7 +164,10 @@ MASKS = {"roi_head.mask_head.convs.0.conv.weight": (256, CHANNELS, 3, 3)}
     ("state", "message"),
     [
         ({}, "0 weights of an unknown layout (first: none); tried: torchvision v1/v2"),
-        (zeros({"a.weight": (1,), "b": (2,)}), "2 weights of an unknown layout (first: 'a.weight', 'b'); tried"),
+        (
+            zeros({"a.weight": (1,), "b": (2,)}),
+            "2 weights of an unknown layout (first: 'a.weight', 'b'); tried",
+        ),
         (
             zeros(FASTER | {"roi_head.extra": (1,), "x.y": (2,)}),
             "not a whole mmdetection Faster R-CNN detector: 2 unexpected keys (first: roi_head.extra, x.y), "
@@ -174,10 +177,13 @@ MASKS = {"roi_head.mask_head.convs.0.conv.weight": (256, CHANNELS, 3, 3)}
         (without("rpn_head.rpn_cls.weight"), "weight 'rpn_head.rpn_cls.weight' is missing"),
         (
             zeros(FASTER | {"rpn_head.rpn_conv.bias": (9,)}),
-            "1 weights of this mmdetection Faster R-CNN detector have another shape than expected, the first: "
-            "rpn.conv.bias is (9,), expected (8,)",
+            "1 weights of this mmdetection Faster R-CNN detector have another shape than expected, "
+            "the first: rpn.conv.bias is (9,), expected (8,)",
         ),
-        (zeros(FASTER | {"rpn_head.rpn_cls.weight": (9, CHANNELS, 1, 1)}), "the RPN has 9 anchors a position"),
+        (
+            zeros(FASTER | {"rpn_head.rpn_cls.weight": (9, CHANNELS, 1, 1)}),
+            "the RPN has 9 anchors a position",
+        ),
         (without("backbone.layer4.2.conv3.weight"), "unknown backbone: (3, 4, 6, 2) bottlenecks"),
         (zeros(FASTER | MASKS), "a mask head (1 weights, first: roi_head.mask_head.convs.0.conv.weight)"),
         (zeros(CASCADE | {"roi_head.semantic_head.convs.0.conv.weight": (1,)}), "an HTC detector"),

@@ -1,4 +1,4 @@
-"""A frozen host stays bit for bit what it is, and its localization head learns as it would in full training."""
+"""A frozen host stays bit for bit what it is; its localization head learns as it would in full training."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ ALL_HOSTS = {**HOSTS, "shared, a box a class": SPECIFIC, "shared, convolutions":
 
 
 def host_of(detector: TwoStageDetector) -> dict[str, Tensor]:
-    return {
-        k: v.clone() for k, v in detector.state_dict().items() if not k.startswith("localization.")
-    }
+    return {k: v.clone() for k, v in detector.state_dict().items() if not k.startswith("localization.")}
 
 
 def train(detector: TwoStageDetector, steps: int = 3) -> dict[str, Tensor]:

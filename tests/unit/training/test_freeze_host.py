@@ -22,7 +22,12 @@ from training.train_command import train as train_command
 
 HOST: dict[str, dict[str, object]] = {
     "backbone": {"min_level": 3, "fpn_channels": 8, "frozen_levels": 0},
-    "rpn": {"anchor_sizes": [16, 32, 64, 128], "pre_nms_train": 40, "post_nms_train": 20, "post_nms_test": 20},
+    "rpn": {
+        "anchor_sizes": [16, 32, 64, 128],
+        "pre_nms_train": 40,
+        "post_nms_train": 20,
+        "post_nms_test": 20,
+    },
     "head": {"width": 8, "batch_per_image": 8},
 }
 HEAD = {"localization": {"width": 8, "jitter_per_truth": 2, "boxes_at_inference": 16}}
@@ -186,7 +191,8 @@ def test_data_of_other_classes_are_refused(folder: Path, tmp_path: Path) -> None
 def test_the_command_trains_on_the_host(folder: Path, host: FrozenHost, tmp_path: Path) -> None:
     toml = tmp_path / "head.toml"
     toml.write_text(
-        "[detector.localization]\nwidth = 8\njitter_per_truth = 1\n[optimisation]\nbatch_size = 2\nepochs = 1\n"
+        "[detector.localization]\nwidth = 8\njitter_per_truth = 1\n"
+        "[optimisation]\nbatch_size = 2\nepochs = 1\n"
     )
     app = typer.Typer()
     app.command()(train_command)

@@ -86,7 +86,9 @@ def test_names_are_taken_from_mmdetection_3_from_the_command_line_or_from_a_file
 def test_names_that_do_not_fit_are_refused(pth: Path, state: dict[str, Tensor], tmp_path: Path) -> None:
     bare, out = tmp_path / "bare.safetensors", tmp_path / "out.safetensors"
     save_file(state, bare)
-    assert "bare.safetensors doesn't name its classes: give its 3 with --classes" in refusal(bare, "--out", out)
+    assert "bare.safetensors doesn't name its classes: give its 3 with --classes" in refusal(
+        bare, "--out", out
+    )
     assert "has 3 classes, got 2 names: a, b" in refusal(pth, "--out", out, "--classes", "a,b")
     assert "must differ and not be empty, got a, b, a" in refusal(pth, "--out", out, "--classes", "a,b,a")
     assert not out.exists()
@@ -101,7 +103,9 @@ def test_nothing_but_tensors_is_unpickled(content: object, tmp_path: Path) -> No
     path = tmp_path / "training.pth"
     torch.save(content, path)
     told = refusal(path, "--out", tmp_path / "out.safetensors")
-    assert "holds more than tensors and plain values" in told and "save its state_dict as .safetensors" in told
+    assert (
+        "holds more than tensors and plain values" in told and "save its state_dict as .safetensors" in told
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,10 @@ def test_nothing_but_tensors_is_unpickled(content: object, tmp_path: Path) -> No
     [
         ([torch.zeros(1)], "holds no weights by name, but a list"),
         ({"epoch": 3}, "holds no weights by name"),
-        ({"state_dict": {"a.b": torch.zeros(1)}}, "1 weights of an unknown layout (first: 'a.b'); tried: torch"),
+        (
+            {"state_dict": {"a.b": torch.zeros(1)}},
+            "1 weights of an unknown layout (first: 'a.b'); tried: torch",
+        ),
     ],
 )
 def test_files_without_a_known_detector_are_refused(content: object, message: str, tmp_path: Path) -> None:
@@ -120,7 +127,10 @@ def test_files_without_a_known_detector_are_refused(content: object, message: st
 
 def test_broken_files_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
-    for name, message in (("a.pth", "no file of weights"), ("a.safetensors", "not a readable safetensors file")):
+    for name, message in (
+        ("a.pth", "no file of weights"),
+        ("a.safetensors", "not a readable safetensors file"),
+    ):
         path = tmp_path / name
         path.write_bytes(b"these are not the weights you are looking for")
         assert message in refusal(path, "--out", out)
@@ -156,7 +166,7 @@ def test_bad_options_are_refused(pth: Path, tmp_path: Path, options: list[str], 
 def test_published_weights_are_fetched_by_hash_without_unpickling(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The network is not there in tests: what is asked of torchvision is checked, and that failing is told."""
+    """There is no network in tests: what is asked of torchvision is checked, and how failing is told."""
     asked: dict[str, Any] = {}
 
     def refuse(url: str, **options: Any) -> None:

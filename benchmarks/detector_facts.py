@@ -37,7 +37,7 @@ PIXELS, SCORES = 1e-3, 1e-4  # what two detections may differ by and still be th
 
 
 def reference_and_ours(
-    builder: str = "fasterrcnn_resnet50_fpn", proposals: int = 1000
+    builder: str = "fasterrcnn_resnet50_fpn", proposals: int = 1000, spread: float = 1.0
 ) -> tuple[nn.Module, TwoStageDetector]:
     """torchvision's Faster R-CNN and ours, with the same random weights, spread so that scores differ."""
     torch.manual_seed(7)
@@ -59,10 +59,10 @@ def reference_and_ours(
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
         # Larger weights would only blow float32 noise up past the limits: the two sum in different orders.
-        theirs.rpn.head.cls_logits.weight.normal_(0, 0.05)
-        theirs.rpn.head.bbox_pred.weight.normal_(0, 0.002)
-        theirs.roi_heads.box_predictor.cls_score.weight.normal_(0, 0.05)
-        theirs.roi_heads.box_predictor.bbox_pred.weight.normal_(0, 0.002)
+        theirs.rpn.head.cls_logits.weight.normal_(0, 0.05 * spread)
+        theirs.rpn.head.bbox_pred.weight.normal_(0, 0.002 * spread)
+        theirs.roi_heads.box_predictor.cls_score.weight.normal_(0, 0.05 * spread)
+        theirs.roi_heads.box_predictor.bbox_pred.weight.normal_(0, 0.002 * spread)
     ours = convert(theirs.state_dict()).detector
     ours.rpn.config = replace(ours.rpn.config, post_nms_test=proposals)
     return theirs.eval(), ours

@@ -89,8 +89,10 @@ def _pickled(path: Path) -> Source:
             f"{path} holds more than tensors and plain values, or is no file of weights; Hindsight never "
             "unpickles anything else: where you trust the file, save its state_dict as .safetensors"
         ) from error
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable file of weights: {error}") from error
+    except Exception as error:  # bytes that are no pickle at all fail in as many ways as there are bytes
+        raise CheckpointError(
+            f"{path} is not a readable file of weights ({type(error).__name__}: {error})"
+        ) from error
     return Source(path.name, _state_of(path, loaded), _class_names(loaded))
 
 

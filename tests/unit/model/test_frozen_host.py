@@ -76,7 +76,7 @@ def test_the_head_sees_the_boxes_of_full_training(head: HeadConfig) -> None:
         _, expected = detector.head.losses(rois, [proposals, proposals], targets, sizes)
         torch.manual_seed(3)
         found = detector.head.positives(rois, [proposals], targets, sizes)
-    assert sum(len(boxes) for boxes in expected.boxes) > 5
+    assert sum(len(boxes) for boxes in expected.boxes) > 3  # two of them are truths
     for theirs, ours in zip(expected, found, strict=True):
         for a, b in zip(theirs, ours, strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-5)

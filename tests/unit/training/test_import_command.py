@@ -128,7 +128,7 @@ def test_files_without_a_known_detector_are_refused(content: object, message: st
 def test_broken_files_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     for name, message in (
-        ("a.pth", "no file of weights"),
+        ("a.pth", "a.pth is not a readable file of weights"),
         ("a.safetensors", "not a readable safetensors file"),
     ):
         path = tmp_path / name

@@ -20,20 +20,26 @@ __all__ = [
     "load_torchvision",
 ]
 
-# what is known, and what tells it
+# what is known: who tells it by its keys, and who converts it
 LAYOUTS = {
-    "torchvision v1/v2 (Faster and Mask R-CNN with ResNet-50 and FPN)": torchvision,
-    "mmdetection 2/3 (Faster, Mask and Cascade R-CNN with ResNet and FPN)": mmdetection,
+    "torchvision v1/v2 (Faster and Mask R-CNN with ResNet-50 and FPN)": (
+        torchvision.recognises,
+        torchvision.convert,
+    ),
+    "mmdetection 2/3 (Faster, Mask and Cascade R-CNN with ResNet and FPN)": (
+        mmdetection.recognises,
+        mmdetection.convert,
+    ),
 }
 
 
 def convert(state: Mapping[str, Tensor], conventions: Conventions | None = None) -> Conversion:
     """A detector of another library, told by its keys. Raises CheckpointError naming what is wrong."""
     state = without_prefix(state)
-    for module in LAYOUTS.values():
-        if module.recognises(state):
+    for recognises, convert_layout in LAYOUTS.values():
+        if recognises(state):
             try:
-                return module.convert(state, conventions or Conventions())
+                return convert_layout(state, conventions or Conventions())
             except ValueError as error:  # a detector that our config can't describe
                 raise CheckpointError(str(error)) from error
     first = ", ".join(repr(key) for key in list(state)[:3]) or "none"

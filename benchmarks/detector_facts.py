@@ -37,9 +37,15 @@ PIXELS, SCORES = 1e-3, 1e-4  # what two detections may differ by and still be th
 
 
 def reference_and_ours(
-    builder: str = "fasterrcnn_resnet50_fpn", proposals: int = 1000, spread: float = 1.0
+    builder: str = "fasterrcnn_resnet50_fpn",
+    proposals: int = 1000,
+    spread: float = 1.0,
+    least_norm: float = 1.0,
 ) -> tuple[nn.Module, TwoStageDetector]:
-    """torchvision's Faster R-CNN and ours, with the same random weights, spread so that scores differ."""
+    """torchvision's Faster R-CNN and ours, with the same random weights, spread so that scores differ.
+
+    `spread` scales the output layers; batch norms scale by `least_norm` to 1.
+    """
     torch.manual_seed(7)
     theirs = getattr(torchvision.models.detection, builder)(
         weights=None,
@@ -53,11 +59,11 @@ def reference_and_ours(
     theirs.transform.resize = lambda image, target=None: (image, target)
     with torch.no_grad():
         for module in theirs.modules():
-            if isinstance(module, torchvision.ops.FrozenBatchNorm2d | nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.0)
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(least_norm, 1.0)
                 module.bias.normal_(0, 0.1)
                 module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
+                module.running_var.uniform_(0.8, 1.2)
         # Larger weights would only blow float32 noise up past the limits: the two sum in different orders.
         theirs.rpn.head.cls_logits.weight.normal_(0, 0.05 * spread)
         theirs.rpn.head.bbox_pred.weight.normal_(0, 0.002 * spread)

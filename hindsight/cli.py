@@ -28,8 +28,16 @@ _HELP = {
     "train": "Train a detector on a COCO or Pascal VOC data set.",
     "evaluate": "Measure a checkpoint or a model on a data set.",
     "export": "Turn a checkpoint into a model that runs anywhere.",
+    "import": "Make a checkpoint of a torchvision or mmdetection detector.",
 }
-_EXTRA = {"detect": "cpu", "serve": "cpu", "train": "train", "evaluate": "train", "export": "export"}
+_EXTRA = {
+    "detect": "cpu",
+    "serve": "cpu",
+    "train": "train",
+    "evaluate": "train",
+    "export": "export",
+    "import": "train",
+}
 _OURS = frozenset({"hindsight", "model", "training", "export", "service"})
 
 

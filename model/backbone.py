@@ -73,4 +73,9 @@ class TimmFeatures(FrozenStatistics):
 
 def build_backbone(config: BackboneConfig) -> ResNetFeatures | TimmFeatures:
     """Random weights; `checkpoint.load_backbone` brings ImageNet's. ValueError for an unknown name."""
-    return ResNetFeatures(config) if config.name in RESNETS else TimmFeatures(config)
+    backbone = ResNetFeatures(config) if config.name in RESNETS else TimmFeatures(config)
+    if config.norm_eps is not None:
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = config.norm_eps
+    return backbone

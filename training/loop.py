@@ -18,6 +18,7 @@ from hindsight.errors import HindsightError
 from model.checkpoint import save_checkpoint
 from model.detector import TwoStageDetector
 from training.data import Batch, Dataset, LoaderState, TrainLoader
+from training.frozen_host import FrozenHost, detector_on
 from training.journal import Journal
 from training.optimisers import build_optimiser, set_rate
 from training.pretrained import load_pretrained
@@ -49,6 +50,7 @@ class Run:
     resume: bool = False
     quiet: bool = False
     team: Team = field(default_factory=Team)  # batch_size is that of all its processes together
+    host: FrozenHost | None = None  # train a localization head on this checkpoint, and nothing else
 
 
 def train(run: Run) -> Progress:
@@ -59,9 +61,7 @@ def train(run: Run) -> Progress:
     recipe = run.recipe.optimisation
     team = run.team
     team.check(min(recipe.batch_size, len(run.train_set)), recipe.accumulate)
-    detector = TwoStageDetector(run.recipe.detector_config(len(run.train_set.class_names)))
-    if not run.resume:
-        load_pretrained(detector, run.weights)
+    detector = _build(run)
     detector = detector.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = build_optimiser(detector, recipe)
     average = MovingAverage(detector, recipe.ema_decay) if recipe.ema_decay else None
@@ -110,6 +110,15 @@ def _journal(run: Run, total_steps: int, first_step: int) -> AbstractContextMana
         return nullcontext()
     run.folder.mkdir(parents=True, exist_ok=True)
     return Journal(run.folder, total_steps, first_step, quiet=run.quiet)
+
+
+def _build(run: Run) -> TwoStageDetector:
+    if run.host is not None:
+        return detector_on(run.host, run.recipe)
+    detector = TwoStageDetector(run.recipe.detector_config(len(run.train_set.class_names)))
+    if not run.resume:
+        load_pretrained(detector, run.weights)
+    return detector
 
 
 def _step(
@@ -187,6 +196,8 @@ def _end_of_epoch(
         "epoch": epoch + 1,
         "seed": run.seed,
     }
+    if run.host is not None:
+        extra |= run.host.about()
     progress = replace(progress, epoch=epoch + 1, step_in_epoch=0)
     last = epoch + 1 == run.recipe.optimisation.epochs
     if run.validate is not None and ((epoch + 1) % run.recipe.validate_every == 0 or last):
@@ -222,4 +233,5 @@ def _fingerprint(run: Run) -> dict[str, object]:
         "classes": list(run.train_set.class_names),
         "images": len(run.train_set),
         "seed": run.seed,
+        "host": None if run.host is None else run.host.sha256,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from model.detector import TwoStageDetector
     from training.data.dataset import Dataset
+    from training.frozen_host import FrozenHost
     from training.recipe import Recipe
 
 _INTERRUPTED = 130
@@ -21,7 +22,12 @@ _INTERRUPTED = 130
 def train(
     data: Annotated[Path, typer.Option(help="Training data: a Pascal VOC folder or a COCO .json file.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and what --resume needs.")],
-    recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file.")] = "hindsight-r50",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="A recipe's name, or a .toml file. [default: hindsight-r50; frozen-host with --freeze-host]"
+        ),
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Image folder, if not at its usual place.")] = None,
     split: Annotated[
         str | None, typer.Option(help="VOC list in ImageSets/Main; train unless given. Not for COCO.")
@@ -34,6 +40,13 @@ def train(
     weights: Annotated[
         str, typer.Option(help='Backbone weights: a .safetensors file, "imagenet" (fetched) or "none".')
     ] = "imagenet",
+    freeze_host: Annotated[
+        bool,
+        typer.Option("--freeze-host", help="Train only the localization head, on the detector of --init."),
+    ] = False,
+    init: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the detector that --freeze-host builds on.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate, instead of the recipe's.")] = None,
@@ -63,12 +76,25 @@ def train(
 
     changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "amp": amp}
     try:
+        host = _host(freeze_host, init)
+        named = recipe or ("frozen-host" if freeze_host else "hindsight-r50")
+        chosen = _recipe(named, {k: v for k, v in changes.items() if v is not None})
         _train(
-            recipe=_recipe(recipe, {k: v for k, v in changes.items() if v is not None}),
-            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad),
+            recipe=chosen if host is None else host.applied(chosen),
+            sets=_open_sets(
+                data,
+                images,
+                split,
+                val_data,
+                val_images,
+                val_split,
+                skip_bad,
+                None if host is None else host.class_names,
+            ),
             threads=threads,
             deterministic=deterministic,
             options={
+                "host": host,
                 "folder": out,
                 "weights": weights,
                 "seed": seed,
@@ -98,6 +124,20 @@ def _recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
         raise RecipeError(str(error)) from error
 
 
+def _host(freeze_host: bool, init: Path | None) -> FrozenHost | None:
+    from hindsight.errors import OptionError
+    from training.frozen_host import open_host
+
+    if not freeze_host and init is None:
+        return None
+    if init is None or not freeze_host:
+        raise OptionError("--freeze-host and --init go together: --freeze-host --init CHECKPOINT")
+    host = open_host(init)
+    head = "goes on with its" if host.has_localization else "adds a"
+    typer.echo(f"frozen host: {init}; training {head} localization head, nothing else", err=True)
+    return host
+
+
 def _open_sets(
     data: Path,
     images: Path | None,
@@ -106,15 +146,31 @@ def _open_sets(
     val_images: Path | None,
     val_split: str | None,
     skip_bad: bool,
+    class_names: Sequence[str] | None = None,
 ) -> tuple[Dataset, Dataset | None]:
-    """Training and validation data, checked before the first step. No validation data: said aloud."""
+    """Training and validation data, checked before the first step. No validation data: said aloud.
+
+    `class_names`: a frozen host's, which the data must keep to.
+    """
     from training.data.dataset import open_dataset
     from training.data.problems import DatasetError
 
     is_voc = data.is_dir()
-    training = open_dataset(
-        data, images=images, split=split or ("train" if is_voc else None), skip_bad=skip_bad
-    )
+    try:
+        training = open_dataset(
+            data,
+            images=images,
+            split=split or ("train" if is_voc else None),
+            class_names=class_names,
+            skip_bad=skip_bad,
+        )
+    except DatasetError as error:
+        if class_names is None:
+            raise
+        known = f"the host's classes are {', '.join(class_names)}"
+        raise DatasetError(
+            f"{error}; {known}", error.problems, f"{known}; {error.report().splitlines()[0]}"
+        ) from None
     _tell(training, "training")
     if val_data is None and not is_voc:
         _say("no --val-data: training without validation, the last epoch counts")

@@ -163,6 +163,26 @@ class PoolingConfig:
 
 
 @dataclass(frozen=True)
+class MaskConfig:
+    """Mask R-CNN's branch; masks have twice the side of what is pooled.
+
+    `train_boxes`: it learns on the "proposal" that the last regressor read, as published, or on the final
+    "box", which is what it sees at inference.
+    """
+
+    convs: int = 4
+    channels: int = 256
+    pooling: PoolingConfig = field(default_factory=lambda: PoolingConfig(output_size=14))
+    train_boxes: str = "proposal"
+    loss_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _choice("mask.train_boxes", self.train_boxes, ("proposal", "box"))
+        if self.convs < 0:
+            raise ValueError(f"mask.convs must be 0 or more, got {self.convs}")
+
+
+@dataclass(frozen=True)
 class NmsConfig:
     """How the final list is made from overlapping boxes; DIR Table 1 compares the kinds.
 
@@ -198,6 +218,7 @@ class DetectorConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     localization: LocalizationConfig | None = field(default_factory=LocalizationConfig)
     nms: NmsConfig = field(default_factory=NmsConfig)
+    mask: MaskConfig | None = None
     max_detections: int = 100
     min_box_side: float = 1e-2  # final boxes thinner than this are dropped
 

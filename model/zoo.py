@@ -7,7 +7,15 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 
-from model.config import BackboneConfig, DetectorConfig, HeadConfig, LocalizationConfig, RpnConfig, nearest
+from model.config import (
+    BackboneConfig,
+    DetectorConfig,
+    HeadConfig,
+    LocalizationConfig,
+    MaskConfig,
+    RpnConfig,
+    nearest,
+)
 from model.detector import TwoStageDetector
 
 
@@ -20,6 +28,11 @@ def faster_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
         head=HeadConfig(kind="shared", stages=1, class_specific_first=True),
         localization=None,
     )
+
+
+def mask_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Mask R-CNN with FPN: torchvision's detector in our operators."""
+    return replace(faster_rcnn(num_classes, backbone), mask=MaskConfig())
 
 
 def cascade_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
@@ -67,6 +80,7 @@ def with_localization(
 
 HOSTS: dict[str, Callable[..., DetectorConfig]] = {
     "faster_rcnn": faster_rcnn,
+    "mask_rcnn": mask_rcnn,
     "cascade_rcnn": cascade_rcnn,
     "cascade_3x3": cascade_3x3,
     "double_head": double_head,

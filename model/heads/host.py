@@ -54,6 +54,10 @@ class Rois:
             self.pooling.aligned,
         )
 
+    def with_pooling(self, pooling: PoolingConfig) -> Rois:
+        """The same features, pooled to another size or convention."""
+        return replace(self, pooling=pooling)
+
     def detached(self) -> Rois:
         """The same features, out of reach of gradients."""
         return replace(self, pyramid=[level.detach() for level in self.pyramid])
@@ -74,13 +78,16 @@ class Refined(NamedTuple):
 class Regressed(NamedTuple):
     """Training's positives after all regressors, detached, a list per image, for the localization head.
 
-    `truths` are those that the proposals were matched to; `from_truth`: the proposal was a ground truth.
+    `truths` are those that the proposals were matched to, `labels` and `objects` their classes and indices;
+    `from_truth`: the proposal was a ground truth.
     """
 
     boxes: list[Tensor]
     sources: list[Tensor]
     truths: list[Tensor]
     from_truth: list[Tensor]
+    labels: list[Tensor]
+    objects: list[Tensor]
 
 
 class Host(nn.Module, ABC):
@@ -141,6 +148,8 @@ def positives_of(
         sources,
         [s.truths[r] for s, r in zip(samples, rows, strict=True)],
         [s.from_truth[r] for s, r in zip(samples, rows, strict=True)],
+        [s.labels[r] for s, r in zip(samples, rows, strict=True)],
+        [s.objects[r] for s, r in zip(samples, rows, strict=True)],
     )
 
 

@@ -56,9 +56,10 @@ def train(
 
     changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "amp": amp}
     try:
+        chosen = _recipe(recipe, {k: v for k, v in changes.items() if v is not None})
         _train(
-            recipe=_recipe(recipe, {k: v for k, v in changes.items() if v is not None}),
-            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad),
+            recipe=chosen,
+            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad, _masks(chosen)),
             threads=threads,
             options={
                 "folder": out,
@@ -90,6 +91,11 @@ def _recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
         raise RecipeError(str(error)) from error
 
 
+def _masks(recipe: Recipe) -> bool:
+    """Whether the recipe's detector learns masks: only then are they read. Validation measures boxes."""
+    return recipe.detector_config(1).mask is not None
+
+
 def _open_sets(
     data: Path,
     images: Path | None,
@@ -98,6 +104,7 @@ def _open_sets(
     val_images: Path | None,
     val_split: str | None,
     skip_bad: bool,
+    masks: bool,
 ) -> tuple[Dataset, Dataset | None]:
     """Training and validation data, checked before the first step. No validation data: said aloud."""
     from training.data.dataset import open_dataset
@@ -105,7 +112,7 @@ def _open_sets(
 
     is_voc = data.is_dir()
     training = open_dataset(
-        data, images=images, split=split or ("train" if is_voc else None), skip_bad=skip_bad
+        data, images=images, split=split or ("train" if is_voc else None), skip_bad=skip_bad, masks=masks
     )
     _tell(training, "training")
     if val_data is None and not is_voc:

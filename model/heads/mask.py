@@ -7,6 +7,7 @@ rescoring decides before NMS which boxes those are, and masks cost nothing for t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,7 @@ class MaskHead(nn.Module):
         super().__init__()
         widths = [in_channels, *[config.channels] * config.convs]
         self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths)
         )
         self.upsample = nn.ConvTranspose2d(widths[-1], config.channels, 2, stride=2)
         self.logits = nn.Conv2d(config.channels, num_classes, 1)

@@ -120,7 +120,9 @@ def open_dataset(
                 f"{path}: expected a Pascal VOC folder (Annotations/, JPEGImages/) or a COCO .json file"
             )
         if masks:
-            raise DatasetError(f"{path}: masks are read from COCO files; a Pascal VOC folder holds boxes only")
+            raise DatasetError(
+                f"{path}: masks are read from COCO files; a Pascal VOC folder holds boxes only"
+            )
         raw_images = read_voc(path, split, images, problems)
         names = sorted({box.class_name for raw in raw_images for box in raw.boxes})
     elif path.is_file():

@@ -134,7 +134,9 @@ def _run_boxes(start: int, end: int, height: int) -> list[Frame]:
 
 
 def _decompressed(text: str) -> list[int]:
-    """COCO's strings: five bits a character, lowest first, from the fourth number on less the one before last."""
+    """COCO's strings: five bits a character, lowest first; from the fourth number on what is coded is the
+    difference to the one before last.
+    """
     counts: list[int] = []
     value = shift = 0
     for character in text:

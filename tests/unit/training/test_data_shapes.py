@@ -60,16 +60,21 @@ def test_run_length_codes_of_both_kinds_are_the_bitmap_they_code(seed: int) -> N
     plain = read_shape({"size": [H, W], "counts": counts_of(bitmap)}, (W, H), 1.0)
     np.testing.assert_array_equal(drawn(plain), bitmap)
     compressed = reference.encode(np.asfortranarray(bitmap))["counts"].decode()
-    np.testing.assert_array_equal(drawn(read_shape({"size": [H, W], "counts": compressed}, (W, H), 1.0)), bitmap)
+    np.testing.assert_array_equal(
+        drawn(read_shape({"size": [H, W], "counts": compressed}, (W, H), 1.0)), bitmap
+    )
 
 
 def test_a_polygon_covers_the_pixels_whose_centres_it_holds() -> None:
-    shape = read_shape([[2, 1, 6, 1, 6, 4, 2, 4], [10.5, 10.5, 12.5, 10.5, 12.5, 11.4, 10.5, 11.4]], (W, H), 1.0)
+    square, thin, edge = (
+        [x, a, x + 4, a, x + 4, b, x, b] for x, a, b in ((2, 1, 4), (20, 5.6, 6.4), (30, 8.5, 9.5))
+    )
     expected = np.zeros((H, W), np.uint8)
-    expected[1:4, 2:6] = 1
-    assert drawn(shape)[11].sum() == 0  # the thin one passes between the centres of rows 10 and 11
-    expected[10, 10:12] = drawn(shape)[10, 10:12]
-    np.testing.assert_array_equal(drawn(shape), expected)
+    expected[1:4, 2:6] = 1  # and nothing of the thin one, which passes between the centres of two rows
+    expected[8, 30:34] = 1  # of two rows whose centres lie on its edges, the first
+    np.testing.assert_array_equal(drawn(read_shape([square, thin, edge], (W, H), 1.0)), expected)
+    bitmap, frame = read_shape([thin], (W, H), 1.0).bitmap((H, W))
+    assert frame == (20, 5, 24, 7) and not bitmap.any()
 
 
 def test_polygons_agree_with_pycocotools_on_real_annotations(data_dir: Path) -> None:
@@ -151,7 +156,10 @@ BAD: list[tuple[Any, str]] = [
     ([[4, 6, 12, 6, 4, 10**30]], "polygon 1 holds a value that is not a number"),
     ([[4, 6, 70, 6, 4, 16]], "a polygon reaches 6 px outside the 64x48 image"),
     ([[4, -3, 12, 6, 4, 16]], "a polygon reaches 3 px outside the 64x48 image"),
-    ({"size": [W, H], "counts": [W * H]}, "run-length code of size [64, 48] (height, width), the image has [48"),
+    (
+        {"size": [W, H], "counts": [W * H]},
+        "run-length code of size [64, 48] (height, width), the image has [48",
+    ),
     ({"size": [H, W], "counts": [5, 7]}, "run-length counts add up to 12, the image has 3072 pixels"),
     ({"size": [H, W], "counts": [-1, W * H + 1]}, "run-length counts are [-1, 3073], expected whole numbers"),
     ({"size": [H, W]}, "run-length counts are None, expected whole numbers"),

@@ -125,7 +125,7 @@ def detector() -> TwoStageDetector:
 
 @pytest.fixture(scope="module")
 def batch(detector: TwoStageDetector) -> DetectorOutput:
-    output = detect(detector, toy_images(3), class_threshold=0.3)
+    output = detect(detector, toy_images(3), class_threshold=0.6)
     assert (output.num_detections > 0).all() and (output.num_detections < 25).all()
     return output
 
@@ -149,7 +149,7 @@ def test_masks_are_what_the_head_says_of_the_kept_boxes(
 def test_masks_change_nothing_else(detector: TwoStageDetector, batch: DetectorOutput) -> None:
     plain = toy_detector(localization=LOOK)
     plain.load_state_dict({k: v for k, v in detector.state_dict().items() if not k.startswith("mask.")})
-    alike = detect(plain, toy_images(3), class_threshold=0.3)
+    alike = detect(plain, toy_images(3), class_threshold=0.6)
     assert alike.masks is None
     for name, value in alike._asdict().items():
         assert value is None or torch.equal(value, getattr(batch, name))
@@ -159,7 +159,7 @@ def test_a_batch_gives_the_masks_that_each_image_gives_alone(
     detector: TwoStageDetector, batch: DetectorOutput
 ) -> None:
     for i in range(3):
-        alone = detect(detector, toy_images(3)[i : i + 1], class_threshold=0.3)
+        alone = detect(detector, toy_images(3)[i : i + 1], class_threshold=0.6)
         assert alone.masks is not None and batch.masks is not None
         torch.testing.assert_close(alone.masks[0], batch.masks[i], atol=1e-4, rtol=0)
 

@@ -15,9 +15,11 @@ import tests.unit.model.checker  # the hook looks it up, but imports only the fi
 from jaxtyping import TypeCheckError, install_import_hook
 
 with install_import_hook("model", "tests.unit.model.checker.checked"):
+    from dataclasses import replace
     import torch
     from model import boxes
-    from model.config import HeadConfig
+    from model.config import HeadConfig, MaskConfig, PoolingConfig
+    from model.masks import InstanceMasks
     from tests.unit.model.toys import detect, full_size, toy_detector, toy_images, toy_targets
 
 try:
@@ -30,7 +32,11 @@ else:
 shared = HeadConfig(kind="shared", stages=1, width=16)
 specific = HeadConfig(kind="shared", stages=1, width=16, class_specific_first=True)
 images, targets = toy_images(2), toy_targets()
-for changes in ({}, {"head": shared}, {"head": specific, "localization": None}):
+bitmaps = InstanceMasks(torch.ones(28 * 32 + 40 * 40, dtype=torch.uint8), targets[0].boxes.long())
+targets[0] = replace(targets[0], masks=bitmaps)
+mask = MaskConfig(convs=1, channels=8, pooling=PoolingConfig(output_size=4))
+variants = ({}, {"head": shared}, {"head": specific, "localization": None}, {"head": shared, "mask": mask})
+for changes in variants:
     toy = toy_detector(spread=False, **changes)
     detect(toy, images)
     if toy.localization is not None:

@@ -77,6 +77,7 @@ def test_a_polygon_covers_the_pixels_whose_centres_it_holds() -> None:
     assert frame == (20, 5, 24, 7) and not bitmap.any()
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 def test_polygons_agree_with_pycocotools_on_real_annotations(data_dir: Path) -> None:
     document = json.loads((data_dir / "coco_mini" / "annotations" / "instances_val2017.json").read_text())
     sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}

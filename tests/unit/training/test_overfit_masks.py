@@ -18,8 +18,8 @@ from training.data import Batch, Dataset, collate, open_dataset, prepare
 from training.evaluation.average_precision import evaluate_predictions
 from training.evaluation.predict import predict_checkpoint
 
-RULE = ResizeRule(128, 160)
-STEPS = 220
+RULE = ResizeRule(96, 128)
+STEPS = 120
 
 
 def four_photos(data_dir: Path) -> Dataset:

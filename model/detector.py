@@ -14,6 +14,7 @@ from model.config import DetectorConfig
 from model.fpn import FeaturePyramid
 from model.heads import build_host
 from model.heads.host import Refined, Rois
+from model.heads.htc import HtcHead
 from model.heads.mask import MaskHead, mask_losses, of_class, with_masks
 from model.localization import build_localization, localization_losses, look
 from model.ranking import rank
@@ -37,7 +38,7 @@ class TwoStageDetector(nn.Module):
         rpn_strides = [*self.strides, 2 * self.strides[-1]]
         self.rpn = RegionProposalNetwork(config.rpn, config.backbone.fpn_channels, rpn_strides)
         pooled_features = config.backbone.fpn_channels * config.pooling.output_size**2
-        self.head = build_host(pooled_features, config.head, config.num_classes)
+        self.head = build_host(pooled_features, config, self.strides)
         self.localization = (
             build_localization(pooled_features, config.localization)
             if config.localization is not None
@@ -45,7 +46,7 @@ class TwoStageDetector(nn.Module):
         )
         self.mask = (
             MaskHead(config.backbone.fpn_channels, config.mask, config.num_classes)
-            if config.mask is not None
+            if config.mask is not None and not isinstance(self.head, HtcHead)
             else None
         )
         # images arrive as 0..255: fold that into the normalisation
@@ -156,7 +157,7 @@ class TwoStageDetector(nn.Module):
 
     def rois(self, pyramid: Sequence[Tensor]) -> Rois:
         """RoI features of one pyramid; the pooled top level serves the RPN only."""
-        return Rois(pyramid[:-1], self.strides, self.config.pooling)
+        return self.head.enrich(Rois(pyramid[:-1], self.strides, self.config.pooling))
 
     def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor) -> Refined:
         """Class scores, and the boxes that the regressors make of the proposals worth a second look."""
@@ -173,6 +174,8 @@ class TwoStageDetector(nn.Module):
 
     def segment(self, rois: Rois, output: DetectorOutput) -> DetectorOutput:
         """Masks of the KEPT boxes: rescoring and NMS have decided which those are."""
+        if isinstance(self.head, HtcHead):
+            return with_masks(output, self.head.segment(rois, output.boxes, output.labels))
         if self.mask is None:
             return output
         assert self.config.mask is not None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from model.masks import InstanceMasks
@@ -23,13 +23,15 @@ from model.masks import InstanceMasks
 class Target:
     """Ground truth of one image: `boxes` [g, 4], `labels` [g] in 0..C-1, regions to ignore [c, 4].
 
-    `masks` of the g objects: only what learns masks needs them.
+    `masks` of the g objects: only what learns masks needs them. `semantic`: the class of every input pixel of
+    the valid area, 255 for none (HTC).
     """
 
     boxes: Float[Tensor, "g 4"]
     labels: Int[Tensor, " g"]
     crowd_boxes: Float[Tensor, "c 4"]
     masks: InstanceMasks | None = None
+    semantic: UInt8[Tensor, "h w"] | None = None
 
     @staticmethod
     def empty(device: torch.device | str = "cpu") -> Target:
@@ -47,6 +49,7 @@ class Target:
             self.labels.to(device),
             self.crowd_boxes.to(device),
             None if self.masks is None else self.masks.to(device),
+            None if self.semantic is None else self.semantic.to(device),
         )
 
 

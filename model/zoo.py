@@ -14,6 +14,7 @@ from model.config import (
     LocalizationConfig,
     MaskConfig,
     RpnConfig,
+    SemanticConfig,
     nearest,
 )
 from model.detector import TwoStageDetector
@@ -39,6 +40,18 @@ def cascade_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig
     """Cascade R-CNN: three stages at IoU .5, .6 and .7."""
     head = HeadConfig(kind="cascade", share_trunk=True, stage_weights=(1.0, 0.5, 0.25))
     return DetectorConfig(num_classes, BackboneConfig(backbone), head=head, localization=None)
+
+
+def cascade_mask_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Cascade R-CNN with a mask head at every stage, each learning on the proposals of its own."""
+    config = cascade_rcnn(num_classes, backbone)
+    return replace(config, head=replace(config.head, kind="htc"), mask=MaskConfig())
+
+
+def htc(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Hybrid Task Cascade: interleaved masks that flow from stage to stage, and a semantic branch."""
+    config = cascade_mask_rcnn(num_classes, backbone)
+    return replace(config, mask=MaskConfig(train_boxes="box", flow=True), semantic=SemanticConfig())
 
 
 def cascade_3x3(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
@@ -83,6 +96,8 @@ HOSTS: dict[str, Callable[..., DetectorConfig]] = {
     "mask_rcnn": mask_rcnn,
     "cascade_rcnn": cascade_rcnn,
     "cascade_3x3": cascade_3x3,
+    "cascade_mask_rcnn": cascade_mask_rcnn,
+    "htc": htc,
     "double_head": double_head,
     "decoupled_rcnn": decoupled_rcnn,
 }

@@ -25,6 +25,9 @@ def train(
     split: Annotated[
         str | None, typer.Option(help="VOC list in ImageSets/Main; train unless given. Not for COCO.")
     ] = None,
+    semantic: Annotated[
+        Path | None, typer.Option(help="Folder of semantic maps, STEM.png for each image (htc).")
+    ] = None,
     val_data: Annotated[
         Path | None, typer.Option(help="Validation data; the same VOC folder unless given.")
     ] = None,
@@ -59,7 +62,9 @@ def train(
         chosen = _recipe(recipe, {k: v for k, v in changes.items() if v is not None})
         _train(
             recipe=chosen,
-            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad, _masks(chosen)),
+            sets=_open_sets(
+                data, images, split, val_data, val_images, val_split, skip_bad, _extras(chosen, semantic)
+            ),
             threads=threads,
             options={
                 "folder": out,
@@ -91,9 +96,20 @@ def _recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
         raise RecipeError(str(error)) from error
 
 
-def _masks(recipe: Recipe) -> bool:
-    """Whether the recipe's detector learns masks: only then are they read. Validation measures boxes."""
-    return recipe.detector_config(1).mask is not None
+def _extras(recipe: Recipe, semantic: Path | None) -> dict[str, Any]:
+    """What the recipe's detector learns besides boxes, and so what is read of the training data."""
+    from hindsight.errors import OptionError
+
+    config = recipe.detector_config(1)
+    learns_map = config.semantic is not None and config.semantic.loss_weight > 0
+    if learns_map and semantic is None:
+        raise OptionError(
+            f"{recipe.model} learns from semantic maps: name their folder with --semantic, or set "
+            "semantic.loss_weight = 0 in the recipe's [detector]"
+        )
+    if not learns_map and semantic is not None:
+        raise OptionError(f"--semantic makes no sense for {recipe.model}, which learns from no map")
+    return {"masks": config.mask is not None, "semantic": semantic}
 
 
 def _open_sets(
@@ -104,7 +120,7 @@ def _open_sets(
     val_images: Path | None,
     val_split: str | None,
     skip_bad: bool,
-    masks: bool,
+    extras: Mapping[str, Any],
 ) -> tuple[Dataset, Dataset | None]:
     """Training and validation data, checked before the first step. No validation data: said aloud."""
     from training.data.dataset import open_dataset
@@ -112,7 +128,7 @@ def _open_sets(
 
     is_voc = data.is_dir()
     training = open_dataset(
-        data, images=images, split=split or ("train" if is_voc else None), skip_bad=skip_bad, masks=masks
+        data, images=images, split=split or ("train" if is_voc else None), skip_bad=skip_bad, **extras
     )
     _tell(training, "training")
     if val_data is None and not is_voc:

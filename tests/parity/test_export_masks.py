@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 import hindsight
+from export import graphs
+from export.onnx_ops import DOMAIN
 from export.parity import Filters, Tolerance, compare_detections, detections_of
 from export.parity_report import run_eager
+from export.prepare import prepared_copy
 from export.to_onnx import Description, Exported, export_artifact
 from hindsight.artifact import Defaults
 from hindsight.runtime import open_runtime
@@ -18,7 +22,7 @@ from model.checkpoint import save_checkpoint
 from model.config import BackboneConfig, DetectorConfig, MaskConfig, RpnConfig
 from model.detector import TwoStageDetector
 from model.zoo import config_of
-from tests.parity.test_export import EXTRA, feeds_of, lively
+from tests.parity.test_export import EXTRA, assert_same, feeds_of, lively
 
 SIDE = 28
 
@@ -88,3 +92,19 @@ def test_detections_carry_their_masks(exported: Exported) -> None:
         found = model.detect(photo, class_threshold=0.0, score_threshold=0.0)
     assert len(found) and found.masks is not None and found.masks.shape == (len(found), SIDE, SIDE)
     assert found.masks.min() > 0 and found.masks.max() < 1
+
+
+def test_a_hybrid_task_cascade_gives_the_same_in_onnx() -> None:
+    """The graph alone: semantic branch, three stages, three mask heads that read one another."""
+    cascade = toy("htc")
+    graph = graphs._trace_detection(prepared_copy(cascade))
+    kinds = [node.op_type for node in graph.graph.node if node.domain == DOMAIN]
+    # pyramid and semantic map, for each of three stages and for the masks
+    assert kinds.count("MultilevelRoiAlign3") == kinds.count("MultilevelRoiAlign1") == 4
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    for batch, height, width in ((1, 96, 128), (3, 64, 96)):
+        feeds = feeds_of(batch, height, width)
+        expected = run_eager(cascade, feeds)
+        found = dict(zip(names, session.run(None, feeds), strict=True))
+        assert assert_same(expected, found, feeds, Tolerance()) > 0

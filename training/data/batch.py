@@ -19,6 +19,7 @@ from hindsight.preprocess import Letterboxed, boxes_to_input, letterbox
 from model.masks import InstanceMasks
 from model.structures import Target
 from training.data.sample import Sample
+from training.data.semantic import semantic_to_input
 from training.data.shapes import Points, pack
 
 
@@ -33,6 +34,7 @@ class Prepared:
     image_id: int
     # bitmaps of the boxes that are no crowds, as InstanceMasks takes them; None without masks
     masks: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
+    semantic: NDArray[np.uint8] | None = None  # at the valid size
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,9 @@ def prepare(sample: Sample, rule: ResizeRule) -> Prepared:
     """Letterboxes the sample and moves its boxes along, with the functions that serving uses."""
     boxed = letterbox(np.ascontiguousarray(sample.pixels), rule)
     boxes = boxes_to_input(sample.boxes, boxed)
-    return Prepared(boxed, boxes, sample.labels, sample.crowd, sample.image_id, _bitmaps(sample, boxed))
+    semantic = None if sample.semantic is None else semantic_to_input(sample.semantic, boxed)
+    masks = _bitmaps(sample, boxed)
+    return Prepared(boxed, boxes, sample.labels, sample.crowd, sample.image_id, masks, semantic)
 
 
 def _bitmaps(sample: Sample, boxed: Letterboxed) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
@@ -95,4 +99,5 @@ def _target(sample: Prepared) -> Target:
     if sample.masks is not None:
         pixels, frames = sample.masks
         masks = InstanceMasks(torch.from_numpy(pixels), torch.from_numpy(frames))
-    return Target(boxes=boxes[~crowd], labels=labels[~crowd], crowd_boxes=boxes[crowd], masks=masks)
+    semantic = None if sample.semantic is None else torch.from_numpy(sample.semantic)
+    return Target(boxes[~crowd], labels[~crowd], boxes[crowd], masks, semantic)

@@ -15,6 +15,7 @@ from training.data.coco import read_coco
 from training.data.problems import DatasetError, Problem
 from training.data.records import RawImage, Record, check_image
 from training.data.sample import Sample
+from training.data.semantic import read_semantic_map, with_semantic_maps
 from training.data.voc import is_voc_folder, read_voc
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
@@ -72,6 +73,9 @@ class Dataset:
             record.image_id,
             record.path,
             record.shapes,
+            read_semantic_map(record.semantic_path)
+            if image is not None and record.semantic_path is not None
+            else None,
         )
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
@@ -105,13 +109,15 @@ def open_dataset(
     skip_bad: bool = False,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     masks: bool = False,
+    semantic: Path | None = None,
 ) -> Dataset:
     """Opens and checks a Pascal VOC folder or a COCO JSON file.
 
     `split` names a VOC list (ImageSets/Main/SPLIT.txt). Classes, and so labels, come from the annotations
     (VOC: sorted names; COCO: category id order) unless `class_names` fixes them, as evaluating a trained
-    model must. `masks`: read the objects' shapes as well, which a COCO file has. Raises DatasetError with
-    every bad entry; with `skip_bad` those are left out instead and listed in `Dataset.problems`.
+    model must. `masks`: read the objects' shapes as well, which a COCO file has. `semantic`: a folder of maps
+    of classes, STEM.png for each image. Raises DatasetError with every bad entry; with `skip_bad` those are
+    left out instead and listed in `Dataset.problems`.
     """
     problems: list[Problem] = []
     if path.is_dir():
@@ -132,7 +138,7 @@ def open_dataset(
     if images is not None and not images.is_dir():
         raise DatasetError(f"{images}: no such image folder")
     names_in_order = tuple(class_names or names)
-    return _checked(path, raw_images, names_in_order, problems, skip_bad, cache_bytes, masks)
+    return _checked(path, raw_images, names_in_order, problems, skip_bad, cache_bytes, masks, semantic)
 
 
 def _checked(
@@ -143,6 +149,7 @@ def _checked(
     skip_bad: bool,
     cache_bytes: int,
     masks: bool,
+    semantic: Path | None,
 ) -> Dataset:
     class_index = {name: index for index, name in enumerate(class_names)}
     if len(class_index) != len(class_names):
@@ -152,6 +159,8 @@ def _checked(
         record = check_image(raw, class_index, problems, masks=masks)
         if record is not None:
             records.append(record)
+    if semantic is not None:
+        records = with_semantic_maps(records, semantic, problems)
     if problems and not skip_bad:
         raise DatasetError.from_problems(path, problems)
     if not records:

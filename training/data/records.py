@@ -70,6 +70,7 @@ class Record:
     crowd: np.ndarray[tuple[int], np.dtype[np.bool_]]
     area: np.ndarray[tuple[int], np.dtype[np.float32]]
     shapes: tuple[Shape, ...] | None = None
+    semantic_path: Path | None = None
 
 
 def header_size_wh(path: Path) -> tuple[int, int]:

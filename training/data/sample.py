@@ -28,6 +28,7 @@ class Sample:
     image_id: int
     path: Path
     shapes: tuple[Shape, ...] | None = None  # n; None where the set was opened without masks
+    semantic: NDArray[np.uint8] | None = None  # [H, W] class of each pixel, 255 for none; comes with pixels
 
     @property
     def pixels(self) -> NDArray[np.uint8]:

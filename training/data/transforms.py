@@ -31,6 +31,7 @@ def hflip(sample: Sample) -> Sample:
         image=sample.pixels[:, ::-1],
         boxes=_boxes(width - x2, y1, width - x1, y2),
         shapes=_moved(sample.shapes, lambda points: _points(width - points[:, 0], points[:, 1])),
+        semantic=None if sample.semantic is None else sample.semantic[:, ::-1],
     )
 
 
@@ -43,6 +44,7 @@ def vflip(sample: Sample) -> Sample:
         image=sample.pixels[::-1],
         boxes=_boxes(x1, height - y2, x2, height - y1),
         shapes=_moved(sample.shapes, lambda points: _points(points[:, 0], height - points[:, 1])),
+        semantic=None if sample.semantic is None else sample.semantic[::-1],
     )
 
 
@@ -54,7 +56,8 @@ def rot90(sample: Sample, quarter_turns: int) -> Sample:
         x1, y1, x2, y2 = boxes.T
         image, boxes = np.rot90(image), _boxes(y1, width - x2, y2, width - x1)
         shapes = _moved(shapes, _quarter_turn(width))
-    return replace(sample, image=image, boxes=boxes, shapes=shapes)
+    semantic = None if sample.semantic is None else np.rot90(sample.semantic, quarter_turns % 4)
+    return replace(sample, image=image, boxes=boxes, shapes=shapes, semantic=semantic)
 
 
 def photometric(

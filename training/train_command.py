@@ -63,7 +63,7 @@ def train(
         _train(
             recipe=chosen,
             sets=_open_sets(
-                data, images, split, val_data, val_images, val_split, skip_bad, _extras(chosen, semantic)
+                data, images, split, val_data, val_images, val_split, skip_bad, **_extras(chosen, semantic)
             ),
             threads=threads,
             options={
@@ -120,9 +120,12 @@ def _open_sets(
     val_images: Path | None,
     val_split: str | None,
     skip_bad: bool,
-    extras: Mapping[str, Any],
+    **extras: Any,
 ) -> tuple[Dataset, Dataset | None]:
-    """Training and validation data, checked before the first step. No validation data: said aloud."""
+    """Training and validation data, checked before the first step. No validation data: said aloud.
+
+    `extras`: what is read of the training data besides boxes; validation measures boxes.
+    """
     from training.data.dataset import open_dataset
     from training.data.problems import DatasetError
 

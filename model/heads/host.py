@@ -43,7 +43,8 @@ class Rois:
         pooled: Tensor = multilevel_roi_align(list(self.pyramid), boxes, list(self.strides), *how)
         if self.context is None:
             return pooled
-        return pooled + multilevel_roi_align([self.context], boxes, [self.context_stride], *how)
+        added: Tensor = multilevel_roi_align([self.context], boxes, [self.context_stride], *how)
+        return pooled + added
 
     def ragged(self, boxes: Sequence[Tensor]) -> Tensor:
         """Features of one list of boxes per image, image after image; differentiable."""

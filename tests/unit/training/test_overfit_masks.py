@@ -21,8 +21,8 @@ from training.data import Batch, Dataset, collate, open_dataset, prepare
 from training.evaluation.average_precision import evaluate_predictions
 from training.evaluation.predict import predict_checkpoint
 
-RULE = ResizeRule(96, 128)
-STEPS = 120
+RULE = ResizeRule(128, 160)
+STEPS = 160
 
 
 def four_photos(data_dir: Path) -> Dataset:
@@ -47,12 +47,13 @@ def four_photos(data_dir: Path) -> Dataset:
 def toy(name: str, classes: int) -> DetectorConfig:
     """The named detector with its parts at toy width."""
     config = config_of(name, classes)
-    assert config.mask is not None
+    assert config.mask is not None and config.localization is not None
     return replace(
         config,
         backbone=BackboneConfig("test_efficientnet", min_level=3, fpn_channels=32, frozen_levels=0),
         rpn=RpnConfig(anchor_sizes=(16, 32, 64, 128), pre_nms_train=100, post_nms_train=60, post_nms_test=60),
         head=replace(config.head, width=64, batch_per_image=64),
+        localization=replace(config.localization, width=64),
         mask=replace(config.mask, convs=2, channels=32),
         semantic=None
         if config.semantic is None

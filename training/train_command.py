@@ -32,6 +32,9 @@ def train(
     split: Annotated[
         str | None, typer.Option(help="VOC list in ImageSets/Main; train unless given. Not for COCO.")
     ] = None,
+    semantic: Annotated[
+        Path | None, typer.Option(help="Folder of semantic maps, STEM.png for each image (htc).")
+    ] = None,
     val_data: Annotated[
         Path | None, typer.Option(help="Validation data; the same VOC folder unless given.")
     ] = None,
@@ -79,18 +82,12 @@ def train(
         host = _host(freeze_host, init)
         named = recipe or ("frozen-host" if freeze_host else "hindsight-r50")
         chosen = _recipe(named, {k: v for k, v in changes.items() if v is not None})
+        extras = _extras(chosen, semantic)
+        if host is not None:
+            chosen, extras = host.applied(chosen), {"class_names": host.class_names}
         _train(
-            recipe=chosen if host is None else host.applied(chosen),
-            sets=_open_sets(
-                data,
-                images,
-                split,
-                val_data,
-                val_images,
-                val_split,
-                skip_bad,
-                None if host is None else host.class_names,
-            ),
+            recipe=chosen,
+            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad, **extras),
             threads=threads,
             deterministic=deterministic,
             options={
@@ -138,6 +135,22 @@ def _host(freeze_host: bool, init: Path | None) -> FrozenHost | None:
     return host
 
 
+def _extras(recipe: Recipe, semantic: Path | None) -> dict[str, Any]:
+    """What the recipe's detector learns besides boxes, and so what is read of the training data."""
+    from hindsight.errors import OptionError
+
+    config = recipe.detector_config(1)
+    learns_map = config.semantic is not None and config.semantic.loss_weight > 0
+    if learns_map and semantic is None:
+        raise OptionError(
+            f"{recipe.model} learns from semantic maps: name their folder with --semantic, or set "
+            "semantic.loss_weight = 0 in the recipe's [detector]"
+        )
+    if not learns_map and semantic is not None:
+        raise OptionError(f"--semantic makes no sense for {recipe.model}, which learns from no map")
+    return {"masks": config.mask is not None, "semantic": semantic}
+
+
 def _open_sets(
     data: Path,
     images: Path | None,
@@ -147,10 +160,12 @@ def _open_sets(
     val_split: str | None,
     skip_bad: bool,
     class_names: Sequence[str] | None = None,
+    **extras: Any,
 ) -> tuple[Dataset, Dataset | None]:
     """Training and validation data, checked before the first step. No validation data: said aloud.
 
-    `class_names`: a frozen host's, which the data must keep to.
+    `class_names`: a frozen host's, which the data must keep to. `extras`: what is read of the training data
+    besides boxes; validation measures boxes.
     """
     from training.data.dataset import open_dataset
     from training.data.problems import DatasetError
@@ -163,6 +178,7 @@ def _open_sets(
             split=split or ("train" if is_voc else None),
             class_names=class_names,
             skip_bad=skip_bad,
+            **extras,
         )
     except DatasetError as error:
         if class_names is None:

@@ -183,7 +183,8 @@ def _rank(candidates: Candidates, iou_weight: float, detector: TwoStageDetector)
 
 def _split(output: DetectorOutput, batch: Batch) -> list[ImagePredictions]:
     """Each image's detections in original pixels."""
-    columns = [None if value is None else value.float().cpu().numpy() for value in output[3:]]
+    judged = (output.scores, output.class_scores, output.ious, output.purities, output.integrities)
+    columns = [None if value is None else value.float().cpu().numpy() for value in judged]
     boxes, labels = output.boxes.float().cpu().numpy(), output.labels.cpu().numpy()
     counts = output.num_detections.tolist()
     images = []

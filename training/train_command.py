@@ -161,13 +161,7 @@ def _train(
     keep_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
-    device = torch.device(options["device"]) if _is_device(options["device"]) else None
-    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise OptionError(
-            f"device {options['device']!r} can't be used here: expected cpu, or a CUDA device that exists"
-        )
-    if recipe.optimisation.amp == "fp16" and device.type != "cuda":
-        raise OptionError("fp16 training needs CUDA: use --amp bf16 or off")
+    check_device(options["device"], recipe.optimisation.amp)
     folder: Path = options["folder"]
     if not options["resume"] and (folder / STATE).exists():
         raise OptionError(
@@ -177,6 +171,19 @@ def _train(
     kept = folder / (BEST if progress.best_epoch >= 0 else LAST)
     best = f" (best validation AP {progress.best_ap:.3f}, epoch {progress.best_epoch + 1})" if sets[1] else ""
     typer.echo(f"done: {kept}{best}", err=True)
+
+
+def check_device(name: str, amp: str) -> None:
+    """Raises OptionError if nothing can be trained there with that precision."""
+    import torch
+
+    from hindsight.errors import OptionError
+
+    device = torch.device(name) if _is_device(name) else None
+    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise OptionError(f"device {name!r} can't be used here: expected cpu, or a CUDA device that exists")
+    if amp == "fp16" and device.type != "cuda":
+        raise OptionError("fp16 training needs CUDA: use --amp bf16 or off")
 
 
 def _is_device(name: str) -> bool:

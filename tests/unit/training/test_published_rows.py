@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,3 +201,12 @@ def test_settings_nest_and_merge() -> None:
     assert parse_settings("") == {}
     assert merged(one, {"a": {"c": {"d": "y"}}, "e": 2}) == {"a": {"b": 1, "c": {"d": "y"}}, "e": 2}
     assert one["a"]["c"]["d"] == "x"
+
+
+def test_the_shipped_overrides_fit_every_kind_of_row() -> None:
+    small = tomllib.loads((FOLDER / "small.toml").read_text())
+    for published in all_rows():
+        if missing(published) is None:
+            recipe = recipe_for(published, small)
+            assert (recipe.resize.short_side, recipe.augment.scales) == (128, ())
+            assert recipe.detector_config(3).head.width == 64

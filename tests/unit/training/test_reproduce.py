@@ -208,7 +208,7 @@ def test_a_killed_row_goes_on_and_ends_as_if_nothing_had_happened(
 
 
 def test_a_row_that_this_build_lacks_is_left_out_with_its_reason(
-    coco: Path, tmp_path: Path, finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
+    coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(MODELS, "faster_rcnn_dir")
     monkeypatch.setattr(run_module, "measure", lambda *a, **k: {"AP": 1.0, "AP50": 2.0, "AP75": None})
@@ -260,18 +260,3 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
-
-
-def test_the_shipped_overrides_fit_every_kind_of_row() -> None:
-    import tomllib
-
-    from training.published.recipes import missing, recipe_for
-    from training.published.rows import FOLDER, load_table
-
-    small = tomllib.loads((FOLDER / "small.toml").read_text())
-    for table in ("dir:table1", "dir:table2", "dir:table3", "drcnn:table9", "drcnn:table10", "drcnn:table11"):
-        for row in load_table(table).rows:
-            if missing(row) is None:
-                recipe = recipe_for(row, small)
-                assert (recipe.resize.short_side, recipe.augment.scales) == (128, ())
-                assert recipe.detector_config(3).head.width == 64

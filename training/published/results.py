@@ -104,7 +104,7 @@ def markdown(table: Table, lines: Sequence[Line]) -> Iterator[str]:
 
 def grid(table: Table, lines: Sequence[Line]) -> Grid:
     """The same for the terminal."""
-    shown = Grid(title=f"{table.id}: {table.title}", title_justify="left")
+    shown = Grid(title=f"{table.id}: {table.title}", title_justify="left", caption_justify="left")
     shown.add_column("row")
     shown.add_column("")
     for name in table.metrics:

@@ -49,7 +49,7 @@ def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """`name` is resnet50, resnet101 or a timm model; the pyramid takes its maps of stride 2**level."""
+    """`name` is one of `resnet.RESNETS` or a timm model; the pyramid takes its maps of stride 2**level."""
 
     name: str = "resnet50"
     min_level: int = 2
@@ -59,8 +59,14 @@ class BackboneConfig:
     frozen_levels: int = 2
     # where a ResNet bottleneck strides: False = the 3x3 (torchvision), True = the first 1x1
     stride_in_1x1: bool = False
+    # the 3x3 of every ResNet bottleneck of C3..C5: plain ("none"), or a deformable convolution "v1" or "v2"
+    deformable: str = "none"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.deformable not in ("none", "v1", "v2"):
+            raise ValueError(f'backbone.deformable must be "none", "v1" or "v2", got {self.deformable!r}')
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ class Optimisation:
 
     `schedule`: "step" (x gamma after each of `milestones`) or "cosine" (to 0). lr is for this batch size;
     nothing rescales it. `amp`: "off", "bf16" or "fp16" (CUDA only). With an `ema_decay` above 0 the moving
-    average of the weights is what is validated and saved. `clip_norm` bounds the gradient's norm.
+    average of the weights is what is validated and saved. `clip_norm` bounds the gradient's norm. A batch
+    goes through the detector in `accumulate` parts, for memory that holds only a part.
+    `localization_lr_factor` multiplies lr for the localization head (DIR Table 3's "3 x lr").
     """
 
     optimiser: str = "sgd"
@@ -48,6 +50,8 @@ class Optimisation:
     clip_norm: float = 35.0
     ema_decay: float = 0.0
     amp: str = "off"
+    accumulate: int = 1
+    localization_lr_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.optimiser not in ("sgd", "adamw"):
@@ -56,7 +60,7 @@ class Optimisation:
             raise ValueError(f'schedule must be "step" or "cosine", got {self.schedule!r}')
         if self.amp not in ("off", "bf16", "fp16"):
             raise ValueError(f'amp must be "off", "bf16" or "fp16", got {self.amp!r}')
-        for name in ("lr", "batch_size", "epochs", "clip_norm"):
+        for name in ("lr", "batch_size", "epochs", "clip_norm", "accumulate", "localization_lr_factor"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -72,6 +76,9 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     optimisation: Optimisation = field(default_factory=Optimisation)
     validate_every: int = 1  # epochs
+    # Images with a class that fewer than this share of all images hold are shown more often (repeat-factor
+    # sampling); 0: every image once an epoch
+    repeat_threshold: float = 0.0
 
     def detector_config(self, num_classes: int) -> DetectorConfig:
         """The detector this recipe trains. Raises RecipeError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,12 @@ def train(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on without bad entries of the data.")
     ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="The same losses from every run of the same seed; may be slower."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a detector on a COCO or Pascal VOC data set."""
@@ -60,6 +67,7 @@ def train(
             recipe=_recipe(recipe, {k: v for k, v in changes.items() if v is not None}),
             sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad),
             threads=threads,
+            deterministic=deterministic,
             options={
                 "folder": out,
                 "weights": weights,
@@ -109,7 +117,7 @@ def _open_sets(
     )
     _tell(training, "training")
     if val_data is None and not is_voc:
-        typer.echo("no --val-data: training without validation, the last epoch counts", err=True)
+        _say("no --val-data: training without validation, the last epoch counts")
         return training, None
     source = val_data or data
     try:
@@ -127,17 +135,15 @@ def _open_sets(
     _tell(validation, "validation")
     shared = len(training.files() & validation.files())
     if shared and val_data is None and val_split is None:
-        typer.echo(
+        _say(
             f"{shared} of the {len(validation)} validation images are trained on: training without "
-            "validation, the last epoch counts",
-            err=True,
+            "validation, the last epoch counts"
         )
         return training, None
     if shared:
-        typer.echo(
+        _say(
             f"warning: {shared} of the {len(validation)} validation images are trained on: the validation AP "
-            "will flatter",
-            err=True,
+            "will flatter"
         )
     return training, validation
 
@@ -145,11 +151,23 @@ def _open_sets(
 def _tell(dataset: Dataset, role: str) -> None:
     left_out = f", {len(dataset.problems)} bad entries left out" if dataset.problems else ""
     names = ", ".join(dataset.class_names)
-    typer.echo(f"{role}: {len(dataset)} images{left_out}; classes: {names}", err=True)
+    _say(f"{role}: {len(dataset)} images{left_out}; classes: {names}")
+
+
+def _say(message: str) -> None:
+    """On stderr, once for all processes of a run."""
+    from training.team import is_leader
+
+    if is_leader():
+        typer.echo(message, err=True)
 
 
 def _train(
-    recipe: Recipe, sets: tuple[Dataset, Dataset | None], threads: int | None, options: Mapping[str, Any]
+    recipe: Recipe,
+    sets: tuple[Dataset, Dataset | None],
+    threads: int | None,
+    deterministic: bool,
+    options: Mapping[str, Any],
 ) -> None:
     import torch
 
@@ -157,20 +175,28 @@ def _train(
     from training.host_memory import keep_freed_pages
     from training.loop import BEST, LAST, STATE, Run
     from training.loop import train as run_training
+    from training.team import joined
 
     keep_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
+    if deterministic:
+        # cuBLAS reads this when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
     check_device(options["device"], recipe.optimisation.amp)
     folder: Path = options["folder"]
     if not options["resume"] and (folder / STATE).exists():
         raise OptionError(
             f"{folder} holds a run already: --resume goes on with it, another --out starts anew"
         )
-    progress = run_training(Run(recipe, sets[0], validate=_validator(sets[1], recipe), **options))
+    with joined(options["device"]) as (team, own_device):
+        settings = {**options, "device": own_device, "team": team}
+        progress = run_training(Run(recipe, sets[0], validate=_validator(sets[1], recipe), **settings))
     kept = folder / (BEST if progress.best_epoch >= 0 else LAST)
     best = f" (best validation AP {progress.best_ap:.3f}, epoch {progress.best_epoch + 1})" if sets[1] else ""
-    typer.echo(f"done: {kept}{best}", err=True)
+    _say(f"done: {kept}{best}")
 
 
 def check_device(name: str, amp: str) -> None:

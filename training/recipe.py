@@ -84,13 +84,18 @@ class Recipe:
         """The detector this recipe trains. Raises RecipeError."""
         try:
             config = config_of(self.model, num_classes, backbone=self.backbone)
-            return _override(config, self.detector, "detector")
+            return override(config, self.detector, "detector")
         except (ValueError, TypeError) as error:
             raise RecipeError(str(error)) from error
 
 
 def load_recipe(name_or_path: str) -> Recipe:
     """A TOML file, or the name of one in training/recipes. Raises RecipeError."""
+    return recipe_of(read_recipe(name_or_path), Path(name_or_path).name)
+
+
+def read_recipe(name_or_path: str) -> dict[str, Any]:
+    """The values of a TOML file, or of the one of that name in training/recipes, unchecked. RecipeError."""
     path = Path(name_or_path)
     if not path.suffix:
         path = RECIPES / f"{name_or_path}.toml"
@@ -98,18 +103,22 @@ def load_recipe(name_or_path: str) -> Recipe:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise RecipeError(f"no recipe {name_or_path!r}: expected a .toml file or one of {known}")
     try:
-        values = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid TOML: {error}") from error
+
+
+def recipe_of(values: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe that `values`, nested as in TOML, describe; `where` names them in a RecipeError."""
     try:
-        recipe = _override(Recipe(), values, path.name)
+        recipe = override(Recipe(), values, where)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"{path.name}: {error}") from error
+        raise RecipeError(f"{where}: {error}") from error
     recipe.detector_config(1)  # so that a typo in [detector] raises here, not after the data is read
     return recipe
 
 
-def _override(instance: T, values: Mapping[str, Any], where: str) -> T:
+def override(instance: T, values: Mapping[str, Any], where: str) -> T:
     """`instance` with `values` laid over it, dataclass by dataclass; an unknown key names the nearest."""
     known = {f.name: f for f in fields(instance)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(type(instance))
@@ -125,7 +134,7 @@ def _override(instance: T, values: Mapping[str, Any], where: str) -> T:
 
 def _value(current: Any, hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, Mapping) and is_dataclass(current):
-        return _override(current, value, where)
+        return override(current, value, where)
     if isinstance(value, list):
         return tuple(tuple(v) if isinstance(v, list) else v for v in value)
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -257,13 +257,7 @@ def _train(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    device = torch.device(options["device"]) if _is_device(options["device"]) else None
-    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise OptionError(
-            f"device {options['device']!r} can't be used here: expected cpu, or a CUDA device that exists"
-        )
-    if recipe.optimisation.amp == "fp16" and device.type != "cuda":
-        raise OptionError("fp16 training needs CUDA: use --amp bf16 or off")
+    check_device(options["device"], recipe.optimisation.amp)
     folder: Path = options["folder"]
     if not options["resume"] and (folder / STATE).exists():
         raise OptionError(
@@ -275,6 +269,19 @@ def _train(
     kept = folder / (BEST if progress.best_epoch >= 0 else LAST)
     best = f" (best validation AP {progress.best_ap:.3f}, epoch {progress.best_epoch + 1})" if sets[1] else ""
     _say(f"done: {kept}{best}")
+
+
+def check_device(name: str, amp: str) -> None:
+    """Raises OptionError if nothing can be trained there with that precision."""
+    import torch
+
+    from hindsight.errors import OptionError
+
+    device = torch.device(name) if _is_device(name) else None
+    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise OptionError(f"device {name!r} can't be used here: expected cpu, or a CUDA device that exists")
+    if amp == "fp16" and device.type != "cuda":
+        raise OptionError("fp16 training needs CUDA: use --amp bf16 or off")
 
 
 def _is_device(name: str) -> bool:

@@ -7,7 +7,7 @@ ARGS ?=
 PACKAGES := hindsight model training export service
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format browser constraints clean
+.PHONY: help serve test check format browser systems constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,10 @@ browser: ## install Chromium for the page's tests (Debian, as root)
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else echo "no chromium on the PATH: the page's tests will fail (apt-get install chromium, or set CHROMIUM)" >&2; fi
+
+PHOTOS ?= ../shared/data/coco_mini/annotations/instances_train2017.json
+systems: .venv/.installed ## train and export every system at toy width; docs/systems.md (PHOTOS=COCO.json)
+	PYTHONPATH=. .venv/bin/python benchmarks/systems.py --photos $(PHOTOS) $(ARGS)
 
 # Existing pins are kept where they still fit: delete a line to move its package on.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \

@@ -37,7 +37,10 @@ def train(
     val_images: Annotated[Path | None, typer.Option(help="Image folder of the validation data.")] = None,
     val_split: Annotated[str | None, typer.Option(help="VOC list to validate on; val unless given.")] = None,
     weights: Annotated[
-        str, typer.Option(help='Backbone weights: a .safetensors file, "imagenet" (fetched) or "none".')
+        str,
+        typer.Option(
+            help='Backbone weights: a .safetensors file, "imagenet" (fetched) or "none". Not for frozen hosts.'
+        ),
     ] = "imagenet",
     freeze_host: Annotated[
         bool,

@@ -103,11 +103,13 @@ def _trace_rescoring(detector: TwoStageDetector) -> onnx.ModelProto:
 
 
 def _known(detector: TwoStageDetector, names: Sequence[str]) -> list[str]:
-    """The outputs that this detector has: not every one has a localization head, or one of all qualities."""
+    """The outputs that this detector has: not every one has masks or a localization head of all qualities."""
     config = detector.config.localization
     absent = {"ious", "purities", "integrities"} if config is None else set()
     if config is not None and config.kind != "purity_integrity":
         absent = {"purities", "integrities"}
+    if detector.config.mask is None:
+        absent = {*absent, "masks"}
     return [name for name in names if name not in absent]
 
 

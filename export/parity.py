@@ -24,7 +24,9 @@ _MATCH_IOU = 0.9
 
 @dataclass(frozen=True)
 class Tolerance:
-    """pixels: of a box corner. score: of any probability. iou: how near the NMS threshold excuses a pair."""
+    """pixels: of a box corner. score: of any probability, a mask's cells among them. iou: how near the NMS
+    threshold excuses a pair.
+    """
 
     pixels: float = 1e-2
     score: float = 1e-4
@@ -89,6 +91,9 @@ def compare_detections(
     scores = np.stack(
         [np.abs(expected[name][rows].astype(np.float64) - found[name][columns]) for name in names]
     )
+    if "masks" in expected:
+        cells = np.abs(expected["masks"][rows].astype(np.float64) - found["masks"][columns])
+        scores = np.concatenate([scores, cells.max(axis=(1, 2), initial=0)[None]])
     explained = unexplained = 0
     for own, other, taken in ((expected, found, rows), (found, expected, columns)):
         for row in sorted(set(range(len(own["scores"]))) - set(taken)):

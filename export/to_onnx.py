@@ -145,6 +145,7 @@ def manifest_of(
         licence=description.licence,
         metrics=dict(description.metrics),
         files={},
+        has_masks=config.mask is not None,
     )
 
 

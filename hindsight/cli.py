@@ -27,6 +27,7 @@ _HELP = {
     "serve": "Serve models over HTTP, with a page to try them.",
     "train": "Train a detector on a COCO or Pascal VOC data set.",
     "evaluate": "Measure a checkpoint or a model on a data set.",
+    "reproduce": "Train and measure a published table; ours beside the paper's figures.",
     "export": "Turn a checkpoint into a model that runs anywhere.",
     "import": "Make a checkpoint of a torchvision or mmdetection detector.",
 }
@@ -35,6 +36,7 @@ _EXTRA = {
     "serve": "cpu",
     "train": "train",
     "evaluate": "train",
+    "reproduce": "train",
     "export": "export",
     "import": "train",
 }

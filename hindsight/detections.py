@@ -1,6 +1,7 @@
 """What a detector answers: plain frozen records of numpy arrays, row i of each describing the same box.
 
-n: boxes. C: classes. Boxes are xyxy in pixels of the original image; every score is in 0..1.
+n: boxes. C: classes. m: side of a mask. Boxes are xyxy in pixels of the original image; every score is in
+0..1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Detections:
     boxes: float32 [n, 4]. labels: int64 [n], indices into class_names. scores: float32 [n], the ranking,
     class score and IoU fused. class_scores: float32 [n], the classifier's alone. ious, purities, integrities:
     float32 [n], what the model thinks of its own box (DIR Eq. (1), (3), (4)); None where it has no
-    localization head. image_hw: height and width of the original image.
+    localization head. image_hw: height and width of the original image. masks: float32 [n, m, m], how likely
+    each cell of the box belongs to the object; None where the model has no masks.
     """
 
     boxes: FloatArray
@@ -34,6 +36,7 @@ class Detections:
     integrities: FloatArray | None
     class_names: tuple[str, ...]
     image_hw: tuple[int, int]
+    masks: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.labels)
@@ -43,6 +46,8 @@ class Detections:
             column = getattr(self, name)
             if column is not None and column.shape != (n,):
                 raise ValueError(f"expected {name} [{n}], got {list(column.shape)}")
+        if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != n):
+            raise ValueError(f"expected masks [{n}, m, m], got {list(self.masks.shape)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,6 +71,7 @@ class Detections:
             rows(self.integrities),
             self.class_names,
             self.image_hw,
+            rows(self.masks),
         )
 
     @property

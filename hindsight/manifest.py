@@ -71,6 +71,7 @@ class Manifest:
     licence: str
     metrics: dict[str, Any]
     files: dict[str, str]
+    has_masks: bool = False
 
     def __post_init__(self) -> None:
         check_manifest(self)
@@ -81,8 +82,14 @@ class Manifest:
         return tuple(info.name for info in self.classes)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain JSON object that `parse_manifest` reads back equal."""
-        return dataclasses.asdict(self)
+        """A plain JSON object that `parse_manifest` reads back equal.
+
+        `has_masks` is written only where it is true: a reader older than masks refuses a field it lacks.
+        """
+        document = dataclasses.asdict(self)
+        if not self.has_masks:
+            del document["has_masks"]
+        return document
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -152,6 +159,7 @@ def parse_manifest(document: object) -> Manifest:
         licence=_string(root, "licence"),
         metrics=dict(_object(root["metrics"], "metrics")),
         files={relative: _string(root["files"], relative) for relative in _object(root["files"], "files")},
+        has_masks=_boolean(root, "has_masks") if "has_masks" in root else False,
     )
 
 
@@ -176,8 +184,10 @@ def _defaults(value: object) -> Defaults:
 
 
 def _known_keys(item: Mapping[str, Any], kind: type[Any], where: str) -> None:
-    expected = {field.name for field in dataclasses.fields(kind)}
-    missing, unknown = sorted(expected - set(item)), sorted(set(item) - expected)
+    known = dataclasses.fields(kind)
+    required = {field.name for field in known if field.default is dataclasses.MISSING}
+    missing = sorted(required - set(item))
+    unknown = sorted(set(item) - {field.name for field in known})
     if missing or unknown:
         raise ArtifactError(f"{where}: missing fields {missing}, unknown fields {unknown}")
 

@@ -58,6 +58,7 @@ def split_detections(
         judged("integrities"),
         manifest.class_names,
         lb.original_hw,
+        judged("masks"),
     )
     order = np.argsort(-found.scores, kind="stable")
     if options.classes is not None:

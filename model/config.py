@@ -26,7 +26,7 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
 
 
 NMS_KINDS = ("hard", "soft_linear", "soft_gaussian", "iou_guided")
-HEAD_KINDS = ("shared", "decoupled", "cascade", "double")
+HEAD_KINDS = ("shared", "decoupled", "cascade", "double", "htc")
 _HEAD_CHOICES = {
     "kind": HEAD_KINDS,
     "regressor": ("fc", "conv"),
@@ -103,7 +103,7 @@ class HeadConfig:
 
     "shared": Faster R-CNN, one trunk for both tasks. "decoupled": DRCNN, a sample and a trunk per task,
     cascaded regressors. "cascade": Cascade R-CNN, a classifier and a regressor at every stage. "double":
-    Double-Head.
+    Double-Head. "htc": a cascade with a mask head at every stage.
     """
 
     kind: str = "decoupled"
@@ -178,6 +178,48 @@ class PoolingConfig:
 
 
 @dataclass(frozen=True)
+class MaskConfig:
+    """Mask R-CNN's branch; masks have twice the side of what is pooled.
+
+    `train_boxes`: it learns on the "proposal" that the last regressor read, as published, or on the final
+    "box", which is what it sees at inference. With a head of kind "htc" each stage has a mask head: "box" is
+    its interleaved execution, and `flow` hands what one mask head has made of a RoI to the next.
+    """
+
+    convs: int = 4
+    channels: int = 256
+    pooling: PoolingConfig = field(default_factory=lambda: PoolingConfig(output_size=14))
+    train_boxes: str = "proposal"
+    loss_weight: float = 1.0
+    flow: bool = False
+
+    def __post_init__(self) -> None:
+        _choice("mask.train_boxes", self.train_boxes, ("proposal", "box"))
+        if self.convs < 0:
+            raise ValueError(f"mask.convs must be 0 or more, got {self.convs}")
+
+
+@dataclass(frozen=True)
+class SemanticConfig:
+    """HTC's semantic branch: a map of `classes` at `stride`, whose features every RoI gets added.
+
+    Its loss needs a map of classes with each image's ground truth; `loss_weight` = 0 goes without.
+    """
+
+    classes: int = 183  # COCO-Stuff's
+    convs: int = 4
+    channels: int = 256
+    stride: int = 8
+    loss_weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.classes <= 255:  # a map's label is a byte, and 255 says "no class"
+            raise ValueError(f"semantic.classes must be 1..255, got {self.classes}")
+        if self.convs < 0 or self.loss_weight < 0:
+            raise ValueError("semantic.convs and semantic.loss_weight must be 0 or more")
+
+
+@dataclass(frozen=True)
 class NmsConfig:
     """How the final list is made from overlapping boxes; DIR Table 1 compares the kinds.
 
@@ -213,6 +255,8 @@ class DetectorConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     localization: LocalizationConfig | None = field(default_factory=LocalizationConfig)
     nms: NmsConfig = field(default_factory=NmsConfig)
+    mask: MaskConfig | None = None
+    semantic: SemanticConfig | None = None
     max_detections: int = 100
     min_box_side: float = 1e-2  # final boxes thinner than this are dropped
 
@@ -232,6 +276,7 @@ class DetectorConfig:
         for name, known in _HEAD_CHOICES.items():
             _choice(f"head.{name}", getattr(self.head, name), known)
         self._check_stages()
+        self._check_masks()
         if self.head.class_specific_first and self.localization is not None and self.head.kind != "shared":
             raise ValueError(
                 f"the localization head needs class-agnostic regression from a {self.head.kind} head: "
@@ -240,13 +285,23 @@ class DetectorConfig:
         if self.nms.kind == "iou_guided" and self.localization is None:
             raise ValueError("iou_guided NMS ranks by predicted IoU: it needs a localization head")
 
+    def _check_masks(self) -> None:
+        htc = self.head.kind == "htc"
+        if htc and self.mask is None:
+            raise ValueError("an htc head has masks at every stage: it needs a mask section")
+        if not htc and (self.semantic is not None or (self.mask is not None and self.mask.flow)):
+            raise ValueError('mask.flow and the semantic branch need head.kind = "htc"')
+        strides = [2**level for level in range(self.backbone.min_level, self.backbone.max_level + 1)]
+        if self.semantic is not None and self.semantic.stride not in strides:
+            raise ValueError(f"semantic.stride must be one of {strides}, got {self.semantic.stride}")
+
     def _check_stages(self) -> None:
         head = self.head
         single = head.kind in ("shared", "double")
         if single and head.stages != 1:
             raise ValueError(f"a {head.kind} head has one regression stage: set head.stages = 1")
         limits = {"stds": head.stds, "stage_weights": head.stage_weights}
-        if head.kind == "cascade":
+        if head.kind in ("cascade", "htc"):
             limits["stage_ious"] = head.stage_ious
         most = min(len(values) for values in limits.values())
         if not 1 <= head.stages <= most:

@@ -14,6 +14,8 @@ from model.config import DetectorConfig
 from model.fpn import FeaturePyramid
 from model.heads import build_host
 from model.heads.host import Refined, Rois
+from model.heads.htc import HtcHead
+from model.heads.mask import MaskHead, mask_losses, of_class, with_masks
 from model.localization import build_localization, localization_losses, look
 from model.ranking import rank
 from model.rpn import RegionProposalNetwork
@@ -21,7 +23,7 @@ from model.structures import Candidates, DetectorOutput, Proposals, Target
 
 
 class TwoStageDetector(nn.Module):
-    """Proposals, class scores, refined boxes, and a second look at each of them."""
+    """Proposals, class scores, refined boxes, a second look at each of them, and masks of those kept."""
 
     pixel_mean: Tensor  # [3], of pixels in 0..255
     pixel_std: Tensor
@@ -39,10 +41,15 @@ class TwoStageDetector(nn.Module):
         rpn_strides = [*self.strides, 2 * self.strides[-1]]
         self.rpn = RegionProposalNetwork(config.rpn, config.backbone.fpn_channels, rpn_strides)
         pooled_features = config.backbone.fpn_channels * config.pooling.output_size**2
-        self.head = build_host(pooled_features, config.head, config.num_classes)
+        self.head = build_host(pooled_features, config, self.strides)
         self.localization = (
             build_localization(pooled_features, config.localization)
             if config.localization is not None
+            else None
+        )
+        self.mask = (
+            MaskHead(config.backbone.fpn_channels, config.mask, config.num_classes)
+            if config.mask is not None and not isinstance(self.head, HtcHead)
             else None
         )
         # images arrive as 0..255: fold that into the normalisation
@@ -61,15 +68,18 @@ class TwoStageDetector(nn.Module):
         """Detections of a batch of letterboxed RGB images; `image_sizes` are the valid (height, width)."""
         pyramid = self.extract(images, image_sizes)
         proposals = self.propose(pyramid, images, image_sizes)
-        refined = self.refine(pyramid, proposals, image_sizes)
-        candidates = self.look_back(pyramid, refined)
-        return rank(candidates, class_threshold, score_threshold, iou_weight, nms_threshold, self.config)
+        rois = self.rois(pyramid)
+        refined = self.refine(rois, proposals, image_sizes)
+        candidates = self.look_back(rois, refined)
+        output = rank(candidates, class_threshold, score_threshold, iou_weight, nms_threshold, self.config)
+        return self.segment(rois, output)
 
     def candidates(self, images: UInt8[Tensor, "B H W 3"], image_sizes: Int[Tensor, "B 2"]) -> Candidates:
         """Final boxes before NMS: the one population on which scores are compared."""
         pyramid = self.extract(images, image_sizes)
         proposals = self.propose(pyramid, images, image_sizes)
-        return self.look_back(pyramid, self.refine(pyramid, proposals, image_sizes))
+        rois = self.rois(pyramid)
+        return self.look_back(rois, self.refine(rois, proposals, image_sizes))
 
     @property
     def can_rescore(self) -> bool:
@@ -130,6 +140,9 @@ class TwoStageDetector(nn.Module):
             terms |= localization_losses(
                 self.localization, self.config.localization, rois, regressed, targets, image_sizes
             )
+        if self.mask is not None:
+            assert self.config.mask is not None
+            terms |= mask_losses(self.mask, self.config.mask, rois, regressed, targets)
         return terms
 
     def freeze_host(self) -> None:
@@ -188,17 +201,27 @@ class TwoStageDetector(nn.Module):
 
     def rois(self, pyramid: Sequence[Tensor]) -> Rois:
         """RoI features of one pyramid; the pooled top level serves the RPN only."""
-        return Rois(pyramid[:-1], self.strides, self.config.pooling)
+        return self.head.enrich(Rois(pyramid[:-1], self.strides, self.config.pooling))
 
-    def refine(self, pyramid: Sequence[Tensor], proposals: Proposals, image_sizes: Tensor) -> Refined:
+    def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor) -> Refined:
         """Class scores, and the boxes that the regressors make of the proposals worth a second look."""
         looks = None if self.config.localization is None else self.config.localization.boxes_at_inference
-        return self.head.refine(self.rois(pyramid), proposals, image_sizes, looks)
+        return self.head.refine(rois, proposals, image_sizes, looks)
 
-    def look_back(self, pyramid: Sequence[Tensor], refined: Refined) -> Candidates:
+    def look_back(self, rois: Rois, refined: Refined) -> Candidates:
         """Hindsight: the localization head reads the FINAL boxes."""
         if self.localization is None:
             return Candidates(refined.boxes, refined.class_scores, None, None, None)
         assert self.config.localization is not None
-        quality = look(self.localization, self.config.localization, self.rois(pyramid), refined)
+        quality = look(self.localization, self.config.localization, rois, refined)
         return Candidates(refined.boxes, refined.class_scores, *quality)
+
+    def segment(self, rois: Rois, output: DetectorOutput) -> DetectorOutput:
+        """Masks of the KEPT boxes: rescoring and NMS have decided which those are."""
+        if isinstance(self.head, HtcHead):
+            return with_masks(output, self.head.segment(rois, output.boxes, output.labels))
+        if self.mask is None:
+            return output
+        assert self.config.mask is not None
+        logits = self.mask(rois.with_pooling(self.config.mask.pooling).fixed(output.boxes))
+        return with_masks(output, of_class(logits, output.labels.flatten()).float().sigmoid())

@@ -103,7 +103,8 @@ def localization_losses(
 ) -> dict[str, Tensor]:
     """DIR Eq. (9) on boxes regressed from positives (each keeps its truth) and on jittered truths."""
     boxes, looked_at, truths = [], [], []
-    for final, source, truth, from_truth, target, size in zip(*regressed, targets, image_sizes, strict=True):
+    own = (regressed.boxes, regressed.sources, regressed.truths, regressed.from_truth)
+    for final, source, truth, from_truth, target, size in zip(*own, targets, image_sizes, strict=True):
         kept = torch.ones_like(from_truth) if config.use_truth_proposals else ~from_truth
         jittered = jitter_truths(target.boxes, config.jitter_per_truth, config.jitter_min_iou, size)
         origins = target.boxes.repeat_interleave(config.jitter_per_truth, dim=0)

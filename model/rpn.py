@@ -132,10 +132,9 @@ class RegionProposalNetwork(nn.Module):
             )
             if len(positive):
                 wished = box_ops.encode(all_anchors[positive], target.boxes[matched[positive]], RPN_STDS)
-                box_loss = box_loss + losses.l1(
-                    all_deltas[i, positive], wished, torch.ones_like(wished[:, 0]), 1
-                )
-        return {"rpn_cls": cls_loss / max(sampled, 1), "rpn_box": box_loss / max(sampled, 1)}
+                box_loss = box_loss + (all_deltas[i, positive] - wished).abs().sum()
+        count = losses.mean_over_processes(sampled, all_logits.device)
+        return {"rpn_cls": cls_loss / count, "rpn_box": box_loss / count}
 
     def _match(self, anchors: Tensor, target: Target) -> Tensor:
         matched = match(anchors, target, self.config.positive_iou, self.config.negative_iou, rescue=True)

@@ -49,12 +49,16 @@ def pick(rows: Int[Tensor, " n"], count: int) -> Int[Tensor, " m"]:
 
 @dataclass(frozen=True)
 class ClassificationSample:
-    """S boxes of one image: `labels` [S], C = background; `truths` [S, 4] meaningful where positive."""
+    """S boxes of one image: `labels` [S], C = background.
+
+    `truths` [S, 4] and `objects` [S], the ground truth's box and its index, are meaningful where positive.
+    """
 
     boxes: Float[Tensor, "S 4"]
     labels: Int[Tensor, " S"]
     truths: Float[Tensor, "S 4"]
     from_truth: Tensor  # bool [S]: the box is a ground truth added as a proposal
+    objects: Int[Tensor, " S"]
 
 
 def sample_classification(
@@ -79,7 +83,7 @@ def sample_classification(
     if len(positive):
         labels[: len(positive)] = target.labels[matched[positive]]
         truths[: len(positive)] = target.boxes[matched[positive]]
-    return ClassificationSample(boxes[rows], labels, truths, added[rows])
+    return ClassificationSample(boxes[rows], labels, truths, added[rows], matched[rows])
 
 
 def sample_regression(

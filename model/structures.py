@@ -3,7 +3,7 @@
 Legend (used in every shape of this package):
     B images in a batch; H, W padded height and width (multiples of 32); L feature levels; A anchors
     R proposals per image; D boxes per image the localization head looks at; C foreground classes
-    K reported detections
+    K reported detections; m side of a mask
     boxes are float32 xyxy in input pixels (the letterboxed image); sizes are (height, width)
 """
 
@@ -13,17 +13,25 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+from model.masks import InstanceMasks
 
 
 @dataclass(frozen=True)
 class Target:
-    """Ground truth of one image: `boxes` [g, 4], `labels` [g] in 0..C-1, regions to ignore [c, 4]."""
+    """Ground truth of one image: `boxes` [g, 4], `labels` [g] in 0..C-1, regions to ignore [c, 4].
+
+    `masks` of the g objects: only what learns masks needs them. `semantic`: the class of every input pixel of
+    the valid area, 255 for none (HTC).
+    """
 
     boxes: Float[Tensor, "g 4"]
     labels: Int[Tensor, " g"]
     crowd_boxes: Float[Tensor, "c 4"]
+    masks: InstanceMasks | None = None
+    semantic: UInt8[Tensor, "h w"] | None = None
 
     @staticmethod
     def empty(device: torch.device | str = "cpu") -> Target:
@@ -36,7 +44,13 @@ class Target:
 
     def to(self, device: torch.device | str) -> Target:
         """The same target on another device."""
-        return Target(self.boxes.to(device), self.labels.to(device), self.crowd_boxes.to(device))
+        return Target(
+            self.boxes.to(device),
+            self.labels.to(device),
+            self.crowd_boxes.to(device),
+            None if self.masks is None else self.masks.to(device),
+            None if self.semantic is None else self.semantic.to(device),
+        )
 
 
 class Proposals(NamedTuple):
@@ -70,6 +84,7 @@ class DetectorOutput(NamedTuple):
     ious: Float[Tensor, "B K"] | None
     purities: Float[Tensor, "B K"] | None
     integrities: Float[Tensor, "B K"] | None
+    masks: Float[Tensor, "B K m m"] | None = None  # probabilities of the detection's own class, over its box
 
 
 class Quality(NamedTuple):

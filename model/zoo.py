@@ -7,7 +7,16 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 
-from model.config import BackboneConfig, DetectorConfig, HeadConfig, LocalizationConfig, RpnConfig, nearest
+from model.config import (
+    BackboneConfig,
+    DetectorConfig,
+    HeadConfig,
+    LocalizationConfig,
+    MaskConfig,
+    RpnConfig,
+    SemanticConfig,
+    nearest,
+)
 from model.detector import TwoStageDetector
 
 
@@ -22,10 +31,27 @@ def faster_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
     )
 
 
+def mask_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Mask R-CNN with FPN: torchvision's detector in our operators."""
+    return replace(faster_rcnn(num_classes, backbone), mask=MaskConfig())
+
+
 def cascade_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
     """Cascade R-CNN: three stages at IoU .5, .6 and .7."""
     head = HeadConfig(kind="cascade", share_trunk=True, stage_weights=(1.0, 0.5, 0.25))
     return DetectorConfig(num_classes, BackboneConfig(backbone), head=head, localization=None)
+
+
+def cascade_mask_rcnn(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Cascade R-CNN with a mask head at every stage, each learning on the proposals of its own."""
+    config = cascade_rcnn(num_classes, backbone)
+    return replace(config, head=replace(config.head, kind="htc"), mask=MaskConfig())
+
+
+def htc(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Hybrid Task Cascade: interleaved masks that flow from stage to stage, and a semantic branch."""
+    config = cascade_mask_rcnn(num_classes, backbone)
+    return replace(config, mask=MaskConfig(train_boxes="box", flow=True), semantic=SemanticConfig())
 
 
 def cascade_3x3(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
@@ -67,8 +93,11 @@ def with_localization(
 
 HOSTS: dict[str, Callable[..., DetectorConfig]] = {
     "faster_rcnn": faster_rcnn,
+    "mask_rcnn": mask_rcnn,
     "cascade_rcnn": cascade_rcnn,
     "cascade_3x3": cascade_3x3,
+    "cascade_mask_rcnn": cascade_mask_rcnn,
+    "htc": htc,
     "double_head": double_head,
     "decoupled_rcnn": decoupled_rcnn,
 }

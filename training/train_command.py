@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,9 @@ def train(
     images: Annotated[Path | None, typer.Option(help="Image folder, if not at its usual place.")] = None,
     split: Annotated[
         str | None, typer.Option(help="VOC list in ImageSets/Main; train unless given. Not for COCO.")
+    ] = None,
+    semantic: Annotated[
+        Path | None, typer.Option(help="Folder of semantic maps, STEM.png for each image (htc).")
     ] = None,
     val_data: Annotated[
         Path | None, typer.Option(help="Validation data; the same VOC folder unless given.")
@@ -62,6 +66,12 @@ def train(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on without bad entries of the data.")
     ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="The same losses from every run of the same seed; may be slower."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a detector on a COCO or Pascal VOC data set."""
@@ -75,19 +85,14 @@ def train(
         host = _host(freeze_host, init)
         named = recipe or ("frozen-host" if freeze_host else "hindsight-r50")
         chosen = _recipe(named, {k: v for k, v in changes.items() if v is not None})
+        extras = _extras(chosen, semantic)
+        if host is not None:
+            chosen, extras = host.applied(chosen), {"class_names": host.class_names}
         _train(
-            recipe=chosen if host is None else host.applied(chosen),
-            sets=_open_sets(
-                data,
-                images,
-                split,
-                val_data,
-                val_images,
-                val_split,
-                skip_bad,
-                None if host is None else host.class_names,
-            ),
+            recipe=chosen,
+            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad, **extras),
             threads=threads,
+            deterministic=deterministic,
             options={
                 "host": host,
                 "folder": out,
@@ -133,6 +138,22 @@ def _host(freeze_host: bool, init: Path | None) -> FrozenHost | None:
     return host
 
 
+def _extras(recipe: Recipe, semantic: Path | None) -> dict[str, Any]:
+    """What the recipe's detector learns besides boxes, and so what is read of the training data."""
+    from hindsight.errors import OptionError
+
+    config = recipe.detector_config(1)
+    learns_map = config.semantic is not None and config.semantic.loss_weight > 0
+    if learns_map and semantic is None:
+        raise OptionError(
+            f"{recipe.model} learns from semantic maps: name their folder with --semantic, or set "
+            "semantic.loss_weight = 0 in the recipe's [detector]"
+        )
+    if not learns_map and semantic is not None:
+        raise OptionError(f"--semantic makes no sense for {recipe.model}, which learns from no map")
+    return {"masks": config.mask is not None, "semantic": semantic}
+
+
 def _open_sets(
     data: Path,
     images: Path | None,
@@ -142,10 +163,12 @@ def _open_sets(
     val_split: str | None,
     skip_bad: bool,
     class_names: Sequence[str] | None = None,
+    **extras: Any,
 ) -> tuple[Dataset, Dataset | None]:
     """Training and validation data, checked before the first step. No validation data: said aloud.
 
-    `class_names`: a frozen host's, which the data must keep to.
+    `class_names`: a frozen host's, which the data must keep to. `extras`: what is read of the training data
+    besides boxes; validation measures boxes.
     """
     from training.data.dataset import open_dataset
     from training.data.problems import DatasetError
@@ -158,6 +181,7 @@ def _open_sets(
             split=split or ("train" if is_voc else None),
             class_names=class_names,
             skip_bad=skip_bad,
+            **extras,
         )
     except DatasetError as error:
         if class_names is None:
@@ -168,7 +192,7 @@ def _open_sets(
         ) from None
     _tell(training, "training")
     if val_data is None and not is_voc:
-        typer.echo("no --val-data: training without validation, the last epoch counts", err=True)
+        _say("no --val-data: training without validation, the last epoch counts")
         return training, None
     source = val_data or data
     try:
@@ -186,17 +210,15 @@ def _open_sets(
     _tell(validation, "validation")
     shared = len(training.files() & validation.files())
     if shared and val_data is None and val_split is None:
-        typer.echo(
+        _say(
             f"{shared} of the {len(validation)} validation images are trained on: training without "
-            "validation, the last epoch counts",
-            err=True,
+            "validation, the last epoch counts"
         )
         return training, None
     if shared:
-        typer.echo(
+        _say(
             f"warning: {shared} of the {len(validation)} validation images are trained on: the validation AP "
-            "will flatter",
-            err=True,
+            "will flatter"
         )
     return training, validation
 
@@ -204,11 +226,23 @@ def _open_sets(
 def _tell(dataset: Dataset, role: str) -> None:
     left_out = f", {len(dataset.problems)} bad entries left out" if dataset.problems else ""
     names = ", ".join(dataset.class_names)
-    typer.echo(f"{role}: {len(dataset)} images{left_out}; classes: {names}", err=True)
+    _say(f"{role}: {len(dataset)} images{left_out}; classes: {names}")
+
+
+def _say(message: str) -> None:
+    """On stderr, once for all processes of a run."""
+    from training.team import is_leader
+
+    if is_leader():
+        typer.echo(message, err=True)
 
 
 def _train(
-    recipe: Recipe, sets: tuple[Dataset, Dataset | None], threads: int | None, options: Mapping[str, Any]
+    recipe: Recipe,
+    sets: tuple[Dataset, Dataset | None],
+    threads: int | None,
+    deterministic: bool,
+    options: Mapping[str, Any],
 ) -> None:
     import torch
 
@@ -216,26 +250,41 @@ def _train(
     from training.host_memory import keep_freed_pages
     from training.loop import BEST, LAST, STATE, Run
     from training.loop import train as run_training
+    from training.team import joined
 
     keep_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
-    device = torch.device(options["device"]) if _is_device(options["device"]) else None
-    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise OptionError(
-            f"device {options['device']!r} can't be used here: expected cpu, or a CUDA device that exists"
-        )
-    if recipe.optimisation.amp == "fp16" and device.type != "cuda":
-        raise OptionError("fp16 training needs CUDA: use --amp bf16 or off")
+    if deterministic:
+        # cuBLAS reads this when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    check_device(options["device"], recipe.optimisation.amp)
     folder: Path = options["folder"]
     if not options["resume"] and (folder / STATE).exists():
         raise OptionError(
             f"{folder} holds a run already: --resume goes on with it, another --out starts anew"
         )
-    progress = run_training(Run(recipe, sets[0], validate=_validator(sets[1], recipe), **options))
+    with joined(options["device"]) as (team, own_device):
+        settings = {**options, "device": own_device, "team": team}
+        progress = run_training(Run(recipe, sets[0], validate=_validator(sets[1], recipe), **settings))
     kept = folder / (BEST if progress.best_epoch >= 0 else LAST)
     best = f" (best validation AP {progress.best_ap:.3f}, epoch {progress.best_epoch + 1})" if sets[1] else ""
-    typer.echo(f"done: {kept}{best}", err=True)
+    _say(f"done: {kept}{best}")
+
+
+def check_device(name: str, amp: str) -> None:
+    """Raises OptionError if nothing can be trained there with that precision."""
+    import torch
+
+    from hindsight.errors import OptionError
+
+    device = torch.device(name) if _is_device(name) else None
+    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise OptionError(f"device {name!r} can't be used here: expected cpu, or a CUDA device that exists")
+    if amp == "fp16" and device.type != "cuda":
+        raise OptionError("fp16 training needs CUDA: use --amp bf16 or off")
 
 
 def _is_device(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""mmdetection 2's and 3's Faster and Cascade R-CNN (ResNet or ResNeXt, DCN, FPN, two FC layers a stage).
+"""mmdetection 2's and 3's Faster, Mask and Cascade R-CNN (ResNet or ResNeXt, DCN, FPN, two FC layers a head).
 
 Background is the last class there as here. What else differs from torchvision's conventions is an option of
 ours: anchors are not rounded to whole pixels and stand at whole strides; RoI-Align is aligned and samples as
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import CheckpointError
-from model.config import BackboneConfig, DetectorConfig, HeadConfig, PoolingConfig, RpnConfig
+from model.config import BackboneConfig, DetectorConfig, HeadConfig, MaskConfig, PoolingConfig, RpnConfig
 from model.convert.layout import (
     Conventions,
     Conversion,
@@ -42,6 +42,9 @@ _FASTER = (
     (r"roi_head\.bbox_head\.shared_fcs\.1\.(.+)", r"head.trunk.fc2.\1"),
     (r"roi_head\.bbox_head\.fc_cls\.(.+)", r"head.logits.\1"),
     (r"roi_head\.bbox_head\.fc_reg\.(.+)", r"head.deltas.\1"),
+    (r"roi_head\.mask_head\.convs\.(\d)\.conv\.(.+)", r"mask.convs.\1.\2"),
+    (r"roi_head\.mask_head\.upsample\.(.+)", r"mask.upsample.\1"),
+    (r"roi_head\.mask_head\.conv_logits\.(.+)", r"mask.logits.\1"),
 )
 _CASCADE = (
     *_SHARED,
@@ -72,15 +75,17 @@ def convert(state: Mapping[str, Tensor], conventions: Conventions) -> Conversion
         raise CheckpointError(
             "this is an HTC detector whose boxes depend on its semantic branch: it can't be brought in"
         )
-    state = without_masks(state, ("roi_head.mask_head.",), conventions.boxes_only)
     stages = count(state, "roi_head.bbox_head.%d.fc_cls.weight")
+    if stages or conventions.boxes_only:
+        state = without_masks(state, ("roi_head.mask_head.",), conventions.boxes_only)
     converted, strangers = rename(state, _CASCADE if stages else _FASTER)
     config = _config(state, conventions, stages)
     _take_means_in(converted, conventions)
     if conventions.caffe:
         stem = "backbone.conv1.weight"
         converted[stem] = converted[stem].flip(1)  # it reads BGR, our images are RGB
-    layout = f"mmdetection {'Cascade' if stages else 'Faster'} R-CNN"
+    kind = "Cascade" if stages else "Faster" if config.mask is None else "Mask"
+    layout = f"mmdetection {kind} R-CNN"
     return assemble(config, converted, strangers, layout)
 
 
@@ -117,7 +122,18 @@ def _config(state: Mapping[str, Tensor], conventions: Conventions, stages: int) 
             stds=conventions.delta_stds,
         ),
         localization=None,
+        mask=_masks(state),
         min_box_side=0.0,
+    )
+
+
+def _masks(state: Mapping[str, Tensor]) -> MaskConfig | None:
+    if not any(key.startswith("roi_head.mask_head.") for key in state):
+        return None
+    return MaskConfig(
+        convs=count(state, "roi_head.mask_head.convs.%d.conv.weight"),
+        channels=shape_of(state, "roi_head.mask_head.conv_logits.weight")[1],
+        pooling=PoolingConfig(output_size=14, aligned=True, sampling_ratio=0),
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from model.config import HeadConfig
+from collections.abc import Sequence
+
+from model.config import DetectorConfig
 from model.heads.cascade import CascadeHead
 from model.heads.decoupled import DecoupledHead
 from model.heads.double_head import DoubleHead
 from model.heads.host import Host
+from model.heads.htc import HtcHead
 from model.heads.shared import SharedHead
 
 HOSTS: dict[str, type[SharedHead | DecoupledHead | CascadeHead | DoubleHead]] = {
@@ -17,6 +20,8 @@ HOSTS: dict[str, type[SharedHead | DecoupledHead | CascadeHead | DoubleHead]] = 
 }
 
 
-def build_host(in_features: int, config: HeadConfig, num_classes: int) -> Host:
-    """The second stage of `config.kind`; `in_features` are those of one pooled RoI."""
-    return HOSTS[config.kind](in_features, config, num_classes)
+def build_host(in_features: int, config: DetectorConfig, strides: Sequence[int]) -> Host:
+    """The second stage of `config.head.kind`; `in_features` are those of one RoI, `strides` the pyramid's."""
+    if config.head.kind == "htc":
+        return HtcHead(in_features, config, strides)
+    return HOSTS[config.head.kind](in_features, config.head, config.num_classes)

@@ -97,10 +97,22 @@ class CascadeHead(Host):
             terms |= own
             # ground truth that was added as a proposal is added anew by the next stage
             boxes = [part[~s.from_truth] for part, s in zip(refined, samples, strict=True)]
+            terms |= self.after_stage(stage, rois, samples, boxes, targets)
         rows = [s.labels < self.num_classes for s in samples]
         final = [part[row] for part, row in zip(refined, rows, strict=True)]
         sources = [s.boxes[row] for s, row in zip(samples, rows, strict=True)]
         return terms, positives_of(samples, self.num_classes, final, sources)
+
+    def after_stage(
+        self,
+        stage: int,
+        rois: Rois,
+        samples: Sequence[ClassificationSample],
+        refined: Sequence[Tensor],
+        targets: Sequence[Target],
+    ) -> dict[str, Tensor]:
+        """Losses of what else learns at a stage: nothing here. `refined`: its proposals, regressed."""
+        return {}
 
     def _stage_losses(
         self,

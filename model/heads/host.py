@@ -25,38 +25,43 @@ from model.structures import Proposals, Target
 
 @dataclass(frozen=True)
 class Rois:
-    """RoI features of one batch: `pyramid` holds the levels that RoIs are pooled from."""
+    """RoI features of one batch: `pyramid` holds the levels that RoIs are pooled from.
+
+    `context` [B, ch, h, w], where a host has made one, is one map whose features every RoI gets added.
+    """
 
     pyramid: Sequence[Tensor]
     strides: Sequence[int]
     pooling: PoolingConfig
+    context: Tensor | None = None
+    context_stride: int = 8
+    context_logits: Tensor | None = None
 
     def fixed(self, boxes: Float[Tensor, "B N 4"]) -> Float[Tensor, "BN ch s s"]:
         """Features of N boxes of every image."""
-        pooled: Tensor = multilevel_roi_align(
-            list(self.pyramid),
-            boxes,
-            list(self.strides),
-            self.pooling.output_size,
-            self.pooling.sampling_ratio,
-            self.pooling.aligned,
-        )
-        return pooled
+        how = (self.pooling.output_size, self.pooling.sampling_ratio, self.pooling.aligned)
+        pooled: Tensor = multilevel_roi_align(list(self.pyramid), boxes, list(self.strides), *how)
+        if self.context is None:
+            return pooled
+        added: Tensor = multilevel_roi_align([self.context], boxes, [self.context_stride], *how)
+        return pooled + added
 
     def ragged(self, boxes: Sequence[Tensor]) -> Tensor:
         """Features of one list of boxes per image, image after image; differentiable."""
-        return pool_ragged(
-            list(self.pyramid),
-            boxes,
-            self.strides,
-            self.pooling.output_size,
-            self.pooling.sampling_ratio,
-            self.pooling.aligned,
-        )
+        how = (self.pooling.output_size, self.pooling.sampling_ratio, self.pooling.aligned)
+        pooled = pool_ragged(list(self.pyramid), boxes, self.strides, *how)
+        if self.context is None:
+            return pooled
+        return pooled + pool_ragged([self.context], boxes, [self.context_stride], *how)
+
+    def with_pooling(self, pooling: PoolingConfig) -> Rois:
+        """The same features, pooled to another size or convention."""
+        return replace(self, pooling=pooling)
 
     def detached(self) -> Rois:
         """The same features, out of reach of gradients."""
-        return replace(self, pyramid=[level.detach() for level in self.pyramid])
+        context = None if self.context is None else self.context.detach()
+        return replace(self, pyramid=[level.detach() for level in self.pyramid], context=context)
 
 
 class Refined(NamedTuple):
@@ -74,13 +79,16 @@ class Refined(NamedTuple):
 class Regressed(NamedTuple):
     """Training's positives after all regressors, detached, a list per image, for the localization head.
 
-    `truths` are those that the proposals were matched to; `from_truth`: the proposal was a ground truth.
+    `truths` are those that the proposals were matched to, `labels` and `objects` their classes and indices;
+    `from_truth`: the proposal was a ground truth.
     """
 
     boxes: list[Tensor]
     sources: list[Tensor]
     truths: list[Tensor]
     from_truth: list[Tensor]
+    labels: list[Tensor]
+    objects: list[Tensor]
 
 
 class Host(nn.Module, ABC):
@@ -89,6 +97,10 @@ class Host(nn.Module, ABC):
     config: HeadConfig
     num_classes: int
     denser_list = False  # whether `losses` wants DRCNN's second list of proposals, for regression
+
+    def enrich(self, rois: Rois) -> Rois:
+        """RoI features with what this host adds to them: nothing, unless it says otherwise."""
+        return rois
 
     @abstractmethod
     def losses(
@@ -151,6 +163,8 @@ def positives_of(
         sources,
         [s.truths[r] for s, r in zip(samples, rows, strict=True)],
         [s.from_truth[r] for s, r in zip(samples, rows, strict=True)],
+        [s.labels[r] for s, r in zip(samples, rows, strict=True)],
+        [s.objects[r] for s, r in zip(samples, rows, strict=True)],
     )
 
 

@@ -16,8 +16,11 @@ from torch import Tensor
 
 from hindsight.artifact import ResizeRule
 from hindsight.preprocess import Letterboxed, boxes_to_input, letterbox
+from model.masks import InstanceMasks
 from model.structures import Target
 from training.data.sample import Sample
+from training.data.semantic import semantic_to_input
+from training.data.shapes import Points, pack
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,9 @@ class Prepared:
     labels: NDArray[np.int64]  # [n]
     crowd: NDArray[np.bool_]  # [n]
     image_id: int
+    # bitmaps of the boxes that are no crowds, as InstanceMasks takes them; None without masks
+    masks: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
+    semantic: NDArray[np.uint8] | None = None  # at the valid size
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +50,40 @@ class Batch:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def split(self, parts: int) -> list[Batch]:
+        """At most `parts` smaller batches, as even as can be, padded as this one is."""
+        size = -(-len(self) // max(parts, 1))
+        return [
+            Batch(
+                self.images[at : at + size],
+                self.image_sizes[at : at + size],
+                self.targets[at : at + size],
+                self.image_ids[at : at + size],
+                self.letterboxed[at : at + size],
+            )
+            for at in range(0, len(self), size)
+        ]
+
 
 def prepare(sample: Sample, rule: ResizeRule) -> Prepared:
     """Letterboxes the sample and moves its boxes along, with the functions that serving uses."""
     boxed = letterbox(np.ascontiguousarray(sample.pixels), rule)
-    return Prepared(boxed, boxes_to_input(sample.boxes, boxed), sample.labels, sample.crowd, sample.image_id)
+    boxes = boxes_to_input(sample.boxes, boxed)
+    semantic = None if sample.semantic is None else semantic_to_input(sample.semantic, boxed)
+    masks = _bitmaps(sample, boxed)
+    return Prepared(boxed, boxes, sample.labels, sample.crowd, sample.image_id, masks, semantic)
+
+
+def _bitmaps(sample: Sample, boxed: Letterboxed) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
+    """Drawn at the input's scale, so that they are as sharp as the image."""
+    if sample.shapes is None:
+        return None
+
+    def move(points: Points) -> Points:
+        return boxes_to_input(np.concatenate([points, points], axis=1), boxed)[:, :2]
+
+    objects = zip(sample.shapes, sample.crowd, strict=True)
+    return pack([shape.moved(move) for shape, crowd in objects if not crowd], boxed.valid_hw)
 
 
 def collate(samples: Sequence[Prepared]) -> Batch:
@@ -74,4 +109,9 @@ def _target(sample: Prepared) -> Target:
     boxes = torch.from_numpy(np.array(sample.boxes, dtype=np.float32).reshape(-1, 4))
     crowd = torch.from_numpy(np.array(sample.crowd, dtype=np.bool_))
     labels = torch.from_numpy(np.array(sample.labels, dtype=np.int64))
-    return Target(boxes=boxes[~crowd], labels=labels[~crowd], crowd_boxes=boxes[crowd])
+    masks = None
+    if sample.masks is not None:
+        pixels, frames = sample.masks
+        masks = InstanceMasks(torch.from_numpy(pixels), torch.from_numpy(frames))
+    semantic = None if sample.semantic is None else torch.from_numpy(sample.semantic)
+    return Target(boxes[~crowd], labels[~crowd], boxes[crowd], masks, semantic)

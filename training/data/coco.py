@@ -124,6 +124,7 @@ def _read_annotations(
             area=None if area is None else float(area),
             line=line,
             entry=label,
+            segmentation=entry.get("segmentation"),
         )
         raw_images[entry["image_id"]].boxes.append(box)
 

@@ -15,6 +15,7 @@ from training.data.coco import read_coco
 from training.data.problems import DatasetError, Problem
 from training.data.records import RawImage, Record, check_image
 from training.data.sample import Sample
+from training.data.semantic import read_semantic_map, with_semantic_maps
 from training.data.voc import is_voc_folder, read_voc
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
@@ -45,6 +46,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self._records)
 
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every entry: what subsets and unions are made of."""
+        return self._records
+
     def files(self) -> frozenset[Path]:
         """The image files, resolved: two sets that share some are not independent."""
         return frozenset(record.path.resolve() for record in self._records)
@@ -64,7 +70,17 @@ class Dataset:
     def _sample(self, index: int, image: NDArray[np.uint8] | None) -> Sample:
         record = self._records[index]
         return Sample(
-            image, record.boxes, record.labels, record.crowd, record.area, record.image_id, record.path
+            image,
+            record.boxes,
+            record.labels,
+            record.crowd,
+            record.area,
+            record.image_id,
+            record.path,
+            record.shapes,
+            read_semantic_map(record.semantic_path)
+            if image is not None and record.semantic_path is not None
+            else None,
         )
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
@@ -97,19 +113,26 @@ def open_dataset(
     class_names: Sequence[str] | None = None,
     skip_bad: bool = False,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    masks: bool = False,
+    semantic: Path | None = None,
 ) -> Dataset:
     """Opens and checks a Pascal VOC folder or a COCO JSON file.
 
     `split` names a VOC list (ImageSets/Main/SPLIT.txt). Classes, and so labels, come from the annotations
     (VOC: sorted names; COCO: category id order) unless `class_names` fixes them, as evaluating a trained
-    model must. Raises DatasetError with every bad entry; with `skip_bad` those are left out instead and
-    listed in `Dataset.problems`.
+    model must. `masks`: read the objects' shapes as well, which a COCO file has. `semantic`: a folder of maps
+    of classes, STEM.png for each image. Raises DatasetError with every bad entry; with `skip_bad` those are
+    left out instead and listed in `Dataset.problems`.
     """
     problems: list[Problem] = []
     if path.is_dir():
         if not is_voc_folder(path):
             raise DatasetError(
                 f"{path}: expected a Pascal VOC folder (Annotations/, JPEGImages/) or a COCO .json file"
+            )
+        if masks:
+            raise DatasetError(
+                f"{path}: masks are read from COCO files; a Pascal VOC folder holds boxes only"
             )
         raw_images = read_voc(path, split, images, problems)
         names = sorted({box.class_name for raw in raw_images for box in raw.boxes})
@@ -119,7 +142,8 @@ def open_dataset(
         raise DatasetError(f"{path}: no such file or folder")
     if images is not None and not images.is_dir():
         raise DatasetError(f"{images}: no such image folder")
-    return _checked(path, raw_images, tuple(class_names or names), problems, skip_bad, cache_bytes)
+    names_in_order = tuple(class_names or names)
+    return _checked(path, raw_images, names_in_order, problems, skip_bad, cache_bytes, masks, semantic)
 
 
 def _checked(
@@ -129,15 +153,19 @@ def _checked(
     problems: list[Problem],
     skip_bad: bool,
     cache_bytes: int,
+    masks: bool,
+    semantic: Path | None,
 ) -> Dataset:
     class_index = {name: index for index, name in enumerate(class_names)}
     if len(class_index) != len(class_names):
         raise DatasetError(f"{path}: class names repeat: {', '.join(class_names)}")
     records = []
     for raw in raw_images:
-        record = check_image(raw, class_index, problems)
+        record = check_image(raw, class_index, problems, masks=masks)
         if record is not None:
             records.append(record)
+    if semantic is not None:
+        records = with_semantic_maps(records, semantic, problems)
     if problems and not skip_bad:
         raise DatasetError.from_problems(path, problems)
     if not records:

@@ -13,12 +13,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hindsight.preprocess import ImageLimits
 from training.data.problems import Problem
+from training.data.shapes import NOTHING, Shape, ShapeError, read_shape
 
 EDGE_TOLERANCE = 1.0
 _EXIF_ORIENTATION = 0x0112
@@ -40,6 +42,7 @@ class RawBox:
     line: Line
     entry: str  # how a person finds it in the file: "object 3 (RBC)", "annotation 17"
     fault: str | None = None  # what the reader already knows to be wrong with it
+    segmentation: Any = None  # as COCO has it, unread
 
 
 @dataclass
@@ -66,6 +69,8 @@ class Record:
     labels: np.ndarray[tuple[int], np.dtype[np.int64]]
     crowd: np.ndarray[tuple[int], np.dtype[np.bool_]]
     area: np.ndarray[tuple[int], np.dtype[np.float32]]
+    shapes: tuple[Shape, ...] | None = None
+    semantic_path: Path | None = None
 
 
 def header_size_wh(path: Path) -> tuple[int, int]:
@@ -82,8 +87,13 @@ def header_size_wh(path: Path) -> tuple[int, int]:
     return (height, width) if orientation in _TRANSPOSED else (width, height)
 
 
-def check_image(raw: RawImage, class_index: dict[str, int], problems: list[Problem]) -> Record | None:
-    """`raw` with its good boxes only, None if the image is of no use; appends to `problems`."""
+def check_image(
+    raw: RawImage, class_index: dict[str, int], problems: list[Problem], *, masks: bool = False
+) -> Record | None:
+    """`raw` with its good boxes only, None if the image is of no use; appends to `problems`.
+
+    With `masks` a box is good only if its shape is. Crowds teach nothing: their shapes are not read.
+    """
 
     def image_problem(message: str) -> None:
         prefix = f"{raw.entry}: " if raw.entry else ""
@@ -114,10 +124,17 @@ def check_image(raw: RawImage, class_index: dict[str, int], problems: list[Probl
     labels: list[int] = []
     crowd: list[bool] = []
     area: list[float] = []
+    shapes: list[Shape] = []
     for box in raw.boxes:
         fault = box.fault or _box_fault(box, width, height)
         if fault is None and box.class_name not in class_index:
             fault = f"unknown class {box.class_name!r} (known: {_shortened(class_index)})"
+        shape = NOTHING
+        if fault is None and masks and not box.crowd:
+            try:
+                shape = read_shape(box.segmentation, (width, height), EDGE_TOLERANCE)
+            except ShapeError as error:
+                fault = str(error)
         if fault is not None:
             problems.append(Problem(raw.source, box.line(), f"{box.entry}: {fault}"))
             continue
@@ -126,6 +143,7 @@ def check_image(raw: RawImage, class_index: dict[str, int], problems: list[Probl
         rows.append(clipped)
         labels.append(class_index[box.class_name])
         crowd.append(box.crowd)
+        shapes.append(shape)
         own_area = (clipped[2] - clipped[0]) * (clipped[3] - clipped[1])
         area.append(own_area if box.area is None else box.area)
     return Record(
@@ -136,6 +154,7 @@ def check_image(raw: RawImage, class_index: dict[str, int], problems: list[Probl
         labels=np.array(labels, dtype=np.int64),
         crowd=np.array(crowd, dtype=np.bool_),
         area=np.array(area, dtype=np.float32),
+        shapes=tuple(shapes) if masks else None,
     )
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.shapes import Shape
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -25,6 +27,8 @@ class Sample:
     area: NDArray[np.float32]  # [n], annotated area in original pixels: decides small / medium / large
     image_id: int
     path: Path
+    shapes: tuple[Shape, ...] | None = None  # n; None where the set was opened without masks
+    semantic: NDArray[np.uint8] | None = None  # [H, W] class of each pixel, 255 for none; comes with pixels
 
     @property
     def pixels(self) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Augmentation: pure functions on a Sample, and the recipe that draws them.
 
-Boxes live in continuous coordinates ([0, W] x [0, H]), so every geometric function moves them exactly with
-the pixels.
+Boxes and shapes live in continuous coordinates ([0, W] x [0, H]), so every geometric function moves them
+exactly with the pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from PIL import Image, ImageEnhance
 
 from hindsight.artifact import ResizeRule
 from training.data.sample import Sample
+from training.data.shapes import Move, Shape
 
 _Boxes = NDArray[np.float32]
 
@@ -25,24 +26,38 @@ def hflip(sample: Sample) -> Sample:
     """Mirrors left and right."""
     width = sample.pixels.shape[1]
     x1, y1, x2, y2 = sample.boxes.T
-    return replace(sample, image=sample.pixels[:, ::-1], boxes=_boxes(width - x2, y1, width - x1, y2))
+    return replace(
+        sample,
+        image=sample.pixels[:, ::-1],
+        boxes=_boxes(width - x2, y1, width - x1, y2),
+        shapes=_moved(sample.shapes, lambda points: _points(width - points[:, 0], points[:, 1])),
+        semantic=None if sample.semantic is None else sample.semantic[:, ::-1],
+    )
 
 
 def vflip(sample: Sample) -> Sample:
     """Mirrors top and bottom."""
     height = sample.pixels.shape[0]
     x1, y1, x2, y2 = sample.boxes.T
-    return replace(sample, image=sample.pixels[::-1], boxes=_boxes(x1, height - y2, x2, height - y1))
+    return replace(
+        sample,
+        image=sample.pixels[::-1],
+        boxes=_boxes(x1, height - y2, x2, height - y1),
+        shapes=_moved(sample.shapes, lambda points: _points(points[:, 0], height - points[:, 1])),
+        semantic=None if sample.semantic is None else sample.semantic[::-1],
+    )
 
 
 def rot90(sample: Sample, quarter_turns: int) -> Sample:
     """Turns counter-clockwise by `quarter_turns` x 90 degrees; H and W swap on odd turns."""
-    image, boxes = sample.pixels, sample.boxes
+    image, boxes, shapes = sample.pixels, sample.boxes, sample.shapes
     for _ in range(quarter_turns % 4):
         width = image.shape[1]
         x1, y1, x2, y2 = boxes.T
         image, boxes = np.rot90(image), _boxes(y1, width - x2, y2, width - x1)
-    return replace(sample, image=image, boxes=boxes)
+        shapes = _moved(shapes, _quarter_turn(width))
+    semantic = None if sample.semantic is None else np.rot90(sample.semantic, quarter_turns % 4)
+    return replace(sample, image=image, boxes=boxes, shapes=shapes, semantic=semantic)
 
 
 def photometric(
@@ -118,6 +133,18 @@ class Augment:
 
 
 NO_AUGMENT = Augment(hflip=0.0)
+
+
+def _moved(shapes: tuple[Shape, ...] | None, move: Move) -> tuple[Shape, ...] | None:
+    return None if shapes is None else tuple(shape.moved(move) for shape in shapes)
+
+
+def _quarter_turn(width: int) -> Move:
+    return lambda points: _points(points[:, 1], width - points[:, 0])
+
+
+def _points(x: _Boxes, y: _Boxes) -> _Boxes:
+    return np.stack([x, y], axis=1).astype(np.float32, copy=False)
 
 
 def _boxes(x1: _Boxes, y1: _Boxes, x2: _Boxes, y2: _Boxes) -> _Boxes:

@@ -48,6 +48,13 @@ def test_what_was_written_is_read_back(folder: Path) -> None:
     }  # fmt: skip
 
 
+def test_only_a_model_with_masks_says_so(folder: Path) -> None:
+    plain = load_artifact(folder).manifest
+    assert not plain.has_masks and "has_masks" not in plain.to_json()  # readable by what knows no masks
+    masked = write_artifact_manifest(folder, dataclasses.replace(plain, has_masks=True))
+    assert load_artifact(folder).manifest == masked and masked.has_masks
+
+
 def test_numbers_that_json_cannot_hold_are_refused(folder: Path) -> None:
     edit(folder, lambda document: document["metrics"].update(AP=float("nan")))
     with pytest.raises(ArtifactError, match="not valid JSON"):
@@ -172,6 +179,7 @@ def test_what_is_no_manifest_is_an_artifact_error(folder: Path, text: str) -> No
         ("max_detections", 0),
         ("max_detections", "many"),
         ("has_localization", 1),
+        ("has_masks", 1),
         ("nms_kind", "greedy"),
         ("defaults", {"class_threshold": 2, "score_threshold": 0, "iou_weight": 0, "nms_threshold": 0.5}),
         (

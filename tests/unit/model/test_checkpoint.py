@@ -61,7 +61,7 @@ def test_a_checkpoint_comes_back_as_it_went(saved: Path, detector: TwoStageDetec
     assert extra == EXTRA and loaded.config == detector.config and not loaded.training
     images = toy_images(2)
     for mine, theirs in zip(detect(loaded, images), detect(detector, images), strict=True):
-        assert mine is not None and theirs is not None and torch.equal(mine, theirs)
+        assert (mine is None and theirs is None) or torch.equal(mine, theirs)
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]  # nothing half-written is left
 
 

@@ -26,6 +26,19 @@ FASTER = detector_shapes(None, class_specific=True)
 CASCADE = detector_shapes(3, class_specific=False)
 
 
+# two convolutions of six channels
+MASKS: dict[str, tuple[int, ...]] = {
+    "roi_head.mask_head.convs.0.conv.weight": (6, CHANNELS, 3, 3),
+    "roi_head.mask_head.convs.0.conv.bias": (6,),
+    "roi_head.mask_head.convs.1.conv.weight": (6, 6, 3, 3),
+    "roi_head.mask_head.convs.1.conv.bias": (6,),
+    "roi_head.mask_head.upsample.weight": (6, 6, 2, 2),
+    "roi_head.mask_head.upsample.bias": (6,),
+    "roi_head.mask_head.conv_logits.weight": (CLASSES, 6, 1, 1),
+    "roi_head.mask_head.conv_logits.bias": (CLASSES,),
+}
+
+
 def zeros(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """A state dict of these shapes, without the memory."""
     return {key: torch.zeros(1).expand(shape) if shape else torch.tensor(0) for key, shape in shapes.items()}
@@ -79,6 +92,24 @@ def test_a_cascade_is_told_by_its_numbered_heads() -> None:
     assert converted.layout == "mmdetection Cascade R-CNN"
     assert (config.head.kind, config.head.stages, config.head.average) == ("cascade", 3, "logits")
     assert len(converted.detector.state_dict()) == len(CASCADE)
+
+
+def test_masks_come_with_a_mask_r_cnn(faster: dict[str, Tensor]) -> None:
+    masks = {key: torch.randn(shape) for key, shape in MASKS.items()}
+    converted = convert(faster | masks)
+    assert converted.layout == "mmdetection Mask R-CNN"
+    config = converted.detector.config.mask
+    assert config is not None
+    assert (config.convs, config.channels, config.pooling.output_size) == (2, 6, 14)
+    assert config.pooling.aligned and config.pooling.sampling_ratio == 0
+    own = converted.detector.state_dict()
+    assert len(own) == len(FASTER) + len(MASKS)
+    for theirs, ours in {
+        "convs.1.conv.weight": "convs.1.weight",
+        "upsample.bias": "upsample.bias",
+        "conv_logits.weight": "logits.weight",  # a row for each class and none for the background, as ours
+    }.items():
+        assert torch.equal(own[f"mask.{ours}"], masks[f"roi_head.mask_head.{theirs}"])
 
 
 def test_the_prefix_of_distributed_training_is_taken_off(faster: dict[str, Tensor]) -> None:
@@ -157,7 +188,7 @@ def without(key: str) -> dict[str, Tensor]:
     return {k: v for k, v in zeros(FASTER).items() if k != key}
 
 
-MASKS = {"roi_head.mask_head.convs.0.conv.weight": (256, CHANNELS, 3, 3)}
+STAGE_MASKS = {"roi_head.mask_head.0.convs.0.conv.weight": (256, CHANNELS, 3, 3)}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +216,10 @@ MASKS = {"roi_head.mask_head.convs.0.conv.weight": (256, CHANNELS, 3, 3)}
             "the RPN has 9 anchors a position",
         ),
         (without("backbone.layer4.2.conv3.weight"), "unknown backbone: (3, 4, 6, 2) bottlenecks"),
-        (zeros(FASTER | MASKS), "a mask head (1 weights, first: roi_head.mask_head.convs.0.conv.weight)"),
+        (
+            zeros(CASCADE | STAGE_MASKS),
+            "a mask head (1 weights, first: roi_head.mask_head.0.convs.0.conv.weight)",
+        ),
         (zeros(CASCADE | {"roi_head.semantic_head.convs.0.conv.weight": (1,)}), "an HTC detector"),
         (zeros(FASTER | {"bbox_head.fc_cls.weight": (81, 1024)}), "an mmdetection 1 detector"),
         (
@@ -204,8 +238,9 @@ def test_what_does_not_fit_is_counted_and_named(state: dict[str, Tensor], messag
 
 
 def test_a_mask_head_is_left_out_on_request() -> None:
-    converted = convert_mmdetection(zeros(FASTER | MASKS), Conventions(boxes_only=True))
-    assert len(converted.detector.state_dict()) == len(FASTER)
+    for boxes, masks in ((FASTER, MASKS), (CASCADE, STAGE_MASKS)):
+        converted = convert_mmdetection(zeros(boxes | masks), Conventions(boxes_only=True))
+        assert len(converted.detector.state_dict()) == len(boxes)
 
 
 def test_caffe_style_is_not_torchvisions() -> None:

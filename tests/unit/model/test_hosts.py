@@ -99,7 +99,7 @@ def test_sources_are_the_boxes_that_the_last_regressor_read(head: HeadConfig) ->
     with torch.no_grad():
         pyramid = detector.extract(images, full_size(images))
         proposals = detector.propose(pyramid, images, full_size(images))
-        refined = detector.refine(pyramid, proposals, full_size(images))
+        refined = detector.refine(detector.rois(pyramid), proposals, full_size(images))
     torch.testing.assert_close(refined.sources, refined.boxes, atol=1e-3, rtol=0)
 
 
@@ -140,7 +140,7 @@ def refined(head: HeadConfig, detector: TwoStageDetector | None = None) -> tuple
     with torch.no_grad():
         pyramid = made.extract(images, full_size(images))
         proposals = made.propose(pyramid, images, full_size(images))
-        result = made.refine(pyramid, proposals, full_size(images))
+        result = made.refine(made.rois(pyramid), proposals, full_size(images))
     return result.boxes, result.class_scores
 
 

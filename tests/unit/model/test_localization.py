@@ -87,12 +87,11 @@ def test_inference_reads_the_box_or_the_proposal(
     images = toy_images(1)
     with torch.no_grad():
         pyramid = detector.extract(images, full_size(images))
-        refined = detector.refine(
-            pyramid, detector.propose(pyramid, images, full_size(images)), full_size(images)
-        )
-        found = detector.look_back(pyramid, refined)
+        proposals, rois = detector.propose(pyramid, images, full_size(images)), detector.rois(pyramid)
+        refined = detector.refine(rois, proposals, full_size(images))
+        found = detector.look_back(rois, refined)
         assert detector.localization is not None
-        seen = detector.rois(pyramid).fixed(getattr(refined, reads))
+        seen = rois.fixed(getattr(refined, reads))
         expected = detector.localization(seen).ious
     assert found.ious is not None
     torch.testing.assert_close(found.ious[0], expected)

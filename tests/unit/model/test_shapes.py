@@ -15,9 +15,11 @@ import tests.unit.model.checker  # the hook looks it up, but imports only the fi
 from jaxtyping import TypeCheckError, install_import_hook
 
 with install_import_hook("model", "tests.unit.model.checker.checked"):
+    from dataclasses import replace
     import torch
     from model import boxes
-    from model.config import HeadConfig
+    from model.config import HeadConfig, MaskConfig, PoolingConfig, SemanticConfig
+    from model.masks import InstanceMasks
     from tests.unit.model.toys import detect, full_size, toy_detector, toy_images, toy_targets
 
 try:
@@ -30,7 +32,23 @@ else:
 shared = HeadConfig(kind="shared", stages=1, width=16)
 specific = HeadConfig(kind="shared", stages=1, width=16, class_specific_first=True)
 images, targets = toy_images(2), toy_targets()
-for changes in ({}, {"head": shared}, {"head": specific, "localization": None}):
+bitmaps = InstanceMasks(torch.ones(28 * 32 + 40 * 40, dtype=torch.uint8), targets[0].boxes.long())
+targets[0] = replace(targets[0], masks=bitmaps)
+targets = [replace(target, semantic=torch.ones(64, 96, dtype=torch.uint8)) for target in targets]
+mask = MaskConfig(convs=1, channels=8, pooling=PoolingConfig(output_size=4))
+htc = {
+    "head": HeadConfig(kind="htc", width=16, share_trunk=True),
+    "mask": replace(mask, train_boxes="box", flow=True),
+    "semantic": SemanticConfig(classes=2, convs=1, channels=8),
+}
+variants = (
+    {},
+    {"head": shared},
+    {"head": specific, "localization": None},
+    {"head": shared, "mask": mask},
+    htc,
+)
+for changes in variants:
     toy = toy_detector(spread=False, **changes)
     detect(toy, images)
     if toy.localization is not None:

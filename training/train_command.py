@@ -43,7 +43,8 @@ def train(
     weights: Annotated[
         str,
         typer.Option(
-            help='Backbone weights: a .safetensors file, "imagenet" (fetched) or "none". Not for frozen hosts.'
+            help='Backbone weights: a .safetensors file, "imagenet" (fetched) or "none". '
+            "No use with --freeze-host."
         ),
     ] = "imagenet",
     freeze_host: Annotated[

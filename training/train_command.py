@@ -41,7 +41,11 @@ def train(
     val_images: Annotated[Path | None, typer.Option(help="Image folder of the validation data.")] = None,
     val_split: Annotated[str | None, typer.Option(help="VOC list to validate on; val unless given.")] = None,
     weights: Annotated[
-        str, typer.Option(help='Backbone weights: a .safetensors file, "imagenet" (fetched) or "none".')
+        str,
+        typer.Option(
+            help='Backbone weights: a .safetensors file, "imagenet" (fetched) or "none". '
+            "No use with --freeze-host."
+        ),
     ] = "imagenet",
     freeze_host: Annotated[
         bool,

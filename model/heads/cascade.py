@@ -98,10 +98,38 @@ class CascadeHead(Host):
             # ground truth that was added as a proposal is added anew by the next stage
             boxes = [part[~s.from_truth] for part, s in zip(refined, samples, strict=True)]
             terms |= self.after_stage(stage, rois, samples, boxes, targets)
+        return terms, self._positives(samples, refined)
+
+    @torch.no_grad()
+    def positives(
+        self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
+    ) -> Regressed:
+        """Those of `losses` without what else learns at a stage, which may want more than boxes as truth."""
+        boxes = valid_boxes(proposals[0])
+        samples: list[ClassificationSample] = []
+        refined: list[Tensor] = []
+        for stage, head in enumerate(self.stages):
+            samples = self.sample(boxes, targets, self.config.stage_ious[stage])
+            _, deltas = head(rois.ragged([s.boxes for s in samples]))
+            refined = self._regressed(stage, samples, deltas, image_sizes)
+            boxes = [part[~s.from_truth] for part, s in zip(refined, samples, strict=True)]
+        return self._positives(samples, refined)
+
+    def _positives(self, samples: Sequence[ClassificationSample], refined: Sequence[Tensor]) -> Regressed:
         rows = [s.labels < self.num_classes for s in samples]
         final = [part[row] for part, row in zip(refined, rows, strict=True)]
         sources = [s.boxes[row] for s, row in zip(samples, rows, strict=True)]
-        return terms, positives_of(samples, self.num_classes, final, sources)
+        return positives_of(samples, self.num_classes, final, sources)
+
+    @torch.no_grad()
+    def _regressed(
+        self, stage: int, samples: Sequence[ClassificationSample], deltas: Tensor, image_sizes: Tensor
+    ) -> list[Tensor]:
+        sampled, config = [s.boxes for s in samples], self.config
+        moved = box_ops.decode(
+            torch.cat(sampled), deltas, config.stds[stage], shrink_limited=config.shrink_limited
+        )
+        return clip_lists(split_like(moved, sampled), image_sizes)
 
     def after_stage(
         self,
@@ -123,9 +151,8 @@ class CascadeHead(Host):
         image_sizes: Tensor,
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         config = self.config
-        sampled = [s.boxes for s in samples]
         labels = torch.cat([s.labels for s in samples])
-        boxes, truths = torch.cat(sampled), torch.cat([s.truths for s in samples])
+        boxes, truths = torch.cat([s.boxes for s in samples]), torch.cat([s.truths for s in samples])
         positive = labels < self.num_classes
         stds, weight = config.stds[stage], config.stage_weights[stage]
         wished = box_ops.encode(boxes[positive], truths[positive], stds)
@@ -135,10 +162,7 @@ class CascadeHead(Host):
             f"cls_{stage + 1}": weight * losses.cross_entropy(logits, labels),
             f"box_{stage + 1}": box_weight * losses.l1(deltas[positive], wished, ones, float(len(labels))),
         }
-        with torch.no_grad():
-            moved = box_ops.decode(boxes, deltas, stds, shrink_limited=config.shrink_limited)
-            decoded = split_like(moved, sampled)
-        return terms, clip_lists(decoded, image_sizes)
+        return terms, self._regressed(stage, samples, deltas, image_sizes)
 
     def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor, looks: int | None) -> Refined:
         """Boxes of stage `test_boxes`, scores of classifier `test_classifier` (DRCNN Table X), or their mean.

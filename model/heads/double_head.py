@@ -81,7 +81,9 @@ class ConvRegressor(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """[N, ch, s, s] -> [N, 4 * classes]"""
-        if not len(pooled):  # batch norm refuses an empty batch; every parameter stays in the graph
+        # Batch norm refuses an empty batch; every parameter stays in the graph. Not len(): export would take
+        # the batch that it traces with for a constant.
+        if pooled.shape[0] == 0:
             nothing = torch.stack([p.sum() for p in self.parameters()]).sum() * 0
             return pooled.new_zeros(0, self.deltas.out_features) + nothing
         return self.deltas(self.blocks(pooled).mean(dim=(2, 3)))  # type: ignore[no-any-return]

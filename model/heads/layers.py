@@ -36,7 +36,9 @@ class ConvFC(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        if not len(pooled):  # batch norm refuses an empty batch; every parameter stays in the graph
+        # Batch norm refuses an empty batch; every parameter stays in the graph. Not len(): export would take
+        # the batch that it traces with for a constant.
+        if pooled.shape[0] == 0:
             nothing = torch.stack([p.sum() for p in self.parameters()]).sum() * 0
             return pooled.new_zeros(0, self.fc.out_features) + nothing
         return F.relu(self.fc(self.convs(pooled).flatten(1)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from export.graphs import trace_graphs
+from export.prepare import prepared_copy
 from export.to_onnx import export_artifact
 from model.checkpoint import save_checkpoint
 from model.config import (
@@ -47,5 +50,15 @@ def test_an_imported_detector_with_its_new_head_exports(tmp_path: Path) -> None:
     save_checkpoint(checkpoint, lively(TwoStageDetector(IMPORTED).eval()), EXTRA)
     exported = export_artifact(checkpoint, tmp_path / "imported", ABOUT)
     assert exported.parity.passed
-    assert {case.graph for case in exported.parity.cases} == {"model.onnx", "rescore.onnx"}
+    assert {case.graph for case in exported.parity.cases} == {"model", "rescore"}
     assert exported.artifact.manifest.has_localization
+
+
+def test_convolutions_on_regions_leave_the_batch_open() -> None:
+    """Double-Head's regressor, like the shared head above, guards against a batch of no boxes at all."""
+    head = HeadConfig(kind="double", stages=1, width=32)
+    detector = TwoStageDetector(replace(IMPORTED, head=head, localization=None)).eval()
+    graph = trace_graphs(prepared_copy(detector))["model.onnx"].graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
+    batches = {shape[0].dim_param for name, shape in shapes.items() if name != "nms_threshold"}
+    assert len(shapes) == 6 and batches == {"batch"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from model.config import HeadConfig, LocalizationConfig
 from model.detector import TwoStageDetector
 from model.structures import Proposals, Target
 from tests.unit.model.test_hosts import HOSTS
+from tests.unit.model.test_htc import VARIANTS
 from tests.unit.model.toys import (
     CLASSES,
     detect,
@@ -24,6 +26,10 @@ from tests.unit.model.toys import (
 
 SPECIFIC = HeadConfig(kind="shared", stages=1, width=16, batch_per_image=32, class_specific_first=True)
 CONVOLUTIONAL = replace(SPECIFIC, convs=2)
+MASKED: dict[str, dict[str, Any]] = {
+    **VARIANTS,
+    "mask": {"head": HOSTS["shared"], "mask": VARIANTS["cascade mask"]["mask"]},
+}
 ALL_HOSTS = {**HOSTS, "shared, a box a class": SPECIFIC, "shared, convolutions": CONVOLUTIONAL}
 
 
@@ -80,6 +86,19 @@ def test_the_head_sees_the_boxes_of_full_training(head: HeadConfig) -> None:
     for theirs, ours in zip(expected, found, strict=True):
         for a, b in zip(theirs, ours, strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("parts", MASKED.values(), ids=MASKED)
+def test_a_host_with_masks_needs_only_boxes(parts: dict[str, Any]) -> None:
+    """In full training such a host wants bitmaps, and HTC a semantic map too."""
+    detector = toy_detector(**parts)
+    images, targets = toy_images(2), toy_targets()
+    with pytest.raises(ValueError, match="its ground truth has boxes only"):
+        detector.train().losses(images, full_size(images), targets)
+    detector.freeze_host()
+    before = host_of(detector)
+    assert set(train(detector)) == {"purity", "integrity", "iou"}
+    assert all(torch.equal(value, before[key]) for key, value in host_of(detector).items())
 
 
 def test_training_mode_never_reaches_the_host() -> None:

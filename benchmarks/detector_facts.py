@@ -25,10 +25,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from model.config import DetectorConfig
-from model.convert import load_torchvision
+from model.convert import convert
 from model.detector import TwoStageDetector
 from model.structures import DetectorOutput
-from model.zoo import build, config_of
+from model.zoo import config_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "detector-facts.json"
@@ -36,29 +36,42 @@ CLASSES = 90  # torchvision's 91 less background
 PIXELS, SCORES = 1e-3, 1e-4  # what two detections may differ by and still be the same
 
 
-def reference_and_ours() -> tuple[nn.Module, TwoStageDetector]:
-    """torchvision's Faster R-CNN and ours, with the same random weights, spread so that scores differ."""
+def reference_and_ours(
+    builder: str = "fasterrcnn_resnet50_fpn",
+    proposals: int = 1000,
+    spread: float = 1.0,
+    least_norm: float = 1.0,
+) -> tuple[nn.Module, TwoStageDetector]:
+    """torchvision's Faster R-CNN and ours, with the same random weights, spread so that scores differ.
+
+    `spread` scales the output layers; batch norms scale by `least_norm` to 1.
+    """
     torch.manual_seed(7)
-    theirs = torchvision.models.detection.fasterrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, min_size=1, max_size=10_000, box_score_thresh=0.05
+    theirs = getattr(torchvision.models.detection, builder)(
+        weights=None,
+        weights_backbone=None,
+        min_size=1,
+        max_size=10_000,
+        box_score_thresh=0.05,
+        rpn_post_nms_top_n_test=proposals,
     )
     # torchvision's resize step must leave our tensors alone: both get the same, already resized ones
     theirs.transform.resize = lambda image, target=None: (image, target)
     with torch.no_grad():
         for module in theirs.modules():
-            if isinstance(module, torchvision.ops.FrozenBatchNorm2d):
-                module.weight.uniform_(0.5, 1.0)
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(least_norm, 1.0)
                 module.bias.normal_(0, 0.1)
                 module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
+                module.running_var.uniform_(0.8, 1.2)
         # Larger weights would only blow float32 noise up past the limits: the two sum in different orders.
-        theirs.rpn.head.cls_logits.weight.normal_(0, 0.05)
-        theirs.rpn.head.bbox_pred.weight.normal_(0, 0.002)
-        theirs.roi_heads.box_predictor.cls_score.weight.normal_(0, 0.05)
-        theirs.roi_heads.box_predictor.bbox_pred.weight.normal_(0, 0.002)
-    ours = build("faster_rcnn", CLASSES)
-    load_torchvision(ours, theirs.state_dict())
-    return theirs.eval(), ours.eval()
+        theirs.rpn.head.cls_logits.weight.normal_(0, 0.05 * spread)
+        theirs.rpn.head.bbox_pred.weight.normal_(0, 0.002 * spread)
+        theirs.roi_heads.box_predictor.cls_score.weight.normal_(0, 0.05 * spread)
+        theirs.roi_heads.box_predictor.bbox_pred.weight.normal_(0, 0.002 * spread)
+    ours = convert(theirs.state_dict()).detector
+    ours.rpn.config = replace(ours.rpn.config, post_nms_test=proposals)
+    return theirs.eval(), ours
 
 
 def load_photos(folder: Path, count: int) -> list[np.ndarray]:

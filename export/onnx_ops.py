@@ -16,7 +16,7 @@ import onnx
 from onnx import helper
 from onnx.defs import OpSchema
 
-from export import onnx_nms
+from export import onnx_deform, onnx_nms
 from export.onnx_domain import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -44,7 +44,8 @@ def roi_align_name(levels: int) -> str:
 
 def register_schemas() -> None:
     """Tell onnx about our operators (exporter and checker look them up); idempotent."""
-    for schema in [*(_roi_align_schema(levels) for levels in range(1, MAX_LEVELS + 1)), *onnx_nms.schemas()]:
+    roi_aligns = [_roi_align_schema(levels) for levels in range(1, MAX_LEVELS + 1)]
+    for schema in [*roi_aligns, *onnx_nms.schemas(), *onnx_deform.deform_conv_schemas()]:
         if not onnx.defs.has(schema.name, DOMAIN):
             onnx.defs.register_schema(schema)
 
@@ -54,6 +55,8 @@ def function_bodies(op_types: Iterable[str]) -> list[onnx.FunctionProto]:
     makers = onnx_nms.function_makers()
     for levels in range(1, MAX_LEVELS + 1):
         makers[roi_align_name(levels)] = partial(multilevel_roi_align_function, levels)
+    for name in onnx_deform.NAMES:
+        makers[name] = partial(onnx_deform.deform_conv_function, name)
     return [makers[op_type]() for op_type in sorted(set(op_types))]
 
 
@@ -68,11 +71,15 @@ def attach_functions(model: onnx.ModelProto) -> None:
 
 
 def strip_functions(model: onnx.ModelProto) -> int:
-    """Remove our bodies in place, for engines that bring plugins; returns how many nodes need a plugin."""
-    kept = [function for function in model.functions if function.domain != DOMAIN]
+    """Remove our bodies in place, for engines that bring plugins; returns how many nodes need a plugin.
+
+    An operator that has no plugin keeps its body.
+    """
+    kept = [f for f in model.functions if f.domain != DOMAIN or f.name in onnx_deform.NAMES]
     del model.functions[:]
     model.functions.extend(kept)
-    return sum(node.domain == DOMAIN for node in model.graph.node)
+    nodes = [node for node in model.graph.node if node.domain == DOMAIN]
+    return sum(node.op_type not in onnx_deform.NAMES for node in nodes)
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -107,6 +114,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     return {
         torch.ops.hindsight.multilevel_roi_align.default: multilevel_roi_align,
         **onnx_nms.translations(opset),
+        **onnx_deform.translations(opset),
     }
 
 

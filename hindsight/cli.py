@@ -27,9 +27,19 @@ _HELP = {
     "serve": "Serve models over HTTP, with a page to try them.",
     "train": "Train a detector on a COCO or Pascal VOC data set.",
     "evaluate": "Measure a checkpoint or a model on a data set.",
+    "reproduce": "Train and measure a published table; ours beside the paper's figures.",
     "export": "Turn a checkpoint into a model that runs anywhere.",
+    "import": "Make a checkpoint of a torchvision or mmdetection detector.",
 }
-_EXTRA = {"detect": "cpu", "serve": "cpu", "train": "train", "evaluate": "train", "export": "export"}
+_EXTRA = {
+    "detect": "cpu",
+    "serve": "cpu",
+    "train": "train",
+    "evaluate": "train",
+    "reproduce": "train",
+    "export": "export",
+    "import": "train",
+}
 _OURS = frozenset({"hindsight", "model", "training", "export", "service"})
 
 

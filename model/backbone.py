@@ -1,8 +1,4 @@
-"""Backbones: torchvision's ResNets and any timm model with a feature pyramid.
-
-Batch statistics are always frozen: detection batches are too small to estimate them. Their scale and shift
-are trained where the layer is.
-"""
+"""Backbones by name: the ResNets of `resnet.py`, and any timm model with a feature pyramid."""
 
 from __future__ import annotations
 
@@ -12,23 +8,10 @@ from typing import Any
 
 import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from model.config import BackboneConfig
-
-RESNETS = {"resnet50": torchvision.models.resnet50, "resnet101": torchvision.models.resnet101}
-
-
-class _FrozenStatistics(nn.Module):
-    """A module whose batch norms stay in evaluation mode whatever `train()` says."""
-
-    def train(self, mode: bool = True) -> _FrozenStatistics:
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
+from model.resnet import RESNETS, FrozenStatistics, ResNetFeatures
 
 
 def _unknown(name: str) -> str:
@@ -38,37 +21,7 @@ def _unknown(name: str) -> str:
     return f"unknown backbone {name!r}: {hint}"
 
 
-class ResNetFeatures(_FrozenStatistics):
-    """C2..C5 of a torchvision ResNet; parameter names are torchvision's, so its checkpoints load."""
-
-    def __init__(self, config: BackboneConfig) -> None:
-        super().__init__()
-        net = RESNETS[config.name](weights=None)
-        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
-        self.levels = range(config.min_level, config.max_level + 1)
-        self.channels = [256 * 2 ** (level - 2) for level in self.levels]
-        if config.stride_in_1x1:
-            self._move_stride()
-        stages = [[self.conv1, self.bn1], [self.layer1], [self.layer2], [self.layer3], [self.layer4]]
-        for stage in stages[: config.frozen_levels]:
-            for module in stage:
-                module.requires_grad_(False)
-
-    def _move_stride(self) -> None:
-        for stage in (self.layer2, self.layer3, self.layer4):
-            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        maps: dict[int, Tensor] = {}
-        for level, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=2):
-            x = stage(x)
-            maps[level] = x
-        return [maps[level] for level in self.levels]
-
-
-class TimmFeatures(_FrozenStatistics):
+class TimmFeatures(FrozenStatistics):
     """Maps of stride 2**min_level .. 2**max_level of a timm model."""
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -76,6 +29,11 @@ class TimmFeatures(_FrozenStatistics):
         # asked before building: timm would look a name like "hf-hub:owner/model" up on the network
         if not timm.is_model(config.name):
             raise ValueError(_unknown(config.name))
+        if config.deformable != "none":
+            raise ValueError(
+                f"deformable convolutions need a backbone of bottlenecks ({', '.join(RESNETS)}), "
+                f'got {config.name}: set backbone.deformable = "none"'
+            )
         try:
             probe: Any = timm.create_model(config.name, features_only=True, pretrained=False)
         except RuntimeError as error:
@@ -115,4 +73,9 @@ class TimmFeatures(_FrozenStatistics):
 
 def build_backbone(config: BackboneConfig) -> ResNetFeatures | TimmFeatures:
     """Random weights; `checkpoint.load_backbone` brings ImageNet's. ValueError for an unknown name."""
-    return ResNetFeatures(config) if config.name in RESNETS else TimmFeatures(config)
+    backbone = ResNetFeatures(config) if config.name in RESNETS else TimmFeatures(config)
+    if config.norm_eps is not None:
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = config.norm_eps
+    return backbone

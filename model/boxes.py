@@ -67,14 +67,23 @@ def encode(
 
 
 def decode(
-    boxes: Float[Tensor, "*N 4"], deltas: Float[Tensor, "*N 4"], stds: tuple[float, float, float, float]
+    boxes: Float[Tensor, "*N 4"],
+    deltas: Float[Tensor, "*N 4"],
+    stds: tuple[float, float, float, float],
+    *,
+    shrink_limited: bool = False,
 ) -> Float[Tensor, "*N 4"]:
-    """Apply deltas * stds to boxes; the inverse of `encode` within MAX_LOG_SCALE. Computed in float32."""
+    """Apply deltas * stds to boxes; the inverse of `encode` within MAX_LOG_SCALE. Computed in float32.
+
+    `shrink_limited`: a box may shrink in one step no more than it may grow, as in mmdetection.
+    """
     boxes, deltas = boxes.float(), deltas.float()
     wh = boxes[..., 2:] - boxes[..., :2]
     centre = boxes[..., :2] + 0.5 * wh
     shift = deltas[..., :2] * deltas.new_tensor(stds[:2])
-    log_scale = (deltas[..., 2:] * deltas.new_tensor(stds[2:])).clamp(max=MAX_LOG_SCALE)
+    log_scale = (deltas[..., 2:] * deltas.new_tensor(stds[2:])).clamp(
+        min=-MAX_LOG_SCALE if shrink_limited else None, max=MAX_LOG_SCALE
+    )
     new_centre = centre + shift * wh
     half = 0.5 * torch.exp(log_scale) * wh
     return torch.cat([new_centre - half, new_centre + half], dim=-1)

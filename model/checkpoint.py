@@ -112,7 +112,8 @@ def _restore(name: str, hint: Any, value: Any) -> Any:
 def load_backbone(detector: TwoStageDetector, path: Path) -> None:
     """Bring ImageNet weights (torchvision's or timm's keys, any float type) into the backbone.
 
-    Only a classifier that detection has no use for may be left over. Raises CheckpointError naming what does
+    Only a classifier that detection has no use for may be left over. What deformable convolutions need beside
+    ImageNet's weights may be missing as a whole, and stays as it was. Raises CheckpointError naming what does
     not fit.
     """
     tensors, _ = read_tensors(path)
@@ -120,7 +121,7 @@ def load_backbone(detector: TwoStageDetector, path: Path) -> None:
     wanted = module.state_dict()
     state = {k: v.to(wanted[k].dtype) if k in wanted else v for k, v in tensors.items()}
     try:
-        missing, unexpected = module.load_state_dict(state, strict=False)
+        missing, unexpected = module.load_state_dict(with_own_offsets(state, wanted), strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit {detector.config.backbone.name}: {error}") from error
     missing = [k for k in missing if not k.endswith("num_batches_tracked")]
@@ -131,6 +132,13 @@ def load_backbone(detector: TwoStageDetector, path: Path) -> None:
         first = (missing or strangers)[0]
         verb = "lacks" if missing else "has the unknown"
         raise CheckpointError(f"{path} {verb} weight {first!r} for backbone {detector.config.backbone.name}")
+
+
+def with_own_offsets(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state`, completed with `own` offset convolutions where it has none at all: a classifier has none."""
+    if any(".conv_offset." in key for key in state):
+        return dict(state)
+    return {key: value for key, value in own.items() if ".conv_offset." in key} | dict(state)
 
 
 def round_to_half(detector: TwoStageDetector, min_elements: int = 0) -> TwoStageDetector:

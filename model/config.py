@@ -49,18 +49,28 @@ def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """`name` is resnet50, resnet101 or a timm model; the pyramid takes its maps of stride 2**level."""
+    """`name` is one of `resnet.RESNETS` or a timm model; the pyramid takes its maps of stride 2**level."""
 
     name: str = "resnet50"
     min_level: int = 2
     max_level: int = 5
     fpn_channels: int = 256
+    # batch norm after each of the pyramid's convolutions, which then have no bias: torchvision's v2 detectors
+    fpn_norm: bool = False
+    # of every batch norm; None: the backbone library's own. torchvision runs its first weights with 0
+    norm_eps: float | None = None
     # maps up to stride 2**frozen_levels are not trained: 2 = stem and first stage; 0 = train all
     frozen_levels: int = 2
     # where a ResNet bottleneck strides: False = the 3x3 (torchvision), True = the first 1x1
     stride_in_1x1: bool = False
+    # the 3x3 of every ResNet bottleneck of C3..C5: plain ("none"), or a deformable convolution "v1" or "v2"
+    deformable: str = "none"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.deformable not in ("none", "v1", "v2"):
+            raise ValueError(f'backbone.deformable must be "none", "v1" or "v2", got {self.deformable!r}')
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,8 @@ class RpnConfig:
     anchors_rounded: bool = True
     stride_from_image: bool = False
     channels: int | None = None  # None: the pyramid's
+    conv_depth: int = 1  # 3x3 convolutions before the two outputs; torchvision's v2 has 2
+    shrink_limited: bool = False  # bound log-scale steps below as well as above: mmdetection's coder
     pre_nms_train: int = 2000  # per level
     pre_nms_test: int = 1000
     post_nms_train: int = 1000  # per list
@@ -117,6 +129,9 @@ class HeadConfig:
     test_classifier: int | None = None
     average: str = "probabilities"  # or "logits", as mmdetection does
     roi_scale: float = 1.3  # double: the regressor's RoIs are this much larger
+    # shared: this many 3x3 convolutions with batch norm and ONE fully connected layer; 0: two of the latter
+    convs: int = 0
+    shrink_limited: bool = False  # shared, cascade: as RpnConfig's
 
 
 @dataclass(frozen=True)
@@ -255,12 +270,20 @@ class DetectorConfig:
             raise ValueError(
                 f"rpn.anchor_sizes must have {levels} entries (one a level), got {len(self.rpn.anchor_sizes)}"
             )
+        if self.rpn.conv_depth < 1 or self.head.convs < 0:
+            raise ValueError(
+                "rpn.conv_depth must be at least 1 and head.convs at least 0, "
+                f"got {self.rpn.conv_depth} and {self.head.convs}"
+            )
         for name, known in _HEAD_CHOICES.items():
             _choice(f"head.{name}", getattr(self.head, name), known)
         self._check_stages()
         self._check_masks()
-        if self.head.class_specific_first and self.localization is not None:
-            raise ValueError("the localization head needs class-agnostic regression: one box per proposal")
+        if self.head.class_specific_first and self.localization is not None and self.head.kind != "shared":
+            raise ValueError(
+                f"the localization head needs class-agnostic regression from a {self.head.kind} head: "
+                "one box per proposal"
+            )
         if self.nms.kind == "iou_guided" and self.localization is None:
             raise ValueError("iou_guided NMS ranks by predicted IoU: it needs a localization head")
 

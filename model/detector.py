@@ -31,10 +31,13 @@ class TwoStageDetector(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
+        self.host_frozen = False
         levels = range(config.backbone.min_level, config.backbone.max_level + 1)
         self.strides = [2**level for level in levels]
         self.backbone = build_backbone(config.backbone)
-        self.fpn = FeaturePyramid(self.backbone.channels, config.backbone.fpn_channels)
+        self.fpn = FeaturePyramid(
+            self.backbone.channels, config.backbone.fpn_channels, config.backbone.fpn_norm
+        )
         rpn_strides = [*self.strides, 2 * self.strides[-1]]
         self.rpn = RegionProposalNetwork(config.rpn, config.backbone.fpn_channels, rpn_strides)
         pooled_features = config.backbone.fpn_channels * config.pooling.output_size**2
@@ -116,7 +119,12 @@ class TwoStageDetector(nn.Module):
     def losses(
         self, images: UInt8[Tensor, "B H W 3"], image_sizes: Int[Tensor, "B 2"], targets: Sequence[Target]
     ) -> dict[str, Tensor]:
-        """Every training loss by name; their sum is what is minimised (DRCNN Eq. (8) + DIR Eq. (10))."""
+        """Every training loss by name; their sum is what is minimised (DRCNN Eq. (8) + DIR Eq. (10)).
+
+        With a frozen host, those of the localization head.
+        """
+        if self.host_frozen:
+            return self._losses_on_frozen_host(images, image_sizes, targets)
         pyramid = self.extract(images, image_sizes)
         logits, deltas, anchors = self.rpn(pyramid, (images.shape[1], images.shape[2]))
         thresholds = [self.config.rpn.nms_threshold]
@@ -136,6 +144,42 @@ class TwoStageDetector(nn.Module):
             assert self.config.mask is not None
             terms |= mask_losses(self.mask, self.config.mask, rois, regressed, targets)
         return terms
+
+    def freeze_host(self) -> None:
+        """From now on only the localization head is trained; the host keeps its weights and statistics.
+
+        Raises ValueError for a detector without a localization head.
+        """
+        if self.localization is None:
+            raise ValueError("there is no localization head to train on the frozen host")
+        self.host_frozen = True
+        self.requires_grad_(False)
+        self.localization.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TwoStageDetector:
+        """Training mode, or evaluation; a frozen host stays in evaluation mode."""
+        super().train(mode and not self.host_frozen)
+        if self.host_frozen:
+            assert self.localization is not None
+            self.localization.train(mode)
+            self.rpn.train(mode)  # it keeps no statistics: the mode only tells how many proposals it makes
+            self.training = mode
+        return self
+
+    def _losses_on_frozen_host(
+        self, images: Tensor, image_sizes: Tensor, targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """DIR Eq. (9) alone: features are computed once, without a graph, for all that read them."""
+        assert self.localization is not None and self.config.localization is not None
+        with torch.no_grad():
+            pyramid = self.extract(images, image_sizes)
+            rois = self.rois(pyramid)
+            proposals = self.propose(pyramid, images, image_sizes)
+            regressed = self.head.positives(rois, [proposals], targets, image_sizes)
+        return localization_losses(
+            self.localization, self.config.localization, rois, regressed, targets, image_sizes
+        )
 
     def extract(self, images: UInt8[Tensor, "B H W 3"], image_sizes: Int[Tensor, "B 2"]) -> list[Tensor]:
         """Feature pyramid of the normalised images, finest level first, the pooled level last.

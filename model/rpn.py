@@ -29,10 +29,13 @@ class RegionProposalNetwork(nn.Module):
         per_cell = len(config.anchor_ratios)
         channels = config.channels or in_channels
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.deeper = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.conv_depth - 1)
+        )
         self.objectness = nn.Conv2d(channels, per_cell, 1)
         self.deltas = nn.Conv2d(channels, per_cell * 4, 1)
-        for conv in (self.conv, self.objectness, self.deltas):
-            assert conv.bias is not None
+        for conv in (self.conv, *self.deeper, self.objectness, self.deltas):
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
         for i, size in enumerate(config.anchor_sizes):
@@ -46,6 +49,8 @@ class RegionProposalNetwork(nn.Module):
         logits, deltas = [], []
         for feature in features:
             hidden = F.relu(self.conv(feature))
+            for conv in self.deeper:
+                hidden = F.relu(conv(hidden))
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())
             level_deltas = self.deltas(hidden).permute(0, 2, 3, 1)
             # view as [B, h, w, per_cell, 4]: channels hold (anchor, coordinate)
@@ -78,7 +83,8 @@ class RegionProposalNetwork(nn.Module):
             rows = torch.where(scores > -torch.inf, rows, 0)
             chosen = level_anchors[rows]
             picked = level_deltas.gather(1, rows[..., None].expand(-1, -1, 4))
-            boxes = box_ops.clip(box_ops.decode(chosen, picked, RPN_STDS), image_sizes)
+            decoded = box_ops.decode(chosen, picked, RPN_STDS, shrink_limited=config.shrink_limited)
+            boxes = box_ops.clip(decoded, image_sizes)
             # Ranked by logits: sigmoid saturates and would tie.
             scores = torch.where(box_ops.is_small(boxes, config.min_side), -torch.inf, scores)
             level_boxes.append(boxes)
@@ -126,10 +132,9 @@ class RegionProposalNetwork(nn.Module):
             )
             if len(positive):
                 wished = box_ops.encode(all_anchors[positive], target.boxes[matched[positive]], RPN_STDS)
-                box_loss = box_loss + losses.l1(
-                    all_deltas[i, positive], wished, torch.ones_like(wished[:, 0]), 1
-                )
-        return {"rpn_cls": cls_loss / max(sampled, 1), "rpn_box": box_loss / max(sampled, 1)}
+                box_loss = box_loss + (all_deltas[i, positive] - wished).abs().sum()
+        count = losses.mean_over_processes(sampled, all_logits.device)
+        return {"rpn_cls": cls_loss / count, "rpn_box": box_loss / count}
 
     def _match(self, anchors: Tensor, target: Target) -> Tensor:
         matched = match(anchors, target, self.config.positive_iou, self.config.negative_iou, rescue=True)

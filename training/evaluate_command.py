@@ -136,7 +136,7 @@ def _checkpoint(
     except (RuntimeError, AssertionError) as error:
         raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     total = len(dataset) * checkpoint_passes(detector, all_boxes)
-    with _progress(total) as progress:
+    with evaluation_progress(total) as progress:
         evaluation = evaluate_checkpoint(
             detector,
             dataset,
@@ -163,7 +163,7 @@ def _artifact(
 
     artifact = find_artifact(name_or_path)
     dataset = open_dataset(data, class_names=artifact.manifest.class_names, **opened)
-    with _progress(len(dataset) * artifact_passes(artifact, iou_weight)) as progress:
+    with evaluation_progress(len(dataset) * artifact_passes(artifact, iou_weight)) as progress:
         evaluation = evaluate_artifact(
             artifact,
             dataset,
@@ -177,7 +177,7 @@ def _artifact(
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Progress]:
+def evaluation_progress(total: int) -> Iterator[Progress]:
     """A bar with the time left, on stderr so that stdout holds the tables alone."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

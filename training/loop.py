@@ -6,7 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,14 @@ from hindsight.errors import HindsightError
 from model.checkpoint import save_checkpoint
 from model.detector import TwoStageDetector
 from training.data import Batch, Dataset, LoaderState, TrainLoader
+from training.frozen_host import FrozenHost, detector_on
 from training.journal import Journal
-from training.optimisers import build_optimiser
+from training.optimisers import build_optimiser, set_rate
 from training.pretrained import load_pretrained
 from training.recipe import Recipe
 from training.schedule import learning_rate
 from training.state import MovingAverage, Progress, load_state, save_state
+from training.team import Team, without_sync
 
 STATE, LAST, BEST = "state.safetensors", "last.safetensors", "best.safetensors"
 
@@ -47,6 +49,8 @@ class Run:
     save_every: int = 200  # steps between two states that --resume can start from; every epoch's end besides
     resume: bool = False
     quiet: bool = False
+    team: Team = field(default_factory=Team)  # batch_size is that of all its processes together
+    host: FrozenHost | None = None  # train a localization head on this checkpoint, and nothing else
 
 
 def train(run: Run) -> Progress:
@@ -55,42 +59,70 @@ def train(run: Run) -> Progress:
     random.seed(run.seed)
     np.random.seed(run.seed)
     recipe = run.recipe.optimisation
-    detector = TwoStageDetector(run.recipe.detector_config(len(run.train_set.class_names)))
-    if not run.resume:
-        load_pretrained(detector, run.weights)
+    team = run.team
+    team.check(min(recipe.batch_size, len(run.train_set)), recipe.accumulate)
+    detector = _build(run)
     detector = detector.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = build_optimiser(detector, recipe)
     average = MovingAverage(detector, recipe.ema_decay) if recipe.ema_decay else None
     loader = TrainLoader(
-        run.train_set, recipe.batch_size, run.recipe.resize, run.recipe.augment, run.seed, run.workers
+        run.train_set,
+        recipe.batch_size,
+        run.recipe.resize,
+        run.recipe.augment,
+        run.seed,
+        run.workers,
+        run.recipe.repeat_threshold,
+        (team.rank, team.size),
     )
     fingerprint = _fingerprint(run)
     progress = Progress()
     if run.resume:
         progress = load_state(run.folder / STATE, detector, optimiser, average, fingerprint)
-    run.folder.mkdir(parents=True, exist_ok=True)
+    compute = team.losses_of(detector)
+    team.seed(run.seed, progress.step)
     scaler = torch.amp.GradScaler(run.device, enabled=recipe.amp == "fp16")
-    with Journal(run.folder, recipe.epochs * len(loader), progress.step, quiet=run.quiet) as journal:
+    with _journal(run, recipe.epochs * len(loader), progress.step) as journal:
         while progress.epoch < recipe.epochs:
             detector.train()
             start = progress.step_in_epoch
             for offset, batch in enumerate(loader.epoch(progress.epoch, start), start=start):
                 rate = learning_rate(recipe, progress.step, len(loader))
-                losses = _step(detector, optimiser, scaler, batch, rate, run, progress)
+                losses = _step(compute, optimiser, scaler, batch, rate, run, progress)
                 if average is not None:
                     average.update(detector, progress.step)
-                journal.step(progress.step, progress.epoch, rate, losses)
+                if journal is not None:
+                    journal.step(progress.step, progress.epoch, rate, losses)
                 following = loader.after(LoaderState(progress.epoch, offset))
                 progress = replace(progress, step=progress.step + 1, step_in_epoch=following.step)
-                if progress.step % run.save_every == 0 and following.step:
+                if progress.step % run.save_every == 0 and following.step and team.leads:
                     save_state(run.folder / STATE, detector, optimiser, average, progress, fingerprint)
             progress = _end_of_epoch(detector, average, run, journal, progress)
-            save_state(run.folder / STATE, detector, optimiser, average, progress, fingerprint)
+            if team.leads:
+                save_state(run.folder / STATE, detector, optimiser, average, progress, fingerprint)
+            team.wait()
     return progress
 
 
+def _journal(run: Run, total_steps: int, first_step: int) -> AbstractContextManager[Journal | None]:
+    """Only one process of a team keeps the journal."""
+    if not run.team.leads:
+        return nullcontext()
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return Journal(run.folder, total_steps, first_step, quiet=run.quiet)
+
+
+def _build(run: Run) -> TwoStageDetector:
+    if run.host is not None:
+        return detector_on(run.host, run.recipe)
+    detector = TwoStageDetector(run.recipe.detector_config(len(run.train_set.class_names)))
+    if not run.resume:
+        load_pretrained(detector, run.weights)
+    return detector
+
+
 def _step(
-    detector: TwoStageDetector,
+    compute: nn.Module,
     optimiser: Optimizer,
     scaler: torch.amp.GradScaler,
     batch: Batch,
@@ -99,18 +131,23 @@ def _step(
     progress: Progress,
 ) -> dict[str, float]:
     recipe = run.recipe.optimisation
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    targets = [t.to(run.device) for t in batch.targets]
-    with _autocast(recipe.amp, run.device):
-        losses = detector.losses(batch.images.to(run.device), batch.image_sizes.to(run.device), targets)
-    shown = {name: float(value.detach()) for name, value in losses.items()}
-    _refuse_nan(shown, batch, progress)
+    set_rate(optimiser, rate)
     optimiser.zero_grad(set_to_none=True)
-    total: Tensor = torch.stack(list(losses.values())).sum()
-    scaler.scale(total).backward()
+    shown: dict[str, float] = {}
+    parts = batch.split(recipe.accumulate)
+    for part in parts:
+        share = len(part) / len(batch)
+        targets = [t.to(run.device) for t in part.targets]
+        with without_sync(compute, skip=part is not parts[-1]):
+            with _autocast(recipe.amp, run.device):
+                losses = compute(part.images.to(run.device), part.image_sizes.to(run.device), targets)
+            own = run.team.mean({name: float(value.detach()) for name, value in losses.items()})
+            _refuse_nan(own, part, progress)
+            shown = {name: shown.get(name, 0.0) + share * value for name, value in own.items()}
+            total: Tensor = torch.stack(list(losses.values())).sum() * share
+            scaler.scale(total).backward()
     scaler.unscale_(optimiser)
-    norm = nn.utils.clip_grad_norm_(detector.parameters(), recipe.clip_norm)
+    norm = nn.utils.clip_grad_norm_(compute.parameters(), recipe.clip_norm)
     if recipe.amp != "fp16" and not bool(torch.isfinite(norm)):
         # half precision overflows now and then: its scaler skips the step and lowers the scale
         raise TrainingStopped(
@@ -141,10 +178,16 @@ def _autocast(amp: str, device: str) -> AbstractContextManager[object]:
 
 
 def _end_of_epoch(
-    detector: TwoStageDetector, average: MovingAverage | None, run: Run, journal: Journal, progress: Progress
+    detector: TwoStageDetector,
+    average: MovingAverage | None,
+    run: Run,
+    journal: Journal | None,
+    progress: Progress,
 ) -> Progress:
     """Save, validate (the moving average where there is one), keep the best; progress at the next epoch."""
     epoch = progress.epoch
+    if journal is None:
+        return replace(progress, epoch=epoch + 1, step_in_epoch=0)
     weights = average.weights if average is not None else detector.state_dict()
     extra = {
         "class_names": list(run.train_set.class_names),
@@ -153,6 +196,8 @@ def _end_of_epoch(
         "epoch": epoch + 1,
         "seed": run.seed,
     }
+    if run.host is not None:
+        extra |= run.host.about()
     progress = replace(progress, epoch=epoch + 1, step_in_epoch=0)
     last = epoch + 1 == run.recipe.optimisation.epochs
     if run.validate is not None and ((epoch + 1) % run.recipe.validate_every == 0 or last):
@@ -188,4 +233,5 @@ def _fingerprint(run: Run) -> dict[str, object]:
         "classes": list(run.train_set.class_names),
         "images": len(run.train_set),
         "seed": run.seed,
+        "host": None if run.host is None else run.host.sha256,
     }

@@ -7,10 +7,12 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hindsight.errors import HindsightError
-from model.backbone import RESNETS
-from model.checkpoint import load_backbone
+from model.checkpoint import load_backbone, with_own_offsets
 from model.detector import TwoStageDetector
 
+_TORCHVISION = ("resnet50", "resnet101", "resnext101_64x4d")
+# timm's default weights of this name are another data set's, and not for commercial use
+_TIMM = {"resnext101_32x4d": "resnext101_32x4d.gluon_in1k"}
 IMAGENET, NONE = "imagenet", "none"
 
 
@@ -37,11 +39,12 @@ def load_pretrained(detector: TwoStageDetector, weights: str) -> None:
             "give a file with --weights FILE.safetensors, or train from scratch with --weights none"
         ) from error
     module: nn.Module = getattr(detector.backbone, "net", detector.backbone)
-    module.load_state_dict({k: v for k, v in state.items() if k in module.state_dict()})
+    own = module.state_dict()
+    module.load_state_dict(with_own_offsets({k: v for k, v in state.items() if k in own}, own))
 
 
 def _published(name: str) -> dict[str, Tensor]:
-    if name in RESNETS:
+    if name in _TORCHVISION:
         import torchvision
 
         weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
@@ -49,5 +52,5 @@ def _published(name: str) -> dict[str, Tensor]:
         return state
     import timm
 
-    model: nn.Module = timm.create_model(name, pretrained=True)
+    model: nn.Module = timm.create_model(_TIMM.get(name, name), pretrained=True)
     return model.state_dict()

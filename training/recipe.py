@@ -31,7 +31,9 @@ class Optimisation:
 
     `schedule`: "step" (x gamma after each of `milestones`) or "cosine" (to 0). lr is for this batch size;
     nothing rescales it. `amp`: "off", "bf16" or "fp16" (CUDA only). With an `ema_decay` above 0 the moving
-    average of the weights is what is validated and saved. `clip_norm` bounds the gradient's norm.
+    average of the weights is what is validated and saved. `clip_norm` bounds the gradient's norm. A batch
+    goes through the detector in `accumulate` parts, for memory that holds only a part.
+    `localization_lr_factor` multiplies lr for the localization head (DIR Table 3's "3 x lr").
     """
 
     optimiser: str = "sgd"
@@ -48,6 +50,8 @@ class Optimisation:
     clip_norm: float = 35.0
     ema_decay: float = 0.0
     amp: str = "off"
+    accumulate: int = 1
+    localization_lr_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.optimiser not in ("sgd", "adamw"):
@@ -56,7 +60,7 @@ class Optimisation:
             raise ValueError(f'schedule must be "step" or "cosine", got {self.schedule!r}')
         if self.amp not in ("off", "bf16", "fp16"):
             raise ValueError(f'amp must be "off", "bf16" or "fp16", got {self.amp!r}')
-        for name in ("lr", "batch_size", "epochs", "clip_norm"):
+        for name in ("lr", "batch_size", "epochs", "clip_norm", "accumulate", "localization_lr_factor"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -72,18 +76,26 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     optimisation: Optimisation = field(default_factory=Optimisation)
     validate_every: int = 1  # epochs
+    # Images with a class that fewer than this share of all images hold are shown more often (repeat-factor
+    # sampling); 0: every image once an epoch
+    repeat_threshold: float = 0.0
 
     def detector_config(self, num_classes: int) -> DetectorConfig:
         """The detector this recipe trains. Raises RecipeError."""
         try:
             config = config_of(self.model, num_classes, backbone=self.backbone)
-            return _override(config, self.detector, "detector")
+            return override(config, self.detector, "detector")
         except (ValueError, TypeError) as error:
             raise RecipeError(str(error)) from error
 
 
 def load_recipe(name_or_path: str) -> Recipe:
     """A TOML file, or the name of one in training/recipes. Raises RecipeError."""
+    return recipe_of(read_recipe(name_or_path), Path(name_or_path).name)
+
+
+def read_recipe(name_or_path: str) -> dict[str, Any]:
+    """The values of a TOML file, or of the one of that name in training/recipes, unchecked. RecipeError."""
     path = Path(name_or_path)
     if not path.suffix:
         path = RECIPES / f"{name_or_path}.toml"
@@ -91,18 +103,22 @@ def load_recipe(name_or_path: str) -> Recipe:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise RecipeError(f"no recipe {name_or_path!r}: expected a .toml file or one of {known}")
     try:
-        values = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid TOML: {error}") from error
+
+
+def recipe_of(values: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe that `values`, nested as in TOML, describe; `where` names them in a RecipeError."""
     try:
-        recipe = _override(Recipe(), values, path.name)
+        recipe = override(Recipe(), values, where)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"{path.name}: {error}") from error
+        raise RecipeError(f"{where}: {error}") from error
     recipe.detector_config(1)  # so that a typo in [detector] raises here, not after the data is read
     return recipe
 
 
-def _override(instance: T, values: Mapping[str, Any], where: str) -> T:
+def override(instance: T, values: Mapping[str, Any], where: str) -> T:
     """`instance` with `values` laid over it, dataclass by dataclass; an unknown key names the nearest."""
     known = {f.name: f for f in fields(instance)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(type(instance))
@@ -118,7 +134,7 @@ def _override(instance: T, values: Mapping[str, Any], where: str) -> T:
 
 def _value(current: Any, hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, Mapping) and is_dataclass(current):
-        return _override(current, value, where)
+        return override(current, value, where)
     if isinstance(value, list):
         return tuple(tuple(v) if isinstance(v, list) else v for v in value)
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

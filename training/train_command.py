@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from model.detector import TwoStageDetector
     from training.data.dataset import Dataset
+    from training.frozen_host import FrozenHost
     from training.recipe import Recipe
 
 _INTERRUPTED = 130
@@ -20,7 +22,12 @@ _INTERRUPTED = 130
 def train(
     data: Annotated[Path, typer.Option(help="Training data: a Pascal VOC folder or a COCO .json file.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and what --resume needs.")],
-    recipe: Annotated[str, typer.Option(help="A recipe's name, or a .toml file.")] = "hindsight-r50",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="A recipe's name, or a .toml file. [default: hindsight-r50; frozen-host with --freeze-host]"
+        ),
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Image folder, if not at its usual place.")] = None,
     split: Annotated[
         str | None, typer.Option(help="VOC list in ImageSets/Main; train unless given. Not for COCO.")
@@ -36,6 +43,13 @@ def train(
     weights: Annotated[
         str, typer.Option(help='Backbone weights: a .safetensors file, "imagenet" (fetched) or "none".')
     ] = "imagenet",
+    freeze_host: Annotated[
+        bool,
+        typer.Option("--freeze-host", help="Train only the localization head, on the detector of --init."),
+    ] = False,
+    init: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the detector that --freeze-host builds on.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate, instead of the recipe's.")] = None,
@@ -49,6 +63,12 @@ def train(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on without bad entries of the data.")
     ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="The same losses from every run of the same seed; may be slower."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a detector on a COCO or Pascal VOC data set."""
@@ -59,14 +79,19 @@ def train(
 
     changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "amp": amp}
     try:
-        chosen = _recipe(recipe, {k: v for k, v in changes.items() if v is not None})
+        host = _host(freeze_host, init)
+        named = recipe or ("frozen-host" if freeze_host else "hindsight-r50")
+        chosen = _recipe(named, {k: v for k, v in changes.items() if v is not None})
+        extras = _extras(chosen, semantic)
+        if host is not None:
+            chosen, extras = host.applied(chosen), {"class_names": host.class_names}
         _train(
             recipe=chosen,
-            sets=_open_sets(
-                data, images, split, val_data, val_images, val_split, skip_bad, **_extras(chosen, semantic)
-            ),
+            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad, **extras),
             threads=threads,
+            deterministic=deterministic,
             options={
+                "host": host,
                 "folder": out,
                 "weights": weights,
                 "seed": seed,
@@ -96,6 +121,20 @@ def _recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
         raise RecipeError(str(error)) from error
 
 
+def _host(freeze_host: bool, init: Path | None) -> FrozenHost | None:
+    from hindsight.errors import OptionError
+    from training.frozen_host import open_host
+
+    if not freeze_host and init is None:
+        return None
+    if init is None or not freeze_host:
+        raise OptionError("--freeze-host and --init go together: --freeze-host --init CHECKPOINT")
+    host = open_host(init)
+    head = "goes on with its" if host.has_localization else "adds a"
+    typer.echo(f"frozen host: {init}; training {head} localization head, nothing else", err=True)
+    return host
+
+
 def _extras(recipe: Recipe, semantic: Path | None) -> dict[str, Any]:
     """What the recipe's detector learns besides boxes, and so what is read of the training data."""
     from hindsight.errors import OptionError
@@ -120,22 +159,37 @@ def _open_sets(
     val_images: Path | None,
     val_split: str | None,
     skip_bad: bool,
+    class_names: Sequence[str] | None = None,
     **extras: Any,
 ) -> tuple[Dataset, Dataset | None]:
     """Training and validation data, checked before the first step. No validation data: said aloud.
 
-    `extras`: what is read of the training data besides boxes; validation measures boxes.
+    `class_names`: a frozen host's, which the data must keep to. `extras`: what is read of the training data
+    besides boxes; validation measures boxes.
     """
     from training.data.dataset import open_dataset
     from training.data.problems import DatasetError
 
     is_voc = data.is_dir()
-    training = open_dataset(
-        data, images=images, split=split or ("train" if is_voc else None), skip_bad=skip_bad, **extras
-    )
+    try:
+        training = open_dataset(
+            data,
+            images=images,
+            split=split or ("train" if is_voc else None),
+            class_names=class_names,
+            skip_bad=skip_bad,
+            **extras,
+        )
+    except DatasetError as error:
+        if class_names is None:
+            raise
+        known = f"the host's classes are {', '.join(class_names)}"
+        raise DatasetError(
+            f"{error}; {known}", error.problems, f"{known}; {error.report().splitlines()[0]}"
+        ) from None
     _tell(training, "training")
     if val_data is None and not is_voc:
-        typer.echo("no --val-data: training without validation, the last epoch counts", err=True)
+        _say("no --val-data: training without validation, the last epoch counts")
         return training, None
     source = val_data or data
     try:
@@ -153,17 +207,15 @@ def _open_sets(
     _tell(validation, "validation")
     shared = len(training.files() & validation.files())
     if shared and val_data is None and val_split is None:
-        typer.echo(
+        _say(
             f"{shared} of the {len(validation)} validation images are trained on: training without "
-            "validation, the last epoch counts",
-            err=True,
+            "validation, the last epoch counts"
         )
         return training, None
     if shared:
-        typer.echo(
+        _say(
             f"warning: {shared} of the {len(validation)} validation images are trained on: the validation AP "
-            "will flatter",
-            err=True,
+            "will flatter"
         )
     return training, validation
 
@@ -171,11 +223,23 @@ def _open_sets(
 def _tell(dataset: Dataset, role: str) -> None:
     left_out = f", {len(dataset.problems)} bad entries left out" if dataset.problems else ""
     names = ", ".join(dataset.class_names)
-    typer.echo(f"{role}: {len(dataset)} images{left_out}; classes: {names}", err=True)
+    _say(f"{role}: {len(dataset)} images{left_out}; classes: {names}")
+
+
+def _say(message: str) -> None:
+    """On stderr, once for all processes of a run."""
+    from training.team import is_leader
+
+    if is_leader():
+        typer.echo(message, err=True)
 
 
 def _train(
-    recipe: Recipe, sets: tuple[Dataset, Dataset | None], threads: int | None, options: Mapping[str, Any]
+    recipe: Recipe,
+    sets: tuple[Dataset, Dataset | None],
+    threads: int | None,
+    deterministic: bool,
+    options: Mapping[str, Any],
 ) -> None:
     import torch
 
@@ -183,26 +247,41 @@ def _train(
     from training.host_memory import keep_freed_pages
     from training.loop import BEST, LAST, STATE, Run
     from training.loop import train as run_training
+    from training.team import joined
 
     keep_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
-    device = torch.device(options["device"]) if _is_device(options["device"]) else None
-    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise OptionError(
-            f"device {options['device']!r} can't be used here: expected cpu, or a CUDA device that exists"
-        )
-    if recipe.optimisation.amp == "fp16" and device.type != "cuda":
-        raise OptionError("fp16 training needs CUDA: use --amp bf16 or off")
+    if deterministic:
+        # cuBLAS reads this when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    check_device(options["device"], recipe.optimisation.amp)
     folder: Path = options["folder"]
     if not options["resume"] and (folder / STATE).exists():
         raise OptionError(
             f"{folder} holds a run already: --resume goes on with it, another --out starts anew"
         )
-    progress = run_training(Run(recipe, sets[0], validate=_validator(sets[1], recipe), **options))
+    with joined(options["device"]) as (team, own_device):
+        settings = {**options, "device": own_device, "team": team}
+        progress = run_training(Run(recipe, sets[0], validate=_validator(sets[1], recipe), **settings))
     kept = folder / (BEST if progress.best_epoch >= 0 else LAST)
     best = f" (best validation AP {progress.best_ap:.3f}, epoch {progress.best_epoch + 1})" if sets[1] else ""
-    typer.echo(f"done: {kept}{best}", err=True)
+    _say(f"done: {kept}{best}")
+
+
+def check_device(name: str, amp: str) -> None:
+    """Raises OptionError if nothing can be trained there with that precision."""
+    import torch
+
+    from hindsight.errors import OptionError
+
+    device = torch.device(name) if _is_device(name) else None
+    if device is None or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise OptionError(f"device {name!r} can't be used here: expected cpu, or a CUDA device that exists")
+    if amp == "fp16" and device.type != "cuda":
+        raise OptionError("fp16 training needs CUDA: use --amp bf16 or off")
 
 
 def _is_device(name: str) -> bool:

@@ -136,7 +136,8 @@ class CascadeHead(Host):
             f"box_{stage + 1}": box_weight * losses.l1(deltas[positive], wished, ones, float(len(labels))),
         }
         with torch.no_grad():
-            decoded = split_like(box_ops.decode(boxes, deltas, stds), sampled)
+            moved = box_ops.decode(boxes, deltas, stds, shrink_limited=config.shrink_limited)
+            decoded = split_like(moved, sampled)
         return terms, clip_lists(decoded, image_sizes)
 
     def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor, looks: int | None) -> Refined:
@@ -153,7 +154,12 @@ class CascadeHead(Host):
             own_logits, deltas = head(rois.fixed(boxes))
             if stage in wanted:
                 logits.append(own_logits)
-            moved = box_ops.decode(boxes, deltas.reshape(*boxes.shape[:2], 4), config.stds[stage - 1])
+            moved = box_ops.decode(
+                boxes,
+                deltas.reshape(*boxes.shape[:2], 4),
+                config.stds[stage - 1],
+                shrink_limited=config.shrink_limited,
+            )
             sources, boxes = boxes, box_ops.clip(moved, image_sizes)
             if stage == last_box:
                 final, final_sources = boxes, sources

@@ -18,13 +18,14 @@ from model.heads.host import (
     Rois,
     class_probabilities,
     most_confident,
+    positive_lists,
     positives_of,
     take,
     valid_boxes,
 )
 from model.heads.layers import Classifier, Regressor, output_layer
 from model.heads.regressors import cascade_losses, refine_ragged
-from model.sampling import sample_regression
+from model.sampling import ClassificationSample, sample_regression
 from model.structures import Proposals, Target
 
 
@@ -68,18 +69,29 @@ class DecoupledHead(Host):
         labels = torch.cat([s.labels for s in samples])
         terms = {"cls": losses.cross_entropy(self.classify(pooled), labels)}
         terms |= self._box_losses(rois, valid_boxes(proposals[1]), targets, image_sizes)
-        # what the localization head sees later: the classification sample's positives, carried to the end
-        positive = labels < self.num_classes
+        first_pooled = pooled[labels < self.num_classes].detach()
+        return terms, self._carried(rois.detached(), samples, image_sizes, first_pooled)
+
+    @torch.no_grad()
+    def positives(
+        self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
+    ) -> Regressed:
+        """Those of `losses` without their price: neither classifier nor denser list."""
+        return self._carried(rois, self.sample(valid_boxes(proposals[0]), targets), image_sizes)
+
+    def _carried(
+        self,
+        rois: Rois,
+        samples: Sequence[ClassificationSample],
+        image_sizes: Tensor,
+        first_pooled: Tensor | None = None,
+    ) -> Regressed:
+        """What the localization head learns from: the classification sample's positives after all stages."""
+        found, labels = positive_lists(samples, self.num_classes)
         boxes, sources = refine_ragged(
-            self,
-            self.config,
-            rois.detached().ragged,
-            [s.boxes[s.labels < self.num_classes] for s in samples],
-            labels[positive],
-            image_sizes,
-            first_pooled=pooled[positive].detach(),
+            self, self.config, rois.ragged, found, labels, image_sizes, first_pooled
         )
-        return terms, positives_of(samples, self.num_classes, boxes, sources)
+        return positives_of(samples, self.num_classes, boxes, sources)
 
     def _box_losses(
         self, rois: Rois, proposals: Sequence[Tensor], targets: Sequence[Target], image_sizes: Tensor

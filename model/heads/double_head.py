@@ -23,6 +23,7 @@ from model.heads.host import (
     class_probabilities,
     decode_rows,
     most_confident,
+    positive_lists,
     positives_of,
     take,
     valid_boxes,
@@ -119,9 +120,25 @@ class DoubleHead(Host):
             "cls": LOSS_FACTOR * losses.cross_entropy(logits, labels),
             "box_1": LOSS_FACTOR * weight * box,
         }
-        with torch.no_grad():
-            decoded = split_like(box_ops.decode(boxes, own, self.config.stds[0]), sources)
-        return terms, positives_of(samples, self.num_classes, clip_lists(decoded, image_sizes), sources)
+        return terms, positives_of(
+            samples, self.num_classes, self._regressed(sources, own, image_sizes), sources
+        )
+
+    @torch.no_grad()
+    def positives(
+        self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
+    ) -> Regressed:
+        """Those of `losses` without their price: no classification."""
+        samples = self.sample(valid_boxes(proposals[0]), targets)
+        sources, labels = positive_lists(samples, self.num_classes)
+        deltas = self.regressor(rois.ragged([self._wider(part) for part in sources]))
+        own = deltas_of_class(deltas, labels)
+        return positives_of(samples, self.num_classes, self._regressed(sources, own, image_sizes), sources)
+
+    @torch.no_grad()
+    def _regressed(self, sources: Sequence[Tensor], deltas: Tensor, image_sizes: Tensor) -> list[Tensor]:
+        decoded = box_ops.decode(torch.cat(list(sources)), deltas, self.config.stds[0])
+        return clip_lists(split_like(decoded, sources), image_sizes)
 
     def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor, looks: int | None) -> Refined:
         """Only the proposals that are kept pass through the convolutions."""

@@ -120,6 +120,16 @@ class Host(nn.Module, ABC):
     ) -> tuple[dict[str, Tensor], Regressed]:
         """Every loss of the second stage by name, and its regressed positives."""
 
+    @torch.no_grad()
+    def positives(
+        self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
+    ) -> Regressed:
+        """The regressed positives of `losses` alone, for a host that is not trained.
+
+        A host may spare what the losses cost; one that wants a denser list must, for there is none here.
+        """
+        return self.losses(rois, proposals, targets, image_sizes)[1]
+
     @abstractmethod
     def refine(
         self, rois: Rois, proposals: Proposals, image_sizes: Int[Tensor, "B 2"], looks: int | None
@@ -168,6 +178,15 @@ def positives_of(
         [s.labels[r] for s, r in zip(samples, rows, strict=True)],
         [s.objects[r] for s, r in zip(samples, rows, strict=True)],
     )
+
+
+def positive_lists(
+    samples: Sequence[ClassificationSample], background: int
+) -> tuple[list[Tensor], Int[Tensor, " P"]]:
+    """(boxes of each image, labels of all) of the samples' positives."""
+    rows = [s.labels < background for s in samples]
+    boxes = [s.boxes[row] for s, row in zip(samples, rows, strict=True)]
+    return boxes, torch.cat([s.labels[row] for s, row in zip(samples, rows, strict=True)])
 
 
 def class_probabilities(logits: Tensor, valid: Tensor) -> Float[Tensor, "B N C"]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from model import losses
 from model.config import MaskConfig
 from model.heads.host import Regressed, Rois
 from model.structures import DetectorOutput, Target
@@ -80,9 +81,9 @@ def mask_bce(
     logits: Float[Tensor, "N C m m"], labels: Int[Tensor, " N"], wished: Float[Tensor, "N m m"]
 ) -> Tensor:
     """Mean over the cells of each row's own class, in float32; 0 with a graph for N = 0."""
-    if not len(logits):
-        return logits.float().sum() * 0
-    return F.binary_cross_entropy_with_logits(of_class(logits, labels).float(), wished.float())
+    own = of_class(logits, labels).float()
+    total = F.binary_cross_entropy_with_logits(own, wished.float(), reduction="sum")
+    return total / losses.mean_over_processes(wished.numel(), logits.device)
 
 
 def of_class(logits: Float[Tensor, "N C m m"], labels: Int[Tensor, " N"]) -> Float[Tensor, "N m m"]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from model import losses
 from model.config import SemanticConfig
 from model.structures import Target
 
@@ -66,7 +67,7 @@ def semantic_loss(logits: Float[Tensor, "B classes h w"], targets: Sequence[Targ
     if worst >= logits.shape[1]:
         raise ValueError(f"the semantic map holds class {worst}, the branch knows {logits.shape[1]}")
     summed = F.cross_entropy(logits.float(), wished, ignore_index=IGNORED, reduction="sum")
-    return summed / counted.sum().clamp(min=1)
+    return summed / losses.mean_over_processes(float(counted.sum()), logits.device)
 
 
 def semantic_targets(targets: Sequence[Target], stride: int, hw: Sequence[int]) -> Int[Tensor, "B h w"]:

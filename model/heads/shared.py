@@ -1,11 +1,11 @@
-"""Faster R-CNN's head: one trunk of two fully connected layers for both tasks."""
+"""Faster R-CNN's head: one trunk for both tasks, of fully connected layers or with convolutions below."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model import boxes as box_ops
 from model import losses
@@ -16,13 +16,13 @@ from model.heads.host import (
     Regressed,
     Rois,
     class_probabilities,
-    decode_rows,
     most_confident,
+    positive_lists,
     positives_of,
     take,
     valid_boxes,
 )
-from model.heads.layers import TwoFC, output_layer
+from model.heads.layers import ConvFC, TwoFC, output_layer
 from model.heads.regressors import clip_lists, deltas_of_class, split_like
 from model.structures import Proposals, Target
 
@@ -33,7 +33,11 @@ class SharedHead(Host):
     def __init__(self, in_features: int, config: HeadConfig, num_classes: int) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes
-        self.trunk = TwoFC(in_features, config.width)
+        self.trunk: nn.Module = (
+            ConvFC(in_features, config.convs, config.width)
+            if config.convs
+            else TwoFC(in_features, config.width)
+        )
         self.logits = output_layer(config.width, num_classes + 1, 0.01)
         self.deltas = output_layer(config.width, 4 * num_classes if config.class_specific_first else 4, 0.001)
 
@@ -64,15 +68,55 @@ class SharedHead(Host):
             "box_1": weight * losses.l1(own, wished, torch.ones_like(boxes[:, 0]), float(len(labels))),
         }
         with torch.no_grad():
-            decoded = split_like(box_ops.decode(boxes, own, self.config.stds[0]), sources)
-        return terms, positives_of(samples, self.num_classes, clip_lists(decoded, image_sizes), sources)
+            final = self._regressed(sources, own, image_sizes)
+        return terms, positives_of(samples, self.num_classes, final, sources)
+
+    @torch.no_grad()
+    def positives(
+        self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
+    ) -> Regressed:
+        """Those of `losses` without their price: only positives pass through the trunk."""
+        samples = self.sample(valid_boxes(proposals[0]), targets)
+        sources, labels = positive_lists(samples, self.num_classes)
+        own = deltas_of_class(self(rois.ragged(sources))[1], labels)
+        final = self._regressed(sources, own, image_sizes)
+        return positives_of(samples, self.num_classes, final, sources)
+
+    def _regressed(self, sources: Sequence[Tensor], deltas: Tensor, image_sizes: Tensor) -> list[Tensor]:
+        decoded = self._decode(torch.cat(list(sources)), deltas)
+        return clip_lists(split_like(decoded, sources), image_sizes)
+
+    def _decode(self, boxes: Tensor, deltas: Tensor) -> Tensor:
+        config = self.config
+        return box_ops.decode(boxes, deltas, config.stds[0], shrink_limited=config.shrink_limited)
 
     def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor, looks: int | None) -> Refined:
         """Both outputs read the proposal's features."""
         logits, deltas = self(rois.fixed(proposals.boxes))
         scores = class_probabilities(logits, proposals.valid)
+        deltas = deltas.reshape(*proposals.valid.shape, -1, 4)
+        if looks is not None and self.config.class_specific_first:
+            return self._best_pairs(proposals, scores, deltas, image_sizes, looks)
         rows = most_confident(scores, looks)
         sources = take(proposals.boxes, rows)
-        deltas = take(deltas.reshape(*proposals.valid.shape, -1), rows)
-        boxes = decode_rows(sources, deltas, self.config.stds[0], image_sizes)
-        return Refined(boxes, take(scores, rows), sources)
+        deltas = take(deltas.flatten(2), rows).unflatten(-1, (-1, 4))
+        boxes = self._decode(sources[:, :, None].expand_as(deltas), deltas)
+        if not self.config.class_specific_first:
+            boxes = boxes.squeeze(2)
+        return Refined(box_ops.clip(boxes, image_sizes), take(scores, rows), sources)
+
+    def _best_pairs(
+        self, proposals: Proposals, scores: Tensor, deltas: Tensor, image_sizes: Tensor, looks: int
+    ) -> Refined:
+        """One box a row where each class has its own: the `looks` best (proposal, class) pairs.
+
+        scores [B, R, C], deltas [B, R, C, 4]. A row's class scores are zero but for its own class, so the
+        detections are those of all R * C boxes, as long as at most `looks` of these pass the class threshold.
+        """
+        classes = scores.shape[-1]
+        best, pairs = scores.flatten(1).topk(min(looks, scores.shape[1] * classes), dim=1)
+        rows, labels = pairs // classes, pairs % classes
+        sources = take(proposals.boxes, rows)
+        boxes = box_ops.clip(self._decode(sources, take(deltas.flatten(1, 2), pairs)), image_sizes)
+        own = labels[..., None] == torch.arange(classes, device=labels.device)
+        return Refined(boxes, best[..., None] * own, sources)

@@ -1,5 +1,6 @@
 """The operators the detectors are made of: fixed shapes, no host synchronisation in their contract."""
 
+from model.ops.deform_conv import deform_conv2d, deform_conv2d_reference
 from model.ops.iou_guided_nms import iou_guided_nms, iou_guided_nms_reference
 from model.ops.nms import batched_nms, batched_nms_reference
 from model.ops.roi_align import (
@@ -13,6 +14,8 @@ from model.ops.soft_nms import soft_nms, soft_nms_reference
 __all__ = [
     "batched_nms",
     "batched_nms_reference",
+    "deform_conv2d",
+    "deform_conv2d_reference",
     "iou_guided_nms",
     "iou_guided_nms_reference",
     "multilevel_roi_align",

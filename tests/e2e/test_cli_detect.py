@@ -193,7 +193,7 @@ def test_models_reports_a_bad_one_and_lists_the_rest(
 def test_help_lists_every_command_with_a_line_each(run) -> None:  # type: ignore[no-untyped-def]
     status, out, _ = run("--help")
     assert status == 0
-    for command in ("detect", "models", "serve", "train", "evaluate", "export"):
+    for command in ("detect", "models", "serve", "train", "evaluate", "export", "import"):
         assert any(command in line and line.rstrip(" │").endswith(".") for line in out.splitlines())
 
 

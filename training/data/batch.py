@@ -50,6 +50,20 @@ class Batch:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def split(self, parts: int) -> list[Batch]:
+        """At most `parts` smaller batches, as even as can be, padded as this one is."""
+        size = -(-len(self) // max(parts, 1))
+        return [
+            Batch(
+                self.images[at : at + size],
+                self.image_sizes[at : at + size],
+                self.targets[at : at + size],
+                self.image_ids[at : at + size],
+                self.letterboxed[at : at + size],
+            )
+            for at in range(0, len(self), size)
+        ]
+
 
 def prepare(sample: Sample, rule: ResizeRule) -> Prepared:
     """Letterboxes the sample and moves its boxes along, with the functions that serving uses."""

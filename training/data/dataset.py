@@ -46,6 +46,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self._records)
 
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every entry: what subsets and unions are made of."""
+        return self._records
+
     def files(self) -> frozenset[Path]:
         """The image files, resolved: two sets that share some are not independent."""
         return frozenset(record.path.resolve() for record in self._records)

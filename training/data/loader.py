@@ -22,6 +22,7 @@ from hindsight.artifact import ResizeRule
 from hindsight.preprocess import scaled_hw
 from training.data.batch import Batch, Prepared, collate, prepare
 from training.data.dataset import Dataset
+from training.data.repeats import draw_repeats, repeat_factors
 from training.data.transforms import Augment
 
 _ORDER_STREAM, _SAMPLE_STREAM = 0, 1  # keeps the shuffle's random numbers apart from the augmentations'
@@ -43,7 +44,8 @@ class TrainLoader:
 
     An epoch leaves out the last images % batch_size of its order (other images each epoch), so that every
     step weighs the same. A set smaller than one batch is one (smaller) batch. `workers` = 0 prepares in the
-    calling thread.
+    calling thread. `repeat_threshold` shows images of rare classes more often (repeats.py). `share` (rank,
+    size) hands out the rank-th of `size` equal shares of every batch; batch_size stays that of the whole.
     """
 
     def __init__(
@@ -54,22 +56,26 @@ class TrainLoader:
         augment: Augment,
         seed: int = 0,
         workers: int = 0,
+        repeat_threshold: float = 0.0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if workers < 0:
             raise ValueError(f"workers must be 0 or more, got {workers}")
+        self.repeats = repeat_factors(dataset, repeat_threshold)
         self.dataset, self.rule, self.augment, self.seed, self.workers = dataset, rule, augment, seed, workers
         self.batch_size = min(batch_size, len(dataset))
+        self.share = share
 
     def __len__(self) -> int:
         """Steps per epoch."""
-        return len(self.dataset) // self.batch_size
+        return int(self.repeats.sum()) // self.batch_size
 
     def order(self, epoch: int) -> list[int]:
-        """The epoch's dataset indices, all of them."""
+        """The epoch's dataset indices: each once, or as often as its factor says."""
         rng = np.random.default_rng([self.seed, _ORDER_STREAM, epoch])
-        return [int(index) for index in rng.permutation(len(self.dataset))]
+        return [int(index) for index in rng.permutation(draw_repeats(self.repeats, rng))]
 
     def sample(self, epoch: int, index: int) -> Prepared:
         """Image `index` as epoch `epoch` sees it."""
@@ -81,7 +87,9 @@ class TrainLoader:
         """Batches first_step, first_step + 1, ... of the epoch."""
         order = self.order(epoch)
         size = self.batch_size
-        steps = [order[step * size : (step + 1) * size] for step in range(first_step, len(self))]
+        rank, ranks = self.share
+        own = slice(rank * size // ranks, (rank + 1) * size // ranks)
+        steps = [order[step * size : (step + 1) * size][own] for step in range(first_step, len(self))]
         return _batches(steps, lambda index: self.sample(epoch, index), self.workers)
 
     def batches(self, state: LoaderState = FIRST_BATCH) -> Iterator[tuple[LoaderState, Batch]]:

@@ -39,6 +39,9 @@ class Metrics:
     ap50: float | None
     ap75: float | None
     ap90: float | None
+    ap60: float | None
+    ap70: float | None
+    ap80: float | None
     ap_small: float | None
     ap_medium: float | None
     ap_large: float | None
@@ -82,6 +85,9 @@ def evaluate_predictions(dataset: Dataset, predictions: Sequence[ImagePrediction
         ap50=_mean(precision[_at(0.5), :, :, 0]),
         ap75=_mean(precision[_at(0.75), :, :, 0]),
         ap90=_mean(precision[_at(0.9), :, :, 0]),
+        ap60=_mean(precision[_at(0.6), :, :, 0]),
+        ap70=_mean(precision[_at(0.7), :, :, 0]),
+        ap80=_mean(precision[_at(0.8), :, :, 0]),
         ap_small=_mean(precision[:, :, :, 1]),
         ap_medium=_mean(precision[:, :, :, 2]),
         ap_large=_mean(precision[:, :, :, 3]),

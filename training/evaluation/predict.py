@@ -90,10 +90,13 @@ def run_checkpoint(
     iou_weights: Sequence[float] = (0.0, IOU_WEIGHT),
     *,
     with_rows: bool = True,
+    partial_rows: bool = False,
+    class_threshold: float = CLASS_THRESHOLD,
     progress: Progress | None = None,
 ) -> Pass:
     """One forward pass over the set, ranked with each of `iou_weights`; rows before NMS if `with_rows` and
-    there is a localization head that tells purity and integrity.
+    there is a localization head that tells purity and integrity. With `partial_rows` there are rows in any
+    case, NaN where the detector does not say.
     """
     device = next(detector.parameters()).device
     predictions: dict[float, list[ImagePredictions]] = {weight: [] for weight in iou_weights}
@@ -102,8 +105,8 @@ def run_checkpoint(
         for batch in EvalLoader(dataset, batch_size, rule):
             candidates = detector.candidates(batch.images.to(device), batch.image_sizes.to(device))
             for weight in iou_weights:
-                predictions[weight] += _split(_rank(candidates, weight, detector), batch)
-            if with_rows and candidates.purities is not None:
+                predictions[weight] += _split(_rank(candidates, class_threshold, weight, detector), batch)
+            if with_rows and (candidates.purities is not None or partial_rows):
                 parts += _rows_before_nms(candidates, batch)
             if progress is not None:
                 progress(len(batch))
@@ -167,13 +170,15 @@ def evaluating(detector: TwoStageDetector) -> Iterator[None]:
         detector.train(training)
 
 
-def _rank(candidates: Candidates, iou_weight: float, detector: TwoStageDetector) -> DetectorOutput:
+def _rank(
+    candidates: Candidates, class_threshold: float, iou_weight: float, detector: TwoStageDetector
+) -> DetectorOutput:
     def column(value: float) -> Tensor:
         return candidates.class_scores.new_full((candidates.class_scores.shape[0],), value)
 
     return rank(
         candidates,
-        column(CLASS_THRESHOLD),
+        column(class_threshold),
         column(SCORE_THRESHOLD),
         column(iou_weight),
         column(NMS_THRESHOLD)[:1],
@@ -200,13 +205,15 @@ def _split(output: DetectorOutput, batch: Batch) -> list[ImagePredictions]:
 
 
 def _rows_before_nms(candidates: Candidates, batch: Batch) -> list[LocalizationRows]:
-    """The rows of the population, an entry an image; in input pixels: overlaps do not depend on scale."""
-    assert candidates.ious is not None and candidates.purities is not None
-    assert candidates.integrities is not None
+    """The rows of the population, an entry an image; in input pixels: overlaps do not depend on scale.
+
+    NaN where the detector does not say.
+    """
     boxes = candidates.boxes.float().cpu().numpy()  # [B, D, 4] or, one per class, [B, D, C, 4]
     scores = candidates.class_scores.float().cpu().numpy()
+    unknown = np.full(scores.shape[:2], np.nan)
     judged = (candidates.ious, candidates.purities, candidates.integrities)
-    qualities = [part.float().cpu().numpy() for part in judged]
+    qualities = [unknown if part is None else part.float().cpu().numpy() for part in judged]
     parts = []
     for index, target in enumerate(batch.targets):
         row, label = np.nonzero(scores[index] > MIN_CLASS_SCORE)

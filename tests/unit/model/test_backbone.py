@@ -69,8 +69,9 @@ def test_batch_statistics_never_train(name: str) -> None:
     ("name", "message"),
     [
         ("resnet5O", "unknown backbone 'resnet5O': did you mean 'resnet50'"),
+        ("resnext101_32x4", "did you mean 'resnext101_32x4d'"),
         ("tf_efficientnet_lite", "did you mean 'tf_efficientnet_lite"),
-        ("###", "expected resnet50, resnet101 or a timm model"),
+        ("###", "expected resnet50, resnet101, resnext101_32x4d, resnext101_64x4d or a timm model"),
         ("test_efficientnet.no_such_weights", "unknown backbone 'test_efficientnet.no_such_weights'"),
         ("hf-hub:someone/something", "unknown backbone"),
     ],

@@ -17,6 +17,7 @@ from training.data.records import Record
 from training.loop import Run, TrainingStopped, train
 from training.recipe import Optimisation, Recipe
 from training.state import MovingAverage
+from training.team import Team, TeamError
 
 TOY: dict[str, dict[str, object]] = {
     "backbone": {"min_level": 3, "fpn_channels": 8, "frozen_levels": 3},
@@ -133,3 +134,25 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
     ]
     for key, value in ends[0].items():
         assert torch.equal(value, ends[1][key]), key
+
+
+def test_a_batch_in_parts_makes_the_step_of_the_whole(toy_set: Dataset, tmp_path: Path) -> None:
+    """Exactly, where each part counts the same: twice one image, every box in the sample, none jittered."""
+    record = replace(toy_set._records[0], image_id=1)
+    twins = Dataset([record, replace(record, image_id=2)], ("square",))
+    parts = {**TOY, "localization": {"width": 8, "jitter_per_truth": 0}}
+    parts["head"] = {"width": 8, "batch_per_image": 500, "regression_batch_per_image": 500}
+    parts["rpn"] = {**TOY["rpn"], "batch_per_image": 10_000}
+    weights = []
+    for name, accumulate in (("whole", 1), ("parts", 2)):
+        recipe = replace(toy_recipe(accumulate=accumulate, lr=0.05), detector=parts)
+        train(Run(recipe, twins, tmp_path / name, quiet=True, workers=0))
+        weights.append(load_checkpoint(tmp_path / name / "last.safetensors")[0].state_dict())
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], atol=1e-5, rtol=1e-3, msg=key)
+
+
+def test_a_batch_that_processes_cannot_share_evenly_is_refused(toy_set: Dataset, tmp_path: Path) -> None:
+    run = Run(toy_recipe(), toy_set, tmp_path / "out", quiet=True, workers=0, team=Team(rank=0, size=3))
+    with pytest.raises(TeamError, match="2 images in 1 parts can't be shared evenly by 3 processes"):
+        train(run)

@@ -16,6 +16,8 @@ def model_card(manifest: Manifest, parity_summary: str) -> str:
     numbers = ", each with a class score"
     if manifest.has_localization:
         numbers += ", a predicted IoU, a purity and an integrity"
+    if manifest.has_masks:
+        numbers += ", and with a mask"
     rule, defaults = manifest.resize, manifest.defaults
     sections = [
         f"# {manifest.name} {manifest.version}",

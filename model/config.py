@@ -204,6 +204,7 @@ class SemanticConfig:
     """HTC's semantic branch: a map of `classes` at `stride`, whose features every RoI gets added.
 
     Its loss needs a map of classes with each image's ground truth; `loss_weight` = 0 goes without.
+    `pooled_size`: RoIs are pooled from the map at this size and averaged to their own; None: at their own.
     """
 
     classes: int = 183  # COCO-Stuff's
@@ -211,6 +212,7 @@ class SemanticConfig:
     channels: int = 256
     stride: int = 8
     loss_weight: float = 0.2
+    pooled_size: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.classes <= 255:  # a map's label is a byte, and 255 says "no class"
@@ -294,6 +296,12 @@ class DetectorConfig:
         strides = [2**level for level in range(self.backbone.min_level, self.backbone.max_level + 1)]
         if self.semantic is not None and self.semantic.stride not in strides:
             raise ValueError(f"semantic.stride must be one of {strides}, got {self.semantic.stride}")
+        if self.semantic is not None and self.semantic.pooled_size is not None and self.mask is not None:
+            sizes = (self.pooling.output_size, self.mask.pooling.output_size)
+            if any(self.semantic.pooled_size % size for size in sizes):
+                raise ValueError(
+                    f"semantic.pooled_size must be a multiple of {sizes}, got {self.semantic.pooled_size}"
+                )
 
     def _check_stages(self) -> None:
         head = self.head

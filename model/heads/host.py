@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -27,7 +28,8 @@ from model.structures import Proposals, Target
 class Rois:
     """RoI features of one batch: `pyramid` holds the levels that RoIs are pooled from.
 
-    `context` [B, ch, h, w], where a host has made one, is one map whose features every RoI gets added.
+    `context` [B, ch, h, w], where a host has made one, is one map whose features every RoI gets added;
+    `context_side`: pooled at this size and averaged down to the RoIs' own.
     """
 
     pyramid: Sequence[Tensor]
@@ -35,24 +37,28 @@ class Rois:
     pooling: PoolingConfig
     context: Tensor | None = None
     context_stride: int = 8
+    context_side: int | None = None
     context_logits: Tensor | None = None
 
     def fixed(self, boxes: Float[Tensor, "B N 4"]) -> Float[Tensor, "BN ch s s"]:
         """Features of N boxes of every image."""
-        how = (self.pooling.output_size, self.pooling.sampling_ratio, self.pooling.aligned)
-        pooled: Tensor = multilevel_roi_align(list(self.pyramid), boxes, list(self.strides), *how)
+        size, how = self.pooling.output_size, (self.pooling.sampling_ratio, self.pooling.aligned)
+        pooled: Tensor = multilevel_roi_align(list(self.pyramid), boxes, list(self.strides), size, *how)
         if self.context is None:
             return pooled
-        added: Tensor = multilevel_roi_align([self.context], boxes, [self.context_stride], *how)
-        return pooled + added
+        side = self.context_side or size
+        added: Tensor = multilevel_roi_align([self.context], boxes, [self.context_stride], side, *how)
+        return pooled + _averaged(added, size)
 
     def ragged(self, boxes: Sequence[Tensor]) -> Tensor:
         """Features of one list of boxes per image, image after image; differentiable."""
-        how = (self.pooling.output_size, self.pooling.sampling_ratio, self.pooling.aligned)
-        pooled = pool_ragged(list(self.pyramid), boxes, self.strides, *how)
+        size, how = self.pooling.output_size, (self.pooling.sampling_ratio, self.pooling.aligned)
+        pooled = pool_ragged(list(self.pyramid), boxes, self.strides, size, *how)
         if self.context is None:
             return pooled
-        return pooled + pool_ragged([self.context], boxes, [self.context_stride], *how)
+        side = self.context_side or size
+        added = pool_ragged([self.context], boxes, [self.context_stride], side, *how)
+        return pooled + _averaged(added, size)
 
     def with_pooling(self, pooling: PoolingConfig) -> Rois:
         """The same features, pooled to another size or convention."""
@@ -62,6 +68,12 @@ class Rois:
         """The same features, out of reach of gradients."""
         context = None if self.context is None else self.context.detach()
         return replace(self, pyramid=[level.detach() for level in self.pyramid], context=context)
+
+
+def _averaged(pooled: Float[Tensor, "N ch s s"], size: int) -> Float[Tensor, "N ch t t"]:
+    """Cells averaged in squares, down to size x size."""
+    factor = pooled.shape[-1] // size
+    return pooled if factor == 1 else F.avg_pool2d(pooled, factor)
 
 
 class Refined(NamedTuple):

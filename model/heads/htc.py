@@ -67,8 +67,14 @@ class HtcHead(CascadeHead):
         if self.semantic is None:
             return rois
         features, logits = self.semantic(rois.pyramid)
-        stride = self.semantic.config.stride
-        return replace(rois, context=features, context_stride=stride, context_logits=logits)
+        config = self.semantic.config
+        return replace(
+            rois,
+            context=features,
+            context_logits=logits,
+            context_stride=config.stride,
+            context_side=config.pooled_size,
+        )
 
     def losses(
         self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor

@@ -60,6 +60,8 @@ def exported(detector: TwoStageDetector, tmp_path_factory: pytest.TempPathFactor
 def test_the_artifact_says_that_it_has_masks(exported: Exported) -> None:
     assert exported.parity.passed and exported.artifact.manifest.has_masks
     assert exported.artifact.manifest.to_json()["has_masks"] is True
+    assert exported.artifact.model_card is not None
+    assert "boxes, each with a class score, and with a mask" in exported.artifact.model_card
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 96), (3, 96, 64)])

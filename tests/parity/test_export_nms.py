@@ -34,30 +34,30 @@ class Ranking(nn.Module):
 
     def forward(
         self,
-        boxes: Tensor,
-        class_scores: Tensor,
-        ious: Tensor,
+        candidate_boxes: Tensor,
+        candidate_scores: Tensor,
+        candidate_ious: Tensor,
         class_threshold: Tensor,
         score_threshold: Tensor,
         iou_weight: Tensor,
         nms_threshold: Tensor,
     ) -> tuple[Tensor, ...]:
-        quality = None if self.config.localization is None else ious
-        candidates = Candidates(boxes, class_scores, quality, quality, quality)
+        quality = None if self.config.localization is None else candidate_ious
+        candidates = Candidates(candidate_boxes, candidate_scores, quality, quality, quality)
         output = rank(candidates, class_threshold, score_threshold, iou_weight, nms_threshold, self.config)
         return tuple(value for value in output if value is not None)
 
 
 def inputs(batch: int, seed: int, *, class_specific: bool) -> dict[str, Tensor]:
-    """Boxes in a crowd, and every threshold at work."""
+    """Boxes in a crowd, and every threshold at work; no name that an output has too."""
     generator = torch.Generator().manual_seed(seed)
     lead = (batch, ROWS, CLASSES) if class_specific else (batch, ROWS)
     corner = torch.rand(*lead, 2, generator=generator) * 20
     sides = 10 + torch.rand(*lead, 2, generator=generator) * 20
     return {
-        "boxes": torch.cat([corner, corner + sides], dim=-1),
-        "class_scores": torch.rand(batch, ROWS, CLASSES, generator=generator),
-        "ious": torch.rand(batch, ROWS, generator=generator),
+        "candidate_boxes": torch.cat([corner, corner + sides], dim=-1),
+        "candidate_scores": torch.rand(batch, ROWS, CLASSES, generator=generator),
+        "candidate_ious": torch.rand(batch, ROWS, generator=generator),
         "class_threshold": torch.linspace(0.05, 0.3, batch),
         "score_threshold": torch.linspace(0.2, 0.0, batch),
         "iou_weight": torch.linspace(0.25, 0.75, batch),

@@ -123,6 +123,23 @@ def test_every_roi_gets_the_semantic_maps_features_added() -> None:
     assert rois.detached().context is not None and not rois.detached().context.requires_grad  # type: ignore[union-attr]
 
 
+def test_semantic_features_may_be_averaged_from_a_finer_pooling() -> None:
+    """As mmdetection does, there from twice the size: cells of a finer grid, averaged in squares."""
+    detector = toy_detector(**{**HTC, "semantic": replace(SEMANTIC, pooled_size=28)})
+    images = toy_images(2)
+    boxes = torch.tensor([[[4.0, 8.0, 40.0, 50.0]], [[30.0, 10.0, 90.0, 60.0]]])
+    with torch.no_grad():
+        rois = detector.rois(detector.extract(images, full_size(images)))
+        assert rois.context is not None
+        plain = replace(rois, context=None).fixed(boxes)
+        finer = PoolingConfig(output_size=28)
+        context = replace(rois, context=None, pyramid=[rois.context], strides=[8], pooling=finer).fixed(boxes)
+        averaged = context.reshape(2, -1, 7, 4, 7, 4).mean(dim=(3, 5))
+        torch.testing.assert_close(rois.fixed(boxes), plain + averaged)
+        torch.testing.assert_close(rois.ragged(list(boxes)), plain + averaged)
+        assert rois.with_pooling(MASK.pooling).fixed(boxes).shape[-1] == 4
+
+
 def test_interleaved_masks_learn_on_boxes_that_their_own_stage_regressed() -> None:
     detector = toy_detector(**HTC)
     head = detector.head
@@ -214,6 +231,7 @@ def test_impossible_settings_are_refused() -> None:
         ({"semantic": SEMANTIC}, "need head.kind"),
         ({"mask": MASK}, "need head.kind"),
         ({**HTC, "semantic": replace(SEMANTIC, stride=4)}, r"semantic\.stride must be one of \[8, 16, 32\]"),
+        ({**HTC, "semantic": replace(SEMANTIC, pooled_size=14)}, r"must be a multiple of \(7, 4\), got 14"),
     ):
         with pytest.raises(ValueError, match=message):
             toy_config(**changes)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hindsight.artifact import ResizeRule
 from hindsight.masks import paste_mask
-from model.config import BackboneConfig, DetectorConfig, RpnConfig
+from model.config import BackboneConfig, DetectorConfig, PoolingConfig, RpnConfig
 from model.detector import TwoStageDetector
 from model.structures import Target
 from model.zoo import config_of
@@ -48,16 +48,23 @@ def toy(name: str, classes: int) -> DetectorConfig:
     """The named detector with its parts at toy width."""
     config = config_of(name, classes)
     assert config.mask is not None and config.localization is not None
+    semantic = config.semantic
+    if semantic is not None:
+        semantic = replace(semantic, classes=classes + 1, convs=1, channels=16)
+    stages = config.head.stages
     return replace(
         config,
         backbone=BackboneConfig("test_efficientnet", min_level=3, fpn_channels=32, frozen_levels=0),
         rpn=RpnConfig(anchor_sizes=(16, 32, 64, 128), pre_nms_train=100, post_nms_train=60, post_nms_test=60),
-        head=replace(config.head, width=64, batch_per_image=64),
+        head=replace(config.head, width=64, batch_per_image=64 if stages == 1 else 32),
         localization=replace(config.localization, width=64),
-        mask=replace(config.mask, convs=2, channels=32),
-        semantic=None
-        if config.semantic is None
-        else replace(config.semantic, classes=classes + 1, convs=1, channels=32),
+        mask=replace(
+            config.mask,
+            convs=1,
+            channels=32 if stages == 1 else 16,
+            pooling=PoolingConfig(output_size=14 if stages == 1 else 7),
+        ),
+        semantic=semantic,
         max_detections=20,
     )
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnx
 import pytest
 import torch
 
-from export.graphs import trace_graphs
 from export.onnx_ops import DOMAIN, roi_align_name
 from export.parity import Filters, Tolerance, compare_detections, detections_of
 from export.parity_report import run_eager
-from export.prepare import prepared_copy
 from export.to_onnx import Description, Exported, export_artifact
 from hindsight.artifact import Defaults
 from hindsight.runtime import open_runtime
@@ -75,13 +74,15 @@ def test_exported_detections_are_torchs(
     assert compared > 0
 
 
-def test_the_graph_pools_bins_level_by_level_and_leaves_the_sibling_out(detector: TwoStageDetector) -> None:
-    prepared = prepared_copy(detector)
-    assert isinstance(prepared.head, TsdHead)
-    graph = trace_graphs(prepared)["model.onnx"].graph
-    nodes = [node.op_type for node in graph.node if node.domain == DOMAIN]
-    levels = len(detector.strides)
-    assert nodes.count(roi_align_name(1)) == 2 * levels  # for the classifier, for the regressor
-    names = {tensor.name.removeprefix("detector.") for tensor in graph.initializer}
-    assert any(name.startswith("head.classifier.") for name in names)
-    assert not any(name.startswith("head.sibling.") for name in names)
+def test_the_graphs_pool_bins_level_by_level_and_leave_the_sibling_out(
+    exported: Exported, detector: TwoStageDetector
+) -> None:
+    poolings = {"model.onnx": 2, "rescore.onnx": 1}  # for the classifier, and for the regressor
+    for name, count in poolings.items():
+        graph = onnx.load(exported.artifact.path / name, load_external_data=False).graph
+        nodes = [node.op_type for node in graph.node if node.domain == DOMAIN]
+        assert nodes.count(roi_align_name(1)) == count * len(detector.strides)
+        assert sorted({node for node in nodes if "Roi" in node}) == [roi_align_name(1), roi_align_name(3)]
+        weights = {tensor.name for tensor in graph.initializer}
+        assert any("head.classifier.trunk" in weight for weight in weights)
+        assert not any("sibling" in weight for weight in weights)

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.boxes import clip
+from model.boxes import clip, decode
 from model.config import HeadConfig
 from model.detector import TwoStageDetector
 from model.heads.host import Refined, Rois, valid_boxes
+from model.heads.regressors import clip_lists, split_like
 from model.heads.tsd import OffsetPredictor, TsdHead, progressive_loss
 from model.structures import Proposals, Target
-from tests.unit.model.toys import full_size, number, toy_detector, toy_images, toy_targets
+from tests.unit.model.toys import CLASSES, full_size, number, toy_detector, toy_images, toy_targets
 
 TSD = HeadConfig(kind="tsd", width=16, batch_per_image=32, stages=1, offset_width=16, positive_iou=0.01)
 
@@ -129,15 +130,18 @@ def test_rescoring_classifies_as_detecting_does() -> None:
 
 
 def test_training_sees_what_inference_sees() -> None:
-    """The two poolings, through the whole head: positives of the losses are regressed as `refine` does."""
+    """The two poolings, through the whole head: the same boxes come out."""
     detector = toy_detector(head=TSD, localization=None)
     head = head_of(detector)
     rois, proposals, refined = read(detector)
     lists = valid_boxes(proposals)
     with torch.no_grad():
         shift = head.offsets(rois.ragged(lists))[1]
-        moved, _ = head._regress(rois, lists, shift, torch.zeros(sum(map(len, lists)), dtype=torch.long))
+        labels = torch.zeros(sum(map(len, lists)), dtype=torch.long)
+        moved, deltas = head._regress(rois, lists, shift, labels)
     torch.testing.assert_close(moved, refined.sources[proposals.valid], atol=1e-4, rtol=1e-5)
+    boxes = clip_lists(split_like(decode(moved, deltas, TSD.stds[0]), lists), full_size(toy_images(2)))
+    torch.testing.assert_close(torch.cat(boxes), refined.boxes[proposals.valid], atol=1e-3, rtol=0)
 
 
 def test_the_progressive_constraint_is_a_hinge_above_the_sibling() -> None:
@@ -189,3 +193,27 @@ def test_it_learns() -> None:
     assert history[-1]["tsd_cls"] < 0.5 * history[0]["tsd_cls"]
     first, last = (sum(terms.values()) for terms in (history[0], history[-1]))
     assert last < 0.5 * first
+
+
+def test_each_class_can_have_its_own_deltas() -> None:
+    """The paper's detector; with the localization head regression is class-agnostic."""
+    specific = replace(TSD, class_specific_first=True)
+    detector = toy_detector(head=specific, localization=None)
+    _, proposals, refined = read(detector)
+    assert refined.boxes.shape == (*proposals.boxes.shape[:2], CLASSES, 4)
+    terms = losses(detector)
+    torch.stack(list(terms.values())).sum().backward()
+    for deltas in (head_of(detector).regressor.deltas, head_of(detector).sibling.deltas):
+        assert deltas.weight.grad is not None
+        used = deltas.weight.grad.reshape(CLASSES, -1).any(dim=1)
+        assert used.tolist() == [True, False, True]  # the classes of the toy's objects
+
+
+def test_mixed_precision_trains() -> None:
+    detector = toy_detector(head=TSD, localization=None)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = losses(detector)
+    assert all(value.isfinite() and value.dtype == torch.float32 for value in terms.values())
+    torch.stack(list(terms.values())).sum().backward()
+    gradient = head_of(detector).offsets.shift.weight.grad
+    assert gradient is not None and gradient.isfinite().all() and gradient.any()

@@ -26,7 +26,7 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
 
 
 NMS_KINDS = ("hard", "soft_linear", "soft_gaussian", "iou_guided")
-HEAD_KINDS = ("shared", "decoupled", "cascade", "double", "htc")
+HEAD_KINDS = ("shared", "decoupled", "cascade", "double", "htc", "tsd")
 _HEAD_CHOICES = {
     "kind": HEAD_KINDS,
     "regressor": ("fc", "conv"),
@@ -103,12 +103,12 @@ class HeadConfig:
 
     "shared": Faster R-CNN, one trunk for both tasks. "decoupled": DRCNN, a sample and a trunk per task,
     cascaded regressors. "cascade": Cascade R-CNN, a classifier and a regressor at every stage. "double":
-    Double-Head. "htc": a cascade with a mask head at every stage.
+    Double-Head. "htc": a cascade with a mask head at every stage. "tsd": task-aware spatial disentanglement.
     """
 
     kind: str = "decoupled"
     width: int = 1024
-    stages: int = 3  # cascaded regressors (DRCNN Eq. (7)); 1 for "shared" and "double"
+    stages: int = 3  # cascaded regressors (DRCNN Eq. (7)); 1 for "shared", "double" and "tsd"
     class_specific_first: bool = False
     loss_weight: float | None = None  # DRCNN lambda; None: .5 for cascaded regressors, 1 for one stage
     # of each stage's losses. DRCNN's released code multiplies lambda by (1, .5, .25), its text does not
@@ -132,6 +132,14 @@ class HeadConfig:
     # shared: this many 3x3 convolutions with batch norm and ONE fully connected layer; 0: two of the latter
     convs: int = 0
     shrink_limited: bool = False  # shared, cascade: as RpnConfig's
+    # tsd: gamma, the share of a proposal's side that an offset of 1 stands for; the width of the layers that
+    # predict offsets; samples per bin and axis where it pools again
+    offset_scale: float = 0.1
+    offset_width: int = 256
+    bin_samples: int = 2
+    # tsd: by how much its class score and its IoU shall exceed those of the sibling head
+    class_margin: float = 0.2
+    iou_margin: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -305,9 +313,19 @@ class DetectorConfig:
 
     def _check_stages(self) -> None:
         head = self.head
-        single = head.kind in ("shared", "double")
+        single = head.kind in ("shared", "double", "tsd")
         if single and head.stages != 1:
             raise ValueError(f"a {head.kind} head has one regression stage: set head.stages = 1")
+        if head.offset_width < 1 or head.bin_samples < 1:
+            raise ValueError(
+                "head.offset_width and head.bin_samples must be at least 1, "
+                f"got {head.offset_width} and {head.bin_samples}"
+            )
+        if not (0 <= head.class_margin <= 1 and 0 <= head.iou_margin <= 1):
+            raise ValueError(
+                "head.class_margin and head.iou_margin must be 0..1, "
+                f"got {head.class_margin} and {head.iou_margin}"
+            )
         limits = {"stds": head.stds, "stage_weights": head.stage_weights}
         if head.kind in ("cascade", "htc"):
             limits["stage_ious"] = head.stage_ious

@@ -102,9 +102,10 @@ class TwoStageDetector(nn.Module):
             raise ValueError("rescore needs a localization head that reads boxes, which this detector lacks")
         pyramid = self.extract(images, image_sizes)
         inside = torch.arange(boxes.shape[1], device=boxes.device)[None] < num_boxes[:, None]
-        pooled = self.rois(pyramid).fixed(box_ops.clip(boxes, image_sizes))
+        rois, clipped = self.rois(pyramid), box_ops.clip(boxes, image_sizes)
+        pooled = rois.fixed(clipped)
         quality = self.localization(pooled)
-        class_scores = self.head.classify(pooled).float().softmax(dim=-1)[:, :-1]
+        class_scores = self.head.classify_boxes(rois, clipped, pooled).float().softmax(dim=-1)[:, :-1]
         shape = boxes.shape[:2]
         ious = quality.ious.reshape(shape) * inside
         parts = (None if q is None else q.reshape(shape) * inside for q in quality[1:])

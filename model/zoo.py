@@ -66,6 +66,12 @@ def double_head(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
     return DetectorConfig(num_classes, BackboneConfig(backbone), head=head, localization=None)
 
 
+def tsd(num_classes: int, backbone: str = "resnet50") -> DetectorConfig:
+    """Task-aware spatial disentanglement: each task moves the proposal to where it sees best."""
+    head = HeadConfig(kind="tsd", stages=1, class_specific_first=True)
+    return DetectorConfig(num_classes, BackboneConfig(backbone), head=head, localization=None)
+
+
 def decoupled_rcnn(
     num_classes: int, backbone: str = "resnet50", stages: int = 3, regressor: str = "fc"
 ) -> DetectorConfig:
@@ -99,6 +105,7 @@ HOSTS: dict[str, Callable[..., DetectorConfig]] = {
     "cascade_mask_rcnn": cascade_mask_rcnn,
     "htc": htc,
     "double_head": double_head,
+    "tsd": tsd,
     "decoupled_rcnn": decoupled_rcnn,
 }
 MODELS: dict[str, Callable[..., DetectorConfig]] = {

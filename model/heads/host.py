@@ -140,6 +140,12 @@ class Host(nn.Module, ABC):
     def classify(self, pooled: Float[Tensor, "N ch s s"]) -> Float[Tensor, "N classes"]:
         """Logits, background last, of boxes that need no regression."""
 
+    def classify_boxes(
+        self, rois: Rois, boxes: Float[Tensor, "B N 4"], pooled: Float[Tensor, "BN ch s s"]
+    ) -> Float[Tensor, "BN classes"]:
+        """The same for N boxes of every image, whose features are `pooled`: all that most hosts read."""
+        return self.classify(pooled)
+
     def sample(
         self,
         boxes: Sequence[Tensor],

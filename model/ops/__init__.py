@@ -1,6 +1,7 @@
 """The operators the detectors are made of: fixed shapes, no host synchronisation in their contract."""
 
 from model.ops.deform_conv import deform_conv2d, deform_conv2d_reference
+from model.ops.deform_roi_pool import deform_pool_ragged, deform_roi_pool, deform_roi_pool_reference
 from model.ops.iou_guided_nms import iou_guided_nms, iou_guided_nms_reference
 from model.ops.nms import batched_nms, batched_nms_reference
 from model.ops.roi_align import (
@@ -16,6 +17,9 @@ __all__ = [
     "batched_nms_reference",
     "deform_conv2d",
     "deform_conv2d_reference",
+    "deform_pool_ragged",
+    "deform_roi_pool",
+    "deform_roi_pool_reference",
     "iou_guided_nms",
     "iou_guided_nms_reference",
     "multilevel_roi_align",

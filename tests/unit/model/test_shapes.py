@@ -41,12 +41,14 @@ htc = {
     "mask": replace(mask, train_boxes="box", flow=True),
     "semantic": SemanticConfig(classes=2, convs=1, channels=8),
 }
+tsd = HeadConfig(kind="tsd", stages=1, width=16, offset_width=16)
 variants = (
     {},
     {"head": shared},
     {"head": specific, "localization": None},
     {"head": shared, "mask": mask},
     htc,
+    {"head": tsd},
 )
 for changes in variants:
     toy = toy_detector(spread=False, **changes)

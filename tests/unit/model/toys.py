@@ -105,6 +105,10 @@ def _spread(detector: TwoStageDetector) -> None:
     """Centre and rescale what the output layers say on a probe: fresh weights score everything alike."""
     wanted: dict[nn.Module, float] = {detector.rpn.objectness: 2.0, detector.rpn.deltas: 0.15}
     for name, layer in detector.named_modules():
+        if ".sibling." in name:  # TSD's: it is not asked at inference
+            continue
+        if name.endswith(("offsets.bins", "offsets.shift")):  # TSD's: moves of a fifth of a side
+            wanted[layer] = 2.0
         if isinstance(layer, nn.Linear) and layer.out_features in (1, 4, CLASSES + 1, 4 * CLASSES):
             wanted[layer] = 0.7 if name.endswith("deltas") else 2.0
 

@@ -29,8 +29,6 @@ MAY_BE_MISSING = {
     "it needs the detector 'mask_rcnn_dir'",
     "it needs the detector 'htc'",
     "it needs the detector 'htc_dir'",
-    "it needs the detector 'tsd'",
-    "it needs the detector 'tsd_dir'",
     "it needs the setting detector.backbone.deformable",
     "it needs the setting optimisation.localization_lr_factor",
 }

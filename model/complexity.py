@@ -49,4 +49,5 @@ def _shapes(config: DetectorConfig) -> TwoStageDetector:
 
 def _deform_flops(x: Any, offset: Any, mask: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
     """A convolution's; the counter hands over shapes, not tensors."""
-    return 2 * prod(out_shape) * prod(weight[1:])
+    count: int = 2 * prod(out_shape) * prod(weight[1:])
+    return count

@@ -15,8 +15,9 @@ help: ## list the targets
 serve: .venv-serve/.installed ## serve the shipped models and the page (ARGS="--port 9000")
 	@exec .venv-serve/bin/hindsight serve $(ARGS)
 
+# The suite starts many processes: without bytecode files each would compile torch again.
 test: .venv/.installed browser ## run every test (ARGS="tests/unit -k nms")
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: .venv/.installed ## lint, formatting, strict types, import contracts
 	.venv/bin/ruff check .

@@ -74,10 +74,15 @@ def decide(
 
 
 def half_widths(result: ClaimResult) -> dict[str, dict[str, float | None]]:
-    """What a pilot tells, and nothing else of it."""
+    """What a pilot tells, and nothing else of it.
+
+    None where its systems did not differ on any resample: a host that finds nothing says nothing of widths.
+    """
     found: dict[str, dict[str, float | None]] = {}
     for finding in result.findings:
-        found.setdefault(finding.comparison, {})[finding.metric] = _round(finding.difference.half_width)
+        found.setdefault(finding.comparison, {})[finding.metric] = (
+            _round(finding.difference.half_width) or None
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""AP of resamples: on the whole set the evaluator's, on a resample the evaluator's of the resampled images."""
+"""AP of resamples: on the whole set the evaluator's, on a resample that of the images drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image-paired bootstrap: exact where systems are equal, right where they differ, honest about its width."""
+"""The image-paired bootstrap: exact where systems are equal, right where they differ, honest."""
 
 from __future__ import annotations
 
@@ -152,5 +152,3 @@ def test_a_seed_undefined_where_it_was_not_drawn_spoils_nothing() -> None:
 )
 def test_verdicts(low: float, high: float, expected: float | None, pilot: float | None, said: str) -> None:
     assert verdict(Estimate((low + high) / 2, low, high, ()), expected, pilot) == said
-
-

@@ -70,6 +70,9 @@ def experiments(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all unless given.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Threads that prepare images.")] = 2,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on without bad entries of the data.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Check one claim of the papers, or run the pilot that comes first.
@@ -93,7 +96,7 @@ def experiments(
         called = name or name_of(data)
         study = _study(
             called,
-            open_sets(data, images, split, test_data, test_split),
+            open_sets(data, images, split, test_data, test_split, skip_bad),
             open_recipes(called, recipe, heads, (epochs, head_epochs), on_gpu),
             out=out,
             seeds=seeds_of(seeds),
@@ -205,7 +208,9 @@ def _study(
     keep_freed_pages()
     if threads is not None:
         torch.set_num_threads(threads)
-    typer.echo(f"{name}: {len(sets[0])} images to train on, {len(sets[1])} to measure on", err=True)
+    bad = sum(len(one.problems) for one in sets)
+    left_out = f"; {bad} bad entries left out" if bad else ""
+    typer.echo(f"{name}: {len(sets[0])} images to train on, {len(sets[1])} to measure on{left_out}", err=True)
     say = _silent if machine[2] else _say
     return Study(name, *sets, *recipes, machine=Machine(*machine), say=say, bar=_bar, **options)
 

@@ -15,7 +15,12 @@ GPU = "gpu"
 
 
 def open_sets(
-    data: Path, images: Path | None, split: str, test_data: Path | None, test_split: str
+    data: Path,
+    images: Path | None,
+    split: str,
+    test_data: Path | None,
+    test_split: str,
+    skip_bad: bool = False,
 ) -> tuple[Dataset, Dataset]:
     """Training and test images. Raises DatasetError, OptionError where they share some."""
     source = test_data or data
@@ -24,10 +29,13 @@ def open_sets(
 
     def opened(path: Path, splits: str, names: tuple[str, ...] | None) -> Dataset:
         if not path.is_dir():
-            return open_dataset(path, images=images, class_names=names)
+            return open_dataset(path, images=images, class_names=names, skip_bad=skip_bad)
         if not listed(splits):
             raise OptionError("--split and --test-split name VOC lists, as in train or val,test")
-        parts = [open_dataset(path, images=images, split=s, class_names=names) for s in listed(splits)]
+        parts = [
+            open_dataset(path, images=images, split=s, class_names=names, skip_bad=skip_bad)
+            for s in listed(splits)
+        ]
         return joined(parts) if len(parts) > 1 else parts[0]
 
     train_set = opened(data, split, None)

@@ -5,7 +5,8 @@ I: images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from training.experiments.matching import Truths, match_classes
 from training.experiments.sampled_ap import ap_samples
 from training.experiments.table import fingerprint
 from training.recipe import Recipe
+
+Bar = Callable[[], AbstractContextManager[Progress | None]]
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,12 @@ def arm_samples(
     weights: str,
     machine: Machine,
     draws: NDArray[np.int64],
-    progress: Progress | None = None,
+    bar: Bar = nullcontext,
 ) -> Samples:
-    """AP, AP75 and AP90 of every arm; what was done before is not done again. sets: training, test."""
+    """AP, AP75 and AP90 of every arm; what was done before is not done again.
+
+    sets: training, test. `bar` is entered while a detector runs over the test images.
+    """
     found: Samples = {metric: {} for metric in ("AP", "AP75", "AP90")}
     truths = truths_of(sets[1])
     for name in systems:
@@ -82,7 +88,7 @@ def arm_samples(
         recipe = arm_recipe(base, arm)
         own = folder / f"seed{seed}" / arm.training
         checkpoint = train_host(recipe, sets[0], own, seed, weights, machine)
-        kept = _detections(checkpoint, arm, recipe, sets[1], own, machine, progress)
+        kept = _detections(checkpoint, arm, recipe, sets[1], own, machine, bar)
         samples = ap_samples(match_classes(truths, kept, len(sets[1].class_names)), draws)
         for metric, values in found.items():
             values[name] = samples[metric]
@@ -102,7 +108,7 @@ def _detections(
     test_set: Dataset,
     folder: Path,
     machine: Machine,
-    progress: Progress | None,
+    bar: Bar,
 ) -> list[ImagePredictions]:
     """In the set's order."""
     detector, digest = load_host(checkpoint, machine.device)
@@ -112,15 +118,16 @@ def _detections(
     )
     ids = [test_set.annotations(index).image_id for index in range(len(test_set))]
     if not path.is_file():
-        run = run_checkpoint(
-            detector,
-            test_set,
-            recipe.resize,
-            min(recipe.optimisation.batch_size, 8),
-            (arm.iou_weight,),
-            with_rows=False,
-            progress=progress,
-        )
+        with bar() as progress:
+            run = run_checkpoint(
+                detector,
+                test_set,
+                recipe.resize,
+                min(recipe.optimisation.batch_size, 8),
+                (arm.iou_weight,),
+                with_rows=False,
+                progress=progress,
+            )
         by_id = {image.image_id: image for image in run.predictions[arm.iou_weight]}
         _save(path, [by_id[image_id] for image_id in ids], made_from)
     with np.load(path, allow_pickle=False) as file:

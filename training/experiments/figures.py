@@ -33,25 +33,28 @@ def draw_claim(path: Path, result: ClaimResult) -> None:
     plt = pyplot()
     metrics = [metric for metric in result.systems if any(f.metric == metric for f in result.findings)]
     rows = [len(result.systems[metrics[0]]), len(result.claim.comparisons)]
+    # columns with the first one's rows need no names of their own
+    first = list(result.systems[metrics[0]])
+    named = [metric == metrics[0] or list(result.systems[metric]) != first for metric in metrics]
     figure, axes = plt.subplots(
         2,
         len(metrics),
-        figsize=(3.4 + 3.5 * len(metrics), 2.2 + _ROW * sum(rows)),
+        figsize=(3.5 * len(metrics) + 3.4 * sum(named), 2.2 + _ROW * sum(rows)),
         height_ratios=rows,
         layout="constrained",
         squeeze=False,
     )
     for column, metric in enumerate(metrics):
-        _values(axes[0, column], metric, result.systems[metric], named=column == 0)
         own = [finding for finding in result.findings if finding.metric == metric]
-        _differences(axes[1, column], metric, own, named=column == 0)
+        _values(axes[0, column], metric, result.systems[metric], named=named[column])
+        _differences(axes[1, column], metric, own, named=named[column])
     images, seeds = result.about["images"]["test"], len(result.about["seeds"])
     figure.suptitle(
         f"Claim {result.claim.number}: {result.claim.title}\n"
-        f"{result.data}, {images} test images, {seeds} seed{'s' * (seeds != 1)}; bars: 95 % intervals, "
-        "small dots: seeds, diamonds: the paper",
+        f"{result.data}, {images} test images, {seeds} seed{'s' * (seeds != 1)}",
         fontsize=11,
     )
+    figure.supxlabel("bars: 95 % intervals; small dots: seeds; diamonds: the paper", fontsize=8)
     _save(figure, path)
 
 

@@ -85,18 +85,17 @@ def _samples(study: Study, claim: Claim, seed: int, images: int) -> Samples:
         return regression_samples(regression_record(study, seed), weights)
     if claim.kind == "detectors":
         study.say(f"claim {claim.number}, seed {seed}: detectors")
-        with _progress(study, "detecting", len(claim.systems) * images) as progress:
-            return arm_samples(
-                claim.systems,
-                study.recipe,
-                (study.train_set, study.test_set),
-                study.out / "detectors",
-                seed,
-                study.weights,
-                study.machine,
-                weights,
-                progress,
-            )
+        return arm_samples(
+            claim.systems,
+            study.recipe,
+            (study.train_set, study.test_set),
+            study.out / "detectors",
+            seed,
+            study.weights,
+            study.machine,
+            weights,
+            lambda: _progress(study, "detecting", images),
+        )
     table = table_of(study, seed)
     study.say(f"claim {claim.number}, seed {seed}: {study.resamples} resamples of {images} images")
     if claim.name == "correlation":

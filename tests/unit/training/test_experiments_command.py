@@ -99,7 +99,7 @@ class Place:
         (root / "base.toml").write_text(detectors + "[detector.localization]\nwidth = 16\n")
         (root / "heads.toml").write_text(HEADS)
 
-    def run(self, claim: str, *more: str, recipe: str = "host.toml") -> Any:
+    def run(self, claim: str, *more: str, recipe: str = "host.toml", quiet: bool = True) -> Any:
         app = typer.Typer()
         app.command()(experiments)
         options = {
@@ -113,7 +113,7 @@ class Place:
             "--workers": 0,
         }
         pairs = [str(part) for pair in options.items() for part in pair]
-        return CliRunner().invoke(app, [claim, *pairs, "--quiet", *more], catch_exceptions=False)
+        return CliRunner().invoke(app, [claim, *pairs, *["--quiet"][:quiet], *more], catch_exceptions=False)
 
     def result(self, claim: str) -> dict[str, Any]:
         loaded: dict[str, Any] = json.loads((self.results / claim / "shapes.json").read_text())
@@ -200,10 +200,25 @@ def test_what_is_finished_is_not_run_again(place: Place) -> None:
     kept = {path: os.stat(path).st_mtime_ns for path in sorted((place.out / "samples").iterdir())}
     kept |= {path: os.stat(path).st_mtime_ns for path in place.out.glob("seed*/table.npz")}
     before = place.result("ranking")
-    again = place.run("ranking")
-    assert again.exit_code == 0
+    again = place.run("ranking", quiet=False)
+    assert again.exit_code == 0 and "seed 1: fitting the heads" in again.stderr
     assert {path: os.stat(path).st_mtime_ns for path in kept} == kept and len(kept) > 10
     assert place.result("ranking") == before
+
+
+def test_what_the_pilot_could_not_tell_apart_is_dropped_by_name(place: Place, tmp_path: Path) -> None:
+    widths = {
+        c: {"Pearson": width}
+        for c, width in zip(("1a", "1b", "1c", "1d", "1e"), (0.4, 0.2, 9, 0.009, None), strict=True)
+    }
+    (tmp_path / "pilot").mkdir()
+    (tmp_path / "pilot" / "shapes.json").write_text(json.dumps({"half_widths": widths}))
+    done = place.run("correlation", "--results", str(tmp_path))
+    assert done.exit_code == 0, done.stderr
+    rows = json.loads((tmp_path / "correlation" / "shapes.json").read_text())["comparisons"]
+    assert [row["comparison"] for row in rows if row["verdict"] == "dropped"] == ["1b"]
+    assert [row["pilot_half_width"] for row in rows] == [0.4, 0.2, 9, 0.009, None]
+    assert "dropped" in done.stdout
 
 
 def test_other_settings_in_the_same_folder_are_refused(place: Place) -> None:

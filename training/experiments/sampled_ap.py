@@ -42,22 +42,23 @@ def _class_samples(matches: ClassMatches, weights: NDArray[np.int64]) -> Array:
     for start in range(0, len(weights), _CHUNK):
         rows = slice(start, start + _CHUNK)
         drawn = weights[rows][:, matches.image]  # [chunk, m]
+        ranks = np.cumsum(drawn, axis=1)
         for level in range(len(THRESHOLDS)):
-            result[level, rows] = _level(
-                drawn, matches.right[level], matches.wrong[level], objects[rows].astype(np.float64)
-            )
+            right, counted = matches.right[level], matches.right[level] | matches.wrong[level]
+            # only detections on crowds, which are rare, make a level's ranks differ from all others'
+            own = ranks if counted.all() else np.cumsum(drawn * counted, axis=1)
+            result[level, rows] = _level(drawn, own, right, objects[rows].astype(np.float64))
     return result
 
 
 def _level(
-    drawn: NDArray[np.int64], right: NDArray[np.bool_], wrong: NDArray[np.bool_], objects: Array
+    drawn: NDArray[np.int64], ranks: NDArray[np.int64], right: NDArray[np.bool_], objects: Array
 ) -> Array:
     """AP at one IoU threshold of every resample [chunk]: mean precision at 101 recalls, interpolated."""
     hits = np.flatnonzero(right)
-    # the envelope only has corners where something right is found: nothing else needs a sum of its own
+    # the envelope only has corners where something right is found: nothing else needs a precision
     true = np.cumsum(drawn[:, hits], axis=1)
-    false = np.cumsum(drawn * wrong, axis=1)[:, hits]
-    precision = true / np.maximum(true + false, 1)
+    precision = true / np.maximum(ranks[:, hits], 1)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     result = np.full(len(drawn), np.nan)
     for index in np.flatnonzero(objects > 0):

@@ -51,6 +51,8 @@ class Run:
     quiet: bool = False
     team: Team = field(default_factory=Team)  # batch_size is that of all its processes together
     host: FrozenHost | None = None  # train a localization head on this checkpoint, and nothing else
+    # called after every epoch with the detector, in evaluation mode, and the number of epochs trained
+    watch: Callable[[TwoStageDetector, int], None] | None = None
 
 
 def train(run: Run) -> Progress:
@@ -198,6 +200,8 @@ def _end_of_epoch(
     }
     if run.host is not None:
         extra |= run.host.about()
+    if run.watch is not None:
+        _watch(detector, run.watch, epoch + 1)
     progress = replace(progress, epoch=epoch + 1, step_in_epoch=0)
     last = epoch + 1 == run.recipe.optimisation.epochs
     if run.validate is not None and ((epoch + 1) % run.recipe.validate_every == 0 or last):
@@ -222,6 +226,18 @@ def _validate(detector: TwoStageDetector, weights: Mapping[str, Tensor], run: Ru
         return run.validate(detector)
     finally:
         detector.load_state_dict(trained)
+        detector.train()
+        torch.set_rng_state(random_state)
+
+
+def _watch(detector: TwoStageDetector, watch: Callable[[TwoStageDetector, int], None], epochs: int) -> None:
+    """Watched or not, training goes on alike."""
+    random_state = torch.get_rng_state()
+    detector.eval()
+    try:
+        with torch.no_grad():
+            watch(detector, epochs)
+    finally:
         detector.train()
         torch.set_rng_state(random_state)
 

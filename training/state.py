@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from model.checkpoint import CheckpointError, read_tensors, save_tensors
@@ -49,7 +49,7 @@ class Progress:
 
 def save_state(
     path: Path,
-    detector: TwoStageDetector,
+    detector: nn.Module,
     optimiser: Optimizer,
     average: MovingAverage | None,
     progress: Progress,
@@ -77,7 +77,7 @@ def save_state(
 
 def load_state(
     path: Path,
-    detector: TwoStageDetector,
+    detector: nn.Module,
     optimiser: Optimizer,
     average: MovingAverage | None,
     fingerprint: Mapping[str, Any],

@@ -22,7 +22,7 @@ _MAX_POINTS = 5000
 
 def draw_reliability(path: Path, rows: LocalizationRows, title: str) -> None:
     """Mean true IoU over predicted IoU in tenths, with the number of boxes in each below."""
-    plt = _pyplot()
+    plt = pyplot()
     bins = [row for row in reliability_bins(rows.iou, rows.true_iou) if row["n"]]
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(5.2, 6.0), sharex=True, height_ratios=(4, 1), layout="constrained"
@@ -49,7 +49,7 @@ def draw_reliability(path: Path, rows: LocalizationRows, title: str) -> None:
 
 def draw_score_vs_iou(path: Path, rows: LocalizationRows, title: str) -> None:
     """Class score, predicted IoU and fused score, each over the true IoU of the same boxes, side by side."""
-    plt = _pyplot()
+    plt = pyplot()
     panels: tuple[tuple[str, Array, str], ...] = (
         ("class score", rows.class_score, _ORANGE),
         ("predicted IoU", rows.iou, _GREEN),
@@ -77,10 +77,11 @@ def _shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib, drawing into files: no display is needed."""
     import matplotlib
 
-    matplotlib.use("Agg")  # draws into files: no display is needed
+    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     return plt

@@ -116,7 +116,7 @@ def _run_case(
             compare_detections(own, other, filters, limit, tolerance, featureless=item.featureless)
         )
     yield _result("model", item, merge(comparisons), tolerance)
-    if detector.localization is None:
+    if not detector.can_rescore:
         return
     rescore_feeds = item.rescore_feeds()
     yield _result(

@@ -138,7 +138,7 @@ def manifest_of(
         defaults=description.defaults,
         nms_kind=config.nms.kind,
         max_detections=config.max_detections,
-        max_rescore_boxes=description.max_rescore_boxes if config.localization is not None else 0,
+        max_rescore_boxes=description.max_rescore_boxes if detector.can_rescore else 0,
         has_localization=config.localization is not None,
         architecture={**dict(extra.get("recipe", {})), "parameters": parameters, "config": asdict(config)},
         training_data=dict(description.training_data),

@@ -17,10 +17,17 @@ from hindsight.artifact import DEFAULT_MODEL, Artifact, find_artifact
 from hindsight.boxes import check_boxes
 from hindsight.decode import DEFAULT_LIMITS, ImageLimits, decode_image, pixels_of
 from hindsight.detections import Detections, Rescored
-from hindsight.errors import CorruptImage, HindsightError, ImageError, ImageTooLarge, UnsupportedImage
+from hindsight.errors import (
+    CorruptImage,
+    HindsightError,
+    ImageError,
+    ImageTooLarge,
+    OptionError,
+    UnsupportedImage,
+)
 from hindsight.inputs import detect_inputs, rescore_inputs
 from hindsight.options import DetectOptions
-from hindsight.postprocess import split_detections
+from hindsight.postprocess import split_detections, split_rescored
 from hindsight.preprocess import boxes_to_input, letterbox
 from hindsight.runtime import Runtime, open_runtime
 
@@ -93,17 +100,12 @@ class Detector:
         head.
         """
         manifest = self.artifact.manifest
+        if self.artifact.rescore_path is None:
+            raise OptionError(f"model {manifest.name} has no localization head, so it cannot rescore boxes")
         lb = letterbox(read_image(image, self.limits), manifest.resize)
         checked = check_boxes(boxes, lb.original_hw, max_boxes=manifest.max_rescore_boxes)
         outputs = self._runtime.rescore(rescore_inputs([lb], [boxes_to_input(checked, lb)]))
-        n = len(checked)
-        return Rescored(
-            outputs["ious"][0, :n],
-            outputs["purities"][0, :n],
-            outputs["integrities"][0, :n],
-            outputs["class_scores"][0, :n],
-            manifest.class_names,
-        )
+        return split_rescored(outputs, 0, len(checked), manifest.class_names)
 
     def close(self) -> None:
         """Free the runtime. The detector cannot be used afterwards."""

@@ -98,13 +98,13 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Rescored:
-    """A second opinion on given boxes, in their order. ious, purities, integrities: float32 [n];
-    class_scores: float32 [n, C].
+    """A second opinion on given boxes, in their order. ious, purities, integrities: float32 [n], the last two
+    None from a model that predicts the IoU alone; class_scores: float32 [n, C].
     """
 
     ious: FloatArray
-    purities: FloatArray
-    integrities: FloatArray
+    purities: FloatArray | None
+    integrities: FloatArray | None
     class_scores: FloatArray
     class_names: tuple[str, ...]
 

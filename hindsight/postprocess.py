@@ -1,4 +1,4 @@
-"""The rows of a batch of model outputs -> the Detections of one image. Nowhere else does that happen.
+"""The rows of a batch of model outputs -> what one image is answered. Nowhere else does that happen.
 
 B: batch. K: the model's max_detections.
 """
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.detections import Detections
+from hindsight.detections import Detections, Rescored
 from hindsight.errors import RuntimeFailure
 from hindsight.manifest import Manifest
 from hindsight.options import DetectOptions
 from hindsight.preprocess import Letterboxed, boxes_to_original
 
-__all__ = ["split_detections"]
+__all__ = ["split_detections", "split_rescored"]
 
 
 def split_detections(
@@ -65,6 +65,22 @@ def split_detections(
         wanted = [manifest.class_names.index(name) for name in options.classes]
         order = order[np.isin(labels[order], wanted)]
     return found.select(order[: options.max_detections])
+
+
+def split_rescored(
+    outputs: Mapping[str, NDArray[Any]], index: int, count: int, class_names: tuple[str, ...]
+) -> Rescored:
+    """The first `count` boxes of image `index` of `outputs` (rescore.onnx's). Raises RuntimeFailure."""
+
+    def rows(name: str) -> NDArray[np.float32]:
+        return _finite(name, outputs[name][index, :count])
+
+    def judged(name: str) -> NDArray[np.float32] | None:
+        return rows(name) if name in outputs else None
+
+    return Rescored(
+        rows("ious"), judged("purities"), judged("integrities"), rows("class_scores"), class_names
+    )
 
 
 def _finite(name: str, values: NDArray[Any]) -> NDArray[np.float32]:

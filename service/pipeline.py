@@ -9,16 +9,15 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import numpy as np
 from starlette.requests import Request
 
 from hindsight.artifact import Artifact
 from hindsight.boxes import check_boxes
 from hindsight.detections import Detections, Rescored
-from hindsight.errors import HindsightError, RuntimeFailure
+from hindsight.errors import HindsightError
 from hindsight.manifest import ResizeRule
 from hindsight.options import DetectOptions
-from hindsight.postprocess import split_detections
+from hindsight.postprocess import split_detections, split_rescored
 from hindsight.preprocess import boxes_to_input
 from service.batcher import Batcher, Done, Slot
 from service.body import BodyBudget, Item
@@ -109,7 +108,7 @@ async def rescore_image(
         work = Work(artifact, "rescore", boxed, boxes=boxes_to_input(checked, boxed))
         done = await services.batcher.submit(work, slot, deadline)
         start = time.perf_counter()
-        rescored = _split_rescored(done, len(checked), manifest.class_names)
+        rescored = split_rescored(done.outputs, done.index, len(checked), manifest.class_names)
         split_seconds = time.perf_counter() - start
     finally:
         slot.release()
@@ -147,17 +146,6 @@ async def _prepare(services: Services, data: bytes, rule: ResizeRule, deadline: 
     except DeadlineExceeded:
         services.metrics.drops.labels("deadline").inc()
         raise
-
-
-def _split_rescored(done: Done, count: int, class_names: tuple[str, ...]) -> Rescored:
-    columns = {
-        name: done.outputs[name][done.index, :count]
-        for name in ("ious", "purities", "integrities", "class_scores")
-    }
-    for name, values in columns.items():
-        if not np.isfinite(values).all():
-            raise RuntimeFailure(f"the model's {name} are not all finite")
-    return Rescored(**columns, class_names=class_names)
 
 
 def _stages(

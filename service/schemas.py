@@ -77,8 +77,8 @@ class SecondOpinion(Wire):
     """What the model thinks of a box that was given."""
 
     iou: float
-    purity: float
-    integrity: float
+    purity: float | None
+    integrity: float | None
     label: str = Field(description="the best class")
     label_id: int
     class_score: float = Field(description="of the best class")

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import hindsight
 from export import to_onnx
 from export.errors import ExportError
 from export.onnx_ops import DOMAIN
@@ -21,6 +22,7 @@ from export.parity_report import run_eager
 from export.prepare import prepared_copy
 from export.to_onnx import Description, Exported, export_artifact
 from hindsight.artifact import Artifact, Defaults, load_artifact
+from hindsight.errors import OptionError
 from hindsight.runtime import open_runtime
 from model.checkpoint import round_to_half, save_checkpoint
 from model.config import BackboneConfig, DetectorConfig, HeadConfig, LocalizationConfig, RpnConfig
@@ -313,6 +315,38 @@ def test_the_baseline_exports_without_the_outputs_it_lacks(tmp_path: Path) -> No
     found = open_runtime("onnxruntime", exported.artifact).detect(feeds)
     assert "ious" not in found
     assert assert_same(run_eager(baseline, feeds), found, feeds, Tolerance(1e-2, 1e-4)) > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "rescores"),
+    [
+        ({"kind": "iou"}, True),
+        ({"train_features": "proposal", "test_features": "proposal", "jitter_per_truth": 0}, False),
+    ],
+    ids=["the IoU alone", "foresight"],
+)
+def test_other_localization_heads_export_with_what_they_can_tell(
+    flagship: TwoStageDetector, tmp_path: Path, change: dict[str, Any], rescores: bool
+) -> None:
+    localization = replace(LocalizationConfig(width=16, boxes_at_inference=24), **change)
+    torch.manual_seed(0)
+    detector = lively(TwoStageDetector(replace(flagship.config, localization=localization)).eval())
+    path = tmp_path / "other.safetensors"
+    save_checkpoint(path, detector, EXTRA)
+    exported = export_artifact(path, tmp_path / "other", replace(ABOUT, name="other"))
+    assert exported.parity.passed
+    manifest = exported.artifact.manifest
+    assert manifest.has_localization and (manifest.max_rescore_boxes > 0) == rescores
+    pixels = np.random.default_rng(1).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    with hindsight.load(exported.artifact.path) as model:
+        found = model.detect(pixels, class_threshold=0.0, score_threshold=0.0)
+        assert len(found) and found.ious is not None and (found.purities is None) == rescores
+        if not rescores:
+            with pytest.raises(OptionError, match="cannot rescore boxes"):
+                model.rescore(pixels, [[4, 4, 40, 50]])
+            return
+        [record] = model.rescore(pixels, [[4, 4, 40, 50]]).to_records()
+        assert 0 < record["iou"] < 1 and record["purity"] is None
 
 
 def test_preparing_changes_no_feature(flagship: TwoStageDetector) -> None:

@@ -40,6 +40,10 @@ def train(
     ] = None,
     val_images: Annotated[Path | None, typer.Option(help="Image folder of the validation data.")] = None,
     val_split: Annotated[str | None, typer.Option(help="VOC list to validate on; val unless given.")] = None,
+    val_share: Annotated[
+        float | None,
+        typer.Option(help="Validate on this share of the training images, chosen by name and held out."),
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(
@@ -91,7 +95,9 @@ def train(
             chosen, extras = host.applied(chosen), {"class_names": host.class_names}
         _train(
             recipe=chosen,
-            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad, **extras),
+            sets=_open_sets(
+                data, images, split, val_data, val_images, val_split, skip_bad, val_share=val_share, **extras
+            ),
             threads=threads,
             deterministic=deterministic,
             options={
@@ -164,6 +170,7 @@ def _open_sets(
     val_split: str | None,
     skip_bad: bool,
     class_names: Sequence[str] | None = None,
+    val_share: float | None = None,
     **extras: Any,
 ) -> tuple[Dataset, Dataset | None]:
     """Training and validation data, checked before the first step. No validation data: said aloud.
@@ -171,9 +178,15 @@ def _open_sets(
     `class_names`: a frozen host's, which the data must keep to. `extras`: what is read of the training data
     besides boxes; validation measures boxes.
     """
+    from hindsight.errors import OptionError
     from training.data.dataset import open_dataset
+    from training.data.holdout import hold_out
     from training.data.problems import DatasetError
 
+    if val_share is not None and (val_data is not None or val_split is not None):
+        raise OptionError("--val-share holds out training images: it goes without --val-data and --val-split")
+    if val_share is not None and not 0 < val_share < 1:
+        raise OptionError(f"--val-share must lie between 0 and 1, got {val_share}")
     is_voc = data.is_dir()
     try:
         training = open_dataset(
@@ -191,9 +204,14 @@ def _open_sets(
         raise DatasetError(
             f"{error}; {known}", error.problems, f"{known}; {error.report().splitlines()[0]}"
         ) from None
+    if val_share is not None:
+        training, validation = hold_out(training, val_share)
+        _tell(training, "training")
+        _tell(validation, "validation")
+        return training, validation
     _tell(training, "training")
     if val_data is None and not is_voc:
-        _say("no --val-data: training without validation, the last epoch counts")
+        _say("neither --val-data nor --val-share: training without validation, the last epoch counts")
         return training, None
     source = val_data or data
     try:

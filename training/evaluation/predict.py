@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hindsight.artifact import Artifact, ResizeRule
-from hindsight.inputs import detect_inputs
+from hindsight.inputs import detect_inputs, rescore_inputs
 from hindsight.options import DetectOptions
 from hindsight.postprocess import split_detections
 from hindsight.preprocess import boxes_to_original
@@ -31,6 +32,7 @@ from training.data.loader import EvalLoader
 from training.evaluation.average_precision import Metrics, evaluate_predictions
 from training.evaluation.localization import MIN_CLASS_SCORE, LocalizationRows, match_rows
 from training.evaluation.predictions import ImagePredictions
+from training.evaluation.rescoring import Rescoring
 
 CLASS_THRESHOLD = 0.05
 SCORE_THRESHOLD = 0.0
@@ -92,22 +94,31 @@ def run_checkpoint(
     with_rows: bool = True,
     partial_rows: bool = False,
     class_threshold: float = CLASS_THRESHOLD,
+    rescoring: Rescoring | None = None,
     progress: Progress | None = None,
 ) -> Pass:
     """One forward pass over the set, ranked with each of `iou_weights`; rows before NMS if `with_rows` and
     there is a localization head that tells purity and integrity. With `partial_rows` there are rows in any
-    case, NaN where the detector does not say.
+    case, NaN where the detector does not say. `rescoring` gets its answers from the same features.
     """
     device = next(detector.parameters()).device
     predictions: dict[float, list[ImagePredictions]] = {weight: [] for weight in iou_weights}
     parts: list[LocalizationRows] = []
     with evaluating(detector):
         for batch in EvalLoader(dataset, batch_size, rule):
-            candidates = detector.candidates(batch.images.to(device), batch.image_sizes.to(device))
+            images, image_sizes = batch.images.to(device), batch.image_sizes.to(device)
+            pyramid = detector.extract(images, image_sizes)
+            rois = detector.rois(pyramid)
+            candidates = detector.candidates_from(pyramid, rois, images, image_sizes)
             for weight in iou_weights:
                 predictions[weight] += _split(_rank(candidates, class_threshold, weight, detector), batch)
             if with_rows and (candidates.purities is not None or partial_rows):
                 parts += _rows_before_nms(candidates, batch)
+            if rescoring is not None:
+                asked = rescore_inputs(batch.letterboxed, rescoring.draw(batch))
+                boxes, counts = (torch.from_numpy(asked[name]).to(device) for name in ("boxes", "num_boxes"))
+                judged = detector.rescore_from(rois, image_sizes, boxes, counts)[:3]
+                rescoring.add(batch, [part.float().cpu().numpy() for part in judged if part is not None])
             if progress is not None:
                 progress(len(batch))
     return Pass(predictions, LocalizationRows.concatenate(parts) if parts else None)
@@ -155,6 +166,28 @@ def predict_artifact(
     finally:
         runtime.close()
     return predictions
+
+
+def rescore_artifact(
+    artifact: Artifact,
+    dataset: Dataset,
+    batch_size: int = 4,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The rescoring report of an artifact with a rescore graph, under ONNX Runtime on the CPU."""
+    rescoring = Rescoring(dataset)
+    runtime = open_runtime("onnxruntime", artifact, threads=threads)
+    try:
+        for batch in EvalLoader(dataset, batch_size, artifact.manifest.resize):
+            answer = runtime.rescore(rescore_inputs(batch.letterboxed, rescoring.draw(batch)))
+            rescoring.add(batch, [answer[name] for name in ("ious", "purities", "integrities")])
+            if progress is not None:
+                progress(len(batch))
+    finally:
+        runtime.close()
+    return rescoring.report()
 
 
 @contextmanager

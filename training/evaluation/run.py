@@ -25,10 +25,11 @@ from training.evaluation.predict import (
     Progress,
     predict_artifact,
     predict_checkpoint,
+    rescore_artifact,
     run_checkpoint,
 )
 from training.evaluation.predictions import ImagePredictions
-from training.evaluation.rescoring import rescore_artifact, rescore_checkpoint
+from training.evaluation.rescoring import Rescoring
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +87,11 @@ def evaluate_checkpoint(
     """Evaluates a torch detector; `all_boxes` adds a pass in which the DIR head looks at every box."""
     has_head = detector.localization is not None
     weights = _weights(iou_weight, has_head)
-    run = run_checkpoint(detector, dataset, rule, batch_size, weights, progress=progress)
-    rescoring = limit_cost = None
-    if has_head:
-        if run.rows is not None and detector.can_rescore:
-            rescoring = rescore_checkpoint(detector, dataset, rule, batch_size, progress=progress)
-        if all_boxes:
-            limit_cost = _cost_of_limit(detector, dataset, rule, iou_weight, batch_size, progress)
+    rescoring = Rescoring(dataset) if _rescores_in_parts(detector) else None
+    run = run_checkpoint(detector, dataset, rule, batch_size, weights, rescoring=rescoring, progress=progress)
+    limit_cost = None
+    if has_head and all_boxes:
+        limit_cost = _cost_of_limit(detector, dataset, rule, iou_weight, batch_size, progress)
     return Evaluation(
         kind="checkpoint",
         iou_weight=iou_weight if has_head else 0.0,
@@ -100,7 +99,7 @@ def evaluate_checkpoint(
         population=BEFORE_NMS,
         rows=run.rows,
         kept=kept_rows(dataset, run.predictions[iou_weight]) if has_head else None,
-        rescoring=rescoring,
+        rescoring=None if rescoring is None else rescoring.report(),
         boxes_looked_at=limit_cost,
         operating_point=best_operating_point(dataset, run.predictions[iou_weight if has_head else 0.0]),
     )
@@ -142,10 +141,13 @@ def evaluate_artifact(
 
 def checkpoint_passes(detector: TwoStageDetector, all_boxes: bool) -> int:
     """How often evaluate_checkpoint goes through the set: what a progress bar needs to know beforehand."""
-    if detector.config.localization is None:
-        return 1
-    rescores = detector.can_rescore and detector.config.localization.kind == "purity_integrity"
-    return 1 + int(rescores) + int(all_boxes)
+    return 1 + int(all_boxes and detector.config.localization is not None)
+
+
+def _rescores_in_parts(detector: TwoStageDetector) -> bool:
+    """Whether it judges any box, and tells purity and integrity of it."""
+    config = detector.config.localization
+    return config is not None and detector.can_rescore and config.kind == "purity_integrity"
 
 
 def artifact_passes(artifact: Artifact, iou_weight: float) -> int:

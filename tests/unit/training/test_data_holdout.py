@@ -32,9 +32,7 @@ def forty(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @given(share=st.floats(0.1, 0.9))
-def test_every_image_lies_on_one_side_and_sides_have_about_their_share(
-    forty: Dataset, share: float
-) -> None:
+def test_every_image_lies_on_one_side_and_sides_have_about_their_share(forty: Dataset, share: float) -> None:
     rest, held = hold_out(forty, share)
     assert rest.files() | held.files() == forty.files()
     assert not rest.files() & held.files()

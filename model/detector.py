@@ -92,6 +92,11 @@ class TwoStageDetector(nn.Module):
         config = self.config.localization
         return config is not None and config.test_features == "box"
 
+    @property
+    def makes_masks(self) -> bool:
+        """Whether its output holds masks."""
+        return self.config.mask is not None
+
     def rescore(
         self,
         images: UInt8[Tensor, "B H W 3"],

@@ -41,6 +41,9 @@ def evaluate(
     all_boxes: Annotated[
         bool, typer.Option("--all-boxes", help="For checkpoints: also AP with the second look at every box.")
     ] = False,
+    boxes_only: Annotated[
+        bool, typer.Option("--boxes-only", help="No mask AP: for COCO files without segmentations.")
+    ] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on without bad entries of the data.")
     ] = False,
@@ -55,7 +58,13 @@ def evaluate(
         _evaluate(
             model,
             data,
-            {"images": images, "split": split, "skip_bad": skip_bad, "val_share": val_share},
+            {
+                "images": images,
+                "split": split,
+                "skip_bad": skip_bad,
+                "val_share": val_share,
+                "boxes_only": boxes_only,
+            },
             iou_weight,
             out,
             batch_size,
@@ -146,7 +155,7 @@ def _checkpoint(
         raise CheckpointError(
             f"{path} names no classes or no resize rule: was it written by hindsight train?"
         ) from error
-    dataset = _open(data, class_names, **opened)
+    dataset = _open(data, class_names, detector.makes_masks, **opened)
     try:
         detector = detector.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -177,7 +186,7 @@ def _artifact(
     from training.evaluation.run import artifact_passes, evaluate_artifact
 
     artifact = find_artifact(name_or_path)
-    dataset = _open(data, artifact.manifest.class_names, **opened)
+    dataset = _open(data, artifact.manifest.class_names, artifact.manifest.has_masks, **opened)
     with evaluation_progress(len(dataset) * artifact_passes(artifact, iou_weight)) as progress:
         evaluation = evaluate_artifact(
             artifact,
@@ -191,11 +200,31 @@ def _artifact(
     return f"{manifest.name} {manifest.version}", dataset, evaluation
 
 
-def _open(data: Path, class_names: Sequence[str], val_share: float | None, **opened: Any) -> Dataset:
+def _open(
+    data: Path,
+    class_names: Sequence[str],
+    masks: bool,
+    *,
+    val_share: float | None = None,
+    boxes_only: bool = False,
+    **opened: Any,
+) -> Dataset:
+    """`masks`: whether the model makes some, which are measured where the data have them."""
     from training.data.dataset import open_dataset
     from training.data.holdout import hold_out
+    from training.data.problems import DatasetError
 
-    dataset = open_dataset(data, class_names=class_names, **opened)
+    if masks and data.is_dir():
+        typer.echo("masks are not measured: a Pascal VOC folder holds boxes only", err=True)
+    masks = masks and not boxes_only and not data.is_dir()
+    try:
+        dataset = open_dataset(data, class_names=class_names, masks=masks, **opened)
+    except DatasetError as error:
+        if not masks:
+            raise
+        hint = "the model makes masks: --boxes-only measures its boxes alone"
+        headline = f"{error.report().splitlines()[0]}; {hint}"
+        raise DatasetError(f"{error}; {hint}", error.problems, headline) from None
     return dataset if val_share is None else hold_out(dataset, val_share)[1]
 
 

@@ -31,6 +31,7 @@ from training.data.dataset import Dataset
 from training.data.loader import EvalLoader
 from training.evaluation.average_precision import Metrics, evaluate_predictions
 from training.evaluation.localization import MIN_CLASS_SCORE, LocalizationRows, match_rows
+from training.evaluation.masks import encode_masks
 from training.evaluation.predictions import ImagePredictions
 from training.evaluation.rescoring import Rescoring
 
@@ -95,11 +96,13 @@ def run_checkpoint(
     partial_rows: bool = False,
     class_threshold: float = CLASS_THRESHOLD,
     rescoring: Rescoring | None = None,
+    masks: bool = False,
     progress: Progress | None = None,
 ) -> Pass:
     """One forward pass over the set, ranked with each of `iou_weights`; rows before NMS if `with_rows` and
     there is a localization head that tells purity and integrity. With `partial_rows` there are rows in any
-    case, NaN where the detector does not say. `rescoring` gets its answers from the same features.
+    case, NaN where the detector does not say. `rescoring` gets its answers from the same features;
+    with `masks` so do the predictions' masks, of a detector that makes some.
     """
     device = next(detector.parameters()).device
     predictions: dict[float, list[ImagePredictions]] = {weight: [] for weight in iou_weights}
@@ -111,7 +114,8 @@ def run_checkpoint(
             rois = detector.rois(pyramid)
             candidates = detector.candidates_from(pyramid, rois, images, image_sizes)
             for weight in iou_weights:
-                predictions[weight] += _split(_rank(candidates, class_threshold, weight, detector), batch)
+                ranked = _rank(candidates, class_threshold, weight, detector)
+                predictions[weight] += _split(detector.segment(rois, ranked) if masks else ranked, batch)
             if with_rows and (candidates.purities is not None or partial_rows):
                 parts += _rows_before_nms(candidates, batch)
             if rescoring is not None:
@@ -131,9 +135,13 @@ def predict_artifact(
     *,
     iou_weight: float = IOU_WEIGHT,
     threads: int | None = None,
+    masks: bool = False,
     progress: Progress | None = None,
 ) -> list[ImagePredictions]:
-    """Kept detections of every image, by the artifact's graph under ONNX Runtime on the CPU."""
+    """Kept detections of every image, by the artifact's graph under ONNX Runtime on the CPU.
+
+    Their masks as well, if asked for and the model makes some.
+    """
     manifest = artifact.manifest
     options = DetectOptions.resolve(
         manifest,
@@ -149,6 +157,11 @@ def predict_artifact(
             outputs = runtime.detect(detect_inputs(batch.letterboxed, [options] * len(batch)))
             for index, (image_id, boxed) in enumerate(zip(batch.image_ids, batch.letterboxed, strict=True)):
                 found = split_detections(outputs, index, boxed, manifest, options)
+                coded = (
+                    encode_masks(found.masks, found.boxes, boxed.original_hw)
+                    if masks and found.masks is not None
+                    else None
+                )
                 predictions.append(
                     ImagePredictions(
                         image_id,
@@ -159,6 +172,7 @@ def predict_artifact(
                         found.ious,
                         found.purities,
                         found.integrities,
+                        coded,
                     )
                 )
             if progress is not None:
@@ -224,15 +238,29 @@ def _split(output: DetectorOutput, batch: Batch) -> list[ImagePredictions]:
     judged = (output.scores, output.class_scores, output.ious, output.purities, output.integrities)
     columns = [None if value is None else value.float().cpu().numpy() for value in judged]
     boxes, labels = output.boxes.float().cpu().numpy(), output.labels.cpu().numpy()
+    masks = None if output.masks is None else output.masks.float().cpu().numpy()
     counts = output.num_detections.tolist()
     images = []
     for index, (image_id, boxed) in enumerate(zip(batch.image_ids, batch.letterboxed, strict=True)):
         kept = slice(0, counts[index])
-        scores, class_scores, *qualities = (None if c is None else c[index, kept] for c in columns)
+        scores, class_scores, ious, purities, integrities = (
+            None if c is None else c[index, kept] for c in columns
+        )
         assert scores is not None and class_scores is not None
         in_original = boxes_to_original(boxes[index, kept], boxed)
+        coded = None if masks is None else encode_masks(masks[index, kept], in_original, boxed.original_hw)
         images.append(
-            ImagePredictions(image_id, in_original, labels[index, kept], scores, class_scores, *qualities)
+            ImagePredictions(
+                image_id,
+                in_original,
+                labels[index, kept],
+                scores,
+                class_scores,
+                ious,
+                purities,
+                integrities,
+                coded,
+            )
         )
     return images
 

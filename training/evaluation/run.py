@@ -45,6 +45,7 @@ class Evaluation:
     rescoring: dict[str, Any] | None
     boxes_looked_at: dict[str, Any] | None  # what looking at only the D best boxes costs
     operating_point: OperatingPoint | None  # at the chosen iou_weight
+    mask_metrics: dict[float, Metrics] | None = None  # where detector and data have masks
 
     @property
     def main(self) -> Metrics:
@@ -67,11 +68,18 @@ class Evaluation:
             },
             "metrics": self.main.to_json(),
             "by_iou_weight": {f"{weight:g}": metrics.to_json() for weight, metrics in self.metrics.items()},
+            **self._masks_to_json(),
             "operating_point": None if self.operating_point is None else asdict(self.operating_point),
             "localization": localization,
             "rescoring": self.rescoring,
             "boxes_looked_at": self.boxes_looked_at,
         }
+
+    def _masks_to_json(self) -> dict[str, Any]:
+        if self.mask_metrics is None:
+            return {}
+        found = {f"{weight:g}": metrics.to_json() for weight, metrics in self.mask_metrics.items()}
+        return {"masks_by_iou_weight": found}
 
 
 def evaluate_checkpoint(
@@ -84,11 +92,17 @@ def evaluate_checkpoint(
     all_boxes: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluates a torch detector; `all_boxes` adds a pass in which the DIR head looks at every box."""
+    """Evaluates a torch detector; `all_boxes` adds a pass in which the DIR head looks at every box.
+
+    Masks are measured where the detector makes some and the set was opened with them.
+    """
+    masks = detector.makes_masks and dataset.has_masks
     has_head = detector.localization is not None
     weights = _weights(iou_weight, has_head)
     rescoring = Rescoring(dataset) if _rescores_in_parts(detector) else None
-    run = run_checkpoint(detector, dataset, rule, batch_size, weights, rescoring=rescoring, progress=progress)
+    run = run_checkpoint(
+        detector, dataset, rule, batch_size, weights, rescoring=rescoring, masks=masks, progress=progress
+    )
     limit_cost = None
     if has_head and all_boxes:
         limit_cost = _cost_of_limit(detector, dataset, rule, iou_weight, batch_size, progress)
@@ -102,6 +116,7 @@ def evaluate_checkpoint(
         rescoring=None if rescoring is None else rescoring.report(),
         boxes_looked_at=limit_cost,
         operating_point=best_operating_point(dataset, run.predictions[iou_weight if has_head else 0.0]),
+        mask_metrics=_metrics(dataset, run.predictions, masks=True) if masks else None,
     )
 
 
@@ -116,9 +131,16 @@ def evaluate_artifact(
 ) -> Evaluation:
     """Evaluates an exported model. Its graph ranks inside, so each iou_weight takes a pass."""
     has_head = artifact.manifest.has_localization
+    masks = artifact.manifest.has_masks and dataset.has_masks
     predictions = {
         weight: predict_artifact(
-            artifact, dataset, batch_size, iou_weight=weight, threads=threads, progress=progress
+            artifact,
+            dataset,
+            batch_size,
+            iou_weight=weight,
+            threads=threads,
+            masks=masks,
+            progress=progress,
         )
         for weight in _weights(iou_weight, has_head)
     }
@@ -136,6 +158,7 @@ def evaluate_artifact(
         rescoring=rescoring,
         boxes_looked_at=None,
         operating_point=best_operating_point(dataset, predictions[iou_weight if has_head else 0.0]),
+        mask_metrics=_metrics(dataset, predictions, masks=True) if masks else None,
     )
 
 
@@ -162,8 +185,12 @@ def _weights(iou_weight: float, has_head: bool) -> list[float]:
     return sorted({0.0, IOU_WEIGHT, iou_weight}) if has_head else [0.0]
 
 
-def _metrics(dataset: Dataset, predictions: dict[float, list[ImagePredictions]]) -> dict[float, Metrics]:
-    return {weight: evaluate_predictions(dataset, images) for weight, images in predictions.items()}
+def _metrics(
+    dataset: Dataset, predictions: dict[float, list[ImagePredictions]], *, masks: bool = False
+) -> dict[float, Metrics]:
+    return {
+        weight: evaluate_predictions(dataset, images, masks=masks) for weight, images in predictions.items()
+    }
 
 
 def _cost_of_limit(

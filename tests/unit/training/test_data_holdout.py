@@ -64,7 +64,9 @@ def test_training_holds_out_what_evaluation_measures(tmp_path: Path) -> None:
     root = tmp_path / "voc"
     training, validation = _open_sets(root, None, None, None, None, None, False, val_share=0.25)
     assert validation is not None
-    measured = _open(root, forty.class_names, 0.25, split="train", images=None, skip_bad=False)
+    measured = _open(
+        root, forty.class_names, False, val_share=0.25, split="train", images=None, skip_bad=False
+    )
     assert measured.files() == validation.files()
     assert training.files() == forty.files() - validation.files()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.config import HeadConfig, LocalizationConfig, MaskConfig, PoolingConfig, SemanticConfig
 from model.detector import TwoStageDetector
+from model.heads import cascade
 from model.heads.htc import HtcHead
 from model.heads.mask import of_class
 from model.heads.semantic import IGNORED, semantic_loss
@@ -140,23 +141,26 @@ def test_semantic_features_may_be_averaged_from_a_finer_pooling() -> None:
         assert rois.with_pooling(MASK.pooling).fixed(boxes).shape[-1] == 4
 
 
-def test_interleaved_masks_learn_on_boxes_that_their_own_stage_regressed() -> None:
+def test_interleaved_masks_learn_on_boxes_that_their_own_stage_regressed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     detector = toy_detector(**HTC)
     head = detector.head
     assert isinstance(head, HtcHead)
     calls: list[tuple[str, float]] = []
-    original, stage_losses = head.sample, head._stage_losses
+    original, decode = head.sample, cascade.decode_lists
 
     def sample(boxes: list[Tensor], targets: list[Target], iou: float | None = None) -> object:
         assert iou is not None
         calls.append(("sample", iou))
         return original(boxes, targets, iou)
 
-    def after(*arguments: object) -> object:
+    def regress(*arguments: object) -> object:
         calls.append(("regress", 0.0))
-        return stage_losses(*arguments)  # type: ignore[arg-type]
+        return decode(*arguments)  # type: ignore[arg-type]
 
-    head.sample, head._stage_losses = sample, after  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(head, "sample", sample)
+    monkeypatch.setattr(cascade, "decode_lists", regress)
     losses(detector, truth())
     expected = [c for iou in (0.5, 0.6, 0.7) for c in (("sample", iou), ("regress", 0.0), ("sample", iou))]
     assert calls == expected

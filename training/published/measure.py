@@ -8,6 +8,7 @@ import numpy as np
 
 from hindsight.artifact import ResizeRule
 from model.checkpoint import CheckpointError, load_checkpoint
+from model.complexity import trained_parameters
 from model.detector import TwoStageDetector
 from training.data.dataset import Dataset
 from training.evaluation.average_precision import Metrics, evaluate_predictions
@@ -60,7 +61,7 @@ def measure(
         progress=progress,
     )
     figures = _percent(evaluate_predictions(test, run.predictions[weight]))
-    figures["params"] = parameters(detector)
+    figures["params"] = trained_parameters(detector) / 1e6
     if correlation:
         rows = run.rows
         confidence = None if rows is None else rows.iou if has_head else rows.class_score
@@ -68,11 +69,6 @@ def measure(
             None if rows is None or confidence is None else pearson(confidence, rows.true_iou)
         )
     return figures
-
-
-def parameters(detector: TwoStageDetector) -> float:
-    """Millions, as the papers count: stem and first stage are frozen and left out."""
-    return sum(p.numel() for p in detector.parameters() if p.requires_grad) / 1e6
 
 
 def _detector(checkpoint: Path, inference: Inference) -> tuple[TwoStageDetector, ResizeRule]:

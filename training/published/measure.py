@@ -16,6 +16,7 @@ from training.evaluation.localization import pearson
 from training.evaluation.predict import Progress, run_checkpoint
 from training.published.recipes import with_inference
 from training.published.rows import Inference
+from training.trained_for import classes_and_resize
 
 _AP = {
     "AP": "ap",
@@ -76,11 +77,11 @@ def _detector(checkpoint: Path, inference: Inference) -> tuple[TwoStageDetector,
     detector = TwoStageDetector(with_inference(trained.config, inference))
     try:
         detector.load_state_dict(trained.state_dict())
-        return detector.eval(), ResizeRule(**extra["resize"])
-    except (RuntimeError, KeyError, TypeError) as error:
+    except RuntimeError as error:
         raise CheckpointError(
             f"{checkpoint} can't be run with {dict(inference.detector)}: {error}"
         ) from error
+    return detector.eval(), classes_and_resize(checkpoint, extra)[1]
 
 
 def _percent(metrics: Metrics) -> dict[str, float | None]:

@@ -2,8 +2,8 @@
 without torch).
 
 The tiny model (its graphs: tiny_graphs.py) sees the image as tiles of 32 x 32 input pixels. A tile is a
-candidate box (cut at the image's edge) of class 0, 1 or 2, by the strongest of the mean red, green and blue of
-its pixels:
+candidate box (cut at the image's edge) of class 0, 1 or 2, by the strongest of the mean red, green and blue
+of its pixels:
 
     class score = that mean / 255           integrity = 0.8
     purity      = the same                  IoU       = DIR Eq. (5) of the two

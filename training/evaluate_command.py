@@ -141,20 +141,15 @@ def _checkpoint(
 ) -> tuple[str, Dataset, Evaluation]:
     import torch
 
-    from hindsight.artifact import ResizeRule
     from hindsight.errors import OptionError
-    from model.checkpoint import CheckpointError, load_checkpoint
+    from model.checkpoint import load_checkpoint
     from training.evaluation.run import checkpoint_passes, evaluate_checkpoint
+    from training.trained_for import classes_and_resize
 
     if threads is not None:
         torch.set_num_threads(threads)
     detector, extra = load_checkpoint(path)
-    try:
-        class_names, rule = tuple(extra["class_names"]), ResizeRule(**extra["resize"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} names no classes or no resize rule: was it written by hindsight train?"
-        ) from error
+    class_names, rule = classes_and_resize(path, extra)
     dataset = _open(data, class_names, detector.makes_masks, **opened)
     try:
         detector = detector.to(device)

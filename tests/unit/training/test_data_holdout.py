@@ -14,7 +14,7 @@ from training.data.dataset import Dataset, open_dataset
 from training.data.holdout import hold_out
 from training.data.problems import DatasetError
 from training.evaluate_command import _open
-from training.train_command import _open_sets
+from training.train_sets import open_sets
 
 NAMES = [f"board-{number:02d}" for number in range(40)]
 
@@ -62,7 +62,7 @@ def test_an_empty_side_is_refused(tmp_path: Path) -> None:
 def test_training_holds_out_what_evaluation_measures(tmp_path: Path) -> None:
     forty = boards(tmp_path / "voc", NAMES)
     root = tmp_path / "voc"
-    training, validation = _open_sets(root, None, None, None, None, None, False, val_share=0.25)
+    training, validation = open_sets(root, None, None, None, None, None, False, val_share=0.25)
     assert validation is not None
     measured = _open(
         root, forty.class_names, False, val_share=0.25, split="train", images=None, skip_bad=False
@@ -84,4 +84,4 @@ def test_a_share_that_makes_no_sense_is_refused(
 ) -> None:
     named = {"val_data": None, "val_images": None, "val_split": None, **options}
     with pytest.raises(OptionError, match=message):
-        _open_sets(tmp_path, None, None, skip_bad=False, **named)  # type: ignore[arg-type]
+        open_sets(tmp_path, None, None, skip_bad=False, **named)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ import typer
 from PIL import Image
 from torch import Tensor, nn
 
+from model.complexity import parameters
 from model.config import DetectorConfig
 from model.convert import convert
 from model.detector import TwoStageDetector
@@ -120,13 +121,6 @@ def differences(theirs: dict[str, Tensor], ours: DetectorOutput, row: int) -> tu
     return pixels, score_gap, alone
 
 
-def trained_parameters(config: DetectorConfig) -> int:
-    """The papers' convention: stem and first stage are frozen and not counted."""
-    with torch.device("meta"):  # shapes only: initialising 83 million weights takes seconds
-        detector = TwoStageDetector(config)
-    return sum(p.numel() for p in detector.parameters() if p.requires_grad)
-
-
 def first_stage(config: DetectorConfig, *, class_specific: bool) -> DetectorConfig:
     """The released code regresses per class at the first stage; we are class-agnostic throughout."""
     return replace(config, head=replace(config.head, class_specific_first=class_specific))
@@ -143,10 +137,10 @@ def parameter_table() -> dict[str, dict[str, int]]:
     for label, (name, options) in rows.items():
         config = config_of(name, 80, **options)
         table[label] = {
-            "papers_convention": trained_parameters(first_stage(config, class_specific=True)),
-            "class_agnostic": trained_parameters(first_stage(config, class_specific=False)),
+            "papers_convention": parameters(first_stage(config, class_specific=True)),
+            "class_agnostic": parameters(first_stage(config, class_specific=False)),
         }
-    flagship = trained_parameters(config_of("hindsight", 80))
+    flagship = parameters(config_of("hindsight", 80))
     host = table["decoupled_rcnn, three stages"]["class_agnostic"]
     table["hindsight (flagship)"] = {"class_agnostic": flagship, "localization_head_extra": flagship - host}
     return table

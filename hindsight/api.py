@@ -22,7 +22,6 @@ from hindsight.errors import (
     HindsightError,
     ImageError,
     ImageTooLarge,
-    OptionError,
     UnsupportedImage,
 )
 from hindsight.inputs import detect_inputs, rescore_inputs
@@ -100,8 +99,7 @@ class Detector:
         head.
         """
         manifest = self.artifact.manifest
-        if self.artifact.rescore_path is None:
-            raise OptionError(f"model {manifest.name} has no localization head, so it cannot rescore boxes")
+        self.artifact.require_rescoring()
         lb = letterbox(read_image(image, self.limits), manifest.resize)
         checked = check_boxes(boxes, lb.original_hw, max_boxes=manifest.max_rescore_boxes)
         outputs = self._runtime.rescore(rescore_inputs([lb], [boxes_to_input(checked, lb)]))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from hindsight.errors import ArtifactError, ModelNotFound
+from hindsight.errors import ArtifactError, ModelNotFound, OptionError
 from hindsight.manifest import FORMAT_VERSION, ClassInfo, Defaults, Manifest, ResizeRule, parse_manifest
 
 __all__ = [
@@ -62,6 +62,15 @@ class Artifact:
     def rescore_path(self) -> Path | None:
         """The graph that judges given boxes; None where the model has no localization head."""
         return self.path / "rescore.onnx" if "rescore.onnx" in self.manifest.files else None
+
+    def require_rescoring(self) -> Path:
+        """`rescore_path`. Raises OptionError where the model has none."""
+        path = self.rescore_path
+        if path is None:
+            raise OptionError(
+                f"model {self.manifest.name} has no localization head, so it cannot rescore boxes"
+            )
+        return path
 
     @property
     def samples(self) -> tuple[Path, ...]:

@@ -8,35 +8,80 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from hindsight.detections import Detections
 from hindsight.manifest import ClassInfo
+from hindsight.masks import paste_mask
 
 __all__ = ["annotate"]
 
+Rectangle = tuple[float, float, float, float]  # xyxy
+
+_TINT = 0.4  # share of the class's colour over a mask
 _BRIGHT = 140  # luma 0..255 from which black text reads better than white
 
 
 def annotate(image: NDArray[np.uint8], found: Detections, classes: tuple[ClassInfo, ...]) -> Image.Image:
     """A copy of `image` uint8 [H, W, 3] with each box in its class's colour: label, score and predicted IoU.
 
-    Weak boxes are drawn first, so that the strongest lie on top.
+    Masks, where there are some, tint their pixels. Weak boxes are drawn first, so that the strongest lie on
+    top, and texts after all boxes, each where it hides least of those that are stronger.
     """
-    canvas = Image.fromarray(image)
+    colours = [classes[label].colour for label in found.labels]
+    canvas = Image.fromarray(image if found.masks is None else _tinted(image, found, colours))
     draw = ImageDraw.Draw(canvas)
     # Line and letters that read the same on a thumbnail and on a 20-megapixel photo.
     short = min(canvas.size)
     line, font = max(1, round(short / 250)), ImageFont.load_default(max(10, round(short / 40)))
     for row in range(len(found) - 1, -1, -1):
-        info = classes[found.labels[row]]
         x1, y1, x2, y2 = (float(value) for value in found.boxes[row])
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=info.colour, width=line)
-        text = f"{info.name} {found.scores[row]:.2f}"
+        corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
+        draw.rectangle(corners, outline=colours[row], width=line)
+    taken: list[Rectangle] = []
+    for row in range(len(found)):
+        text = f"{classes[found.labels[row]].name} {found.scores[row]:.2f}"
         if found.ious is not None:
             text += f"  IoU {found.ious[row]:.2f}"
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
-        left = max(0.0, min(x1, canvas.width - width - 2 * line))
-        top = y1 - height - 2 * line if y1 >= height + 2 * line else y1
-        draw.rectangle((left, top, left + width + 2 * line, top + height + 2 * line), fill=info.colour)
-        draw.text((left + line, top + line), text, fill=_readable_on(info.colour), font=font)
+        size = (width + 2 * line, height + 2 * line)
+        place = _free_place(found.boxes[row], size, canvas.size, taken)
+        taken.append(place)
+        draw.rectangle(place, fill=colours[row])
+        draw.text((place[0] + line, place[1] + line), text, fill=_readable_on(colours[row]), font=font)
     return canvas
+
+
+def _tinted(image: NDArray[np.uint8], found: Detections, colours: list[str]) -> NDArray[np.uint8]:
+    assert found.masks is not None
+    tinted = image.copy()
+    for row in range(len(found) - 1, -1, -1):
+        covered = paste_mask(found.masks[row], found.boxes[row], found.image_hw)
+        colour = np.array(ImageColor.getrgb(colours[row])[:3])
+        tinted[covered] = ((1 - _TINT) * image[covered] + _TINT * colour).astype(np.uint8)
+    return tinted
+
+
+def _free_place(
+    box: NDArray[np.float32], size: tuple[float, float], canvas: tuple[int, int], taken: list[Rectangle]
+) -> Rectangle:
+    """Where a text of `size` (width, height) goes: above the box, below it, or inside along an edge.
+
+    The place inside the canvas that overlaps least with those `taken`; of equals the first.
+    """
+    x1, y1, x2, y2 = (float(value) for value in box)
+    width, height = size
+    rated: list[tuple[bool, float, Rectangle]] = []
+    for y in (y1 - height, y2, y1, y2 - height):
+        for x in (x1, x2 - width):
+            left = max(0.0, min(x, canvas[0] - width))
+            top = max(0.0, min(y, canvas[1] - height))
+            place = (left, top, left + width, top + height)
+            # pushed up or down into the canvas it would stand apart from its box
+            rated.append((top != y, sum(_overlap(place, other) for other in taken), place))
+    return min(rated, key=lambda entry: entry[:2])[2]
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> float:
+    """Square pixels."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)
 
 
 def _readable_on(colour: str) -> str:

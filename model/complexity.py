@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import model.ops  # noqa: F401  (registers torch.ops.hindsight)
@@ -19,8 +20,13 @@ PAPERS_PROPOSALS = 1000
 
 
 def parameters(config: DetectorConfig) -> int:
-    """Those that are trained: the papers leave out what is frozen, stem and first stage."""
-    return sum(p.numel() for p in _shapes(config).parameters() if p.requires_grad)
+    """`trained_parameters` of a detector that need not be built."""
+    return trained_parameters(_shapes(config))
+
+
+def trained_parameters(detector: nn.Module) -> int:
+    """The papers leave out what is frozen, stem and first stage."""
+    return sum(p.numel() for p in detector.parameters() if p.requires_grad)
 
 
 def multiply_adds(

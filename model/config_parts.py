@@ -132,7 +132,7 @@ class HeadConfig:
     roi_scale: float = 1.3  # double: the regressor's RoIs are this much larger
     # shared: this many 3x3 convolutions with batch norm and ONE fully connected layer; 0: two of the latter
     convs: int = 0
-    shrink_limited: bool = False  # shared, cascade: as RpnConfig's
+    shrink_limited: bool = False  # at every stage of every kind: as RpnConfig's
     # tsd: gamma, the share of a proposal's side that an offset of 1 stands for; the width of the layers that
     # predict offsets; samples per bin and axis where it pools again
     offset_scale: float = 0.1

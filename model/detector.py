@@ -77,8 +77,13 @@ class TwoStageDetector(nn.Module):
     def candidates(self, images: UInt8[Tensor, "B H W 3"], image_sizes: Int[Tensor, "B 2"]) -> Candidates:
         """Final boxes before NMS: the one population on which scores are compared."""
         pyramid = self.extract(images, image_sizes)
+        return self.candidates_from(pyramid, self.rois(pyramid), images, image_sizes)
+
+    def candidates_from(
+        self, pyramid: Sequence[Tensor], rois: Rois, images: Tensor, image_sizes: Tensor
+    ) -> Candidates:
+        """The same from features that are at hand: `extract`'s pyramid, and `rois` of it."""
         proposals = self.propose(pyramid, images, image_sizes)
-        rois = self.rois(pyramid)
         return self.look_back(rois, self.refine(rois, proposals, image_sizes))
 
     @property
@@ -86,6 +91,11 @@ class TwoStageDetector(nn.Module):
         """Whether a head reads boxes that come from elsewhere: foresight needs the proposal's features."""
         config = self.config.localization
         return config is not None and config.test_features == "box"
+
+    @property
+    def makes_masks(self) -> bool:
+        """Whether its output holds masks."""
+        return self.config.mask is not None
 
     def rescore(
         self,
@@ -98,11 +108,16 @@ class TwoStageDetector(nn.Module):
 
         Rows past `num_boxes` are zero. Raises ValueError for a detector that cannot (see `can_rescore`).
         """
+        return self.rescore_from(self.rois(self.extract(images, image_sizes)), image_sizes, boxes, num_boxes)
+
+    def rescore_from(
+        self, rois: Rois, image_sizes: Tensor, boxes: Tensor, num_boxes: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+        """The same from features that are at hand."""
         if self.localization is None or not self.can_rescore:
             raise ValueError("rescore needs a localization head that reads boxes, which this detector lacks")
-        pyramid = self.extract(images, image_sizes)
         inside = torch.arange(boxes.shape[1], device=boxes.device)[None] < num_boxes[:, None]
-        rois, clipped = self.rois(pyramid), box_ops.clip(boxes, image_sizes)
+        clipped = box_ops.clip(boxes, image_sizes)
         pooled = rois.fixed(clipped)
         quality = self.localization(pooled)
         class_scores = self.head.classify_boxes(rois, clipped, pooled).float().softmax(dim=-1)[:, :-1]

@@ -19,10 +19,12 @@ import httpx
 import pytest
 
 from service.schemas import DetectResponse
+from tests.factories import encode, tiles_image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _START_SECONDS = 120
-RED_BOX, GREEN_BOX = [32, 0, 64, 32], [96, 64, 128, 96]
+TILES = encode(tiles_image())
+RED_BOX, GREEN_BOX = [32, 0, 64, 32], [96, 64, 128, 96]  # what is found in it
 
 
 class ServerProcess:

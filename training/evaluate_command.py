@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +27,10 @@ def evaluate(
         str | None,
         typer.Option(help=f"VOC list in ImageSets/Main; {DEFAULT_SPLIT} unless given. Not for COCO."),
     ] = None,
+    val_share: Annotated[
+        float | None,
+        typer.Option(help="Only the images that `hindsight train --val-share` held out."),
+    ] = None,
     iou_weight: Annotated[
         float, typer.Option(help="w (0 to 1) of class^(1-w) * IoU^w; 0 and .5 are reported in any case.")
     ] = 0.5,
@@ -36,6 +40,9 @@ def evaluate(
     device: Annotated[str, typer.Option(help="For checkpoints: cpu, cuda, cuda:1, ...")] = "cpu",
     all_boxes: Annotated[
         bool, typer.Option("--all-boxes", help="For checkpoints: also AP with the second look at every box.")
+    ] = False,
+    boxes_only: Annotated[
+        bool, typer.Option("--boxes-only", help="No mask AP: for COCO files without segmentations.")
     ] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on without bad entries of the data.")
@@ -49,7 +56,21 @@ def evaluate(
 
     try:
         _evaluate(
-            model, data, images, split, iou_weight, out, batch_size, threads, device, all_boxes, skip_bad
+            model,
+            data,
+            {
+                "images": images,
+                "split": split,
+                "skip_bad": skip_bad,
+                "val_share": val_share,
+                "boxes_only": boxes_only,
+            },
+            iou_weight,
+            out,
+            batch_size,
+            threads,
+            device,
+            all_boxes,
         )
     except DatasetError as error:
         typer.echo(f"hindsight: {error.report()}", err=True)
@@ -61,15 +82,13 @@ def evaluate(
 def _evaluate(
     model: str,
     data: Path,
-    images: Path | None,
-    split: str | None,
+    opened: dict[str, Any],
     iou_weight: float,
     out: Path | None,
     batch_size: int,
     threads: int | None,
     device: str,
     all_boxes: bool,
-    skip_bad: bool,
 ) -> None:
     from hindsight.commands.console import output
     from hindsight.errors import OptionError
@@ -78,9 +97,11 @@ def _evaluate(
 
     if not 0 <= iou_weight <= 1:  # false for NaN too
         raise OptionError(f"--iou-weight must be a number in 0..1, got {iou_weight}")
-    if split is None and data.is_dir():
-        split = DEFAULT_SPLIT
-    opened = {"images": images, "split": split, "skip_bad": skip_bad}
+    share = opened["val_share"]
+    if share is not None and not 0 < share < 1:
+        raise OptionError(f"--val-share must lie between 0 and 1, got {share}")
+    if opened["split"] is None and data.is_dir():
+        opened = {**opened, "split": DEFAULT_SPLIT}
     if model.endswith(".safetensors"):
         name, dataset, evaluation = _checkpoint(
             Path(model), data, opened, iou_weight, batch_size, threads, device, all_boxes
@@ -97,7 +118,12 @@ def _evaluate(
     if out is not None:
         about = {
             "model": name,
-            "data": {"name": data.resolve().name, "split": split, "left_out": len(dataset.problems)},
+            "data": {
+                "name": data.resolve().name,
+                "split": opened["split"],
+                "left_out": len(dataset.problems),
+            }
+            | ({} if share is None else {"val_share": share}),
         }
         for file in write_report(out, evaluation, about):
             console.print(f"wrote {file}", markup=False)
@@ -115,22 +141,16 @@ def _checkpoint(
 ) -> tuple[str, Dataset, Evaluation]:
     import torch
 
-    from hindsight.artifact import ResizeRule
     from hindsight.errors import OptionError
-    from model.checkpoint import CheckpointError, load_checkpoint
-    from training.data.dataset import open_dataset
+    from model.checkpoint import load_checkpoint
     from training.evaluation.run import checkpoint_passes, evaluate_checkpoint
+    from training.trained_for import classes_and_resize
 
     if threads is not None:
         torch.set_num_threads(threads)
     detector, extra = load_checkpoint(path)
-    try:
-        class_names, rule = tuple(extra["class_names"]), ResizeRule(**extra["resize"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} names no classes or no resize rule: was it written by hindsight train?"
-        ) from error
-    dataset = open_dataset(data, class_names=class_names, **opened)
+    class_names, rule = classes_and_resize(path, extra)
+    dataset = _open(data, class_names, detector.makes_masks, **opened)
     try:
         detector = detector.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -158,11 +178,10 @@ def _artifact(
     threads: int | None,
 ) -> tuple[str, Dataset, Evaluation]:
     from hindsight.artifact import find_artifact
-    from training.data.dataset import open_dataset
     from training.evaluation.run import artifact_passes, evaluate_artifact
 
     artifact = find_artifact(name_or_path)
-    dataset = open_dataset(data, class_names=artifact.manifest.class_names, **opened)
+    dataset = _open(data, artifact.manifest.class_names, artifact.manifest.has_masks, **opened)
     with evaluation_progress(len(dataset) * artifact_passes(artifact, iou_weight)) as progress:
         evaluation = evaluate_artifact(
             artifact,
@@ -174,6 +193,34 @@ def _artifact(
         )
     manifest = artifact.manifest
     return f"{manifest.name} {manifest.version}", dataset, evaluation
+
+
+def _open(
+    data: Path,
+    class_names: Sequence[str],
+    masks: bool,
+    *,
+    val_share: float | None = None,
+    boxes_only: bool = False,
+    **opened: Any,
+) -> Dataset:
+    """`masks`: whether the model makes some, which are measured where the data have them."""
+    from training.data.dataset import open_dataset
+    from training.data.holdout import hold_out
+    from training.data.problems import DatasetError
+
+    if masks and data.is_dir():
+        typer.echo("masks are not measured: a Pascal VOC folder holds boxes only", err=True)
+    masks = masks and not boxes_only and not data.is_dir()
+    try:
+        dataset = open_dataset(data, class_names=class_names, masks=masks, **opened)
+    except DatasetError as error:
+        if not masks:
+            raise
+        hint = "the model makes masks: --boxes-only measures its boxes alone"
+        headline = f"{error.report().splitlines()[0]}; {hint}"
+        raise DatasetError(f"{error}; {hint}", error.problems, headline) from None
+    return dataset if val_share is None else hold_out(dataset, val_share)[1]
 
 
 @contextmanager

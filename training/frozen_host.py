@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hindsight.artifact import ResizeRule
-from model.checkpoint import CheckpointError, load_checkpoint
+from model.checkpoint import load_checkpoint
 from model.config import LocalizationConfig
 from model.detector import TwoStageDetector
 from training.recipe import Recipe, RecipeError
+from training.trained_for import classes_and_resize
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,7 @@ class FrozenHost:
 def open_host(path: Path) -> FrozenHost:
     """Raises CheckpointError for what is no checkpoint, or names neither its classes nor its resize rule."""
     detector, extra = load_checkpoint(path)
-    try:
-        names, rule = tuple(str(name) for name in extra["class_names"]), ResizeRule(**extra["resize"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} names no classes or no resize rule: was it written by hindsight train or import?"
-        ) from error
+    names, rule = classes_and_resize(path, extra)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return FrozenHost(path, digest, names, rule, extra, detector.localization is not None)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -201,7 +201,8 @@ def _end_of_epoch(
     if run.host is not None:
         extra |= run.host.about()
     if run.watch is not None:
-        _watch(detector, run.watch, epoch + 1)
+        with _training_paused(detector), torch.no_grad():
+            run.watch(detector, epoch + 1)
     progress = replace(progress, epoch=epoch + 1, step_in_epoch=0)
     last = epoch + 1 == run.recipe.optimisation.epochs
     if run.validate is not None and ((epoch + 1) % run.recipe.validate_every == 0 or last):
@@ -219,24 +220,21 @@ def _end_of_epoch(
 def _validate(detector: TwoStageDetector, weights: Mapping[str, Tensor], run: Run) -> Mapping[str, float]:
     assert run.validate is not None
     trained = {k: v.clone() for k, v in detector.state_dict().items()}
-    random_state = torch.get_rng_state()  # validating or not must not change the training that follows
-    detector.load_state_dict(weights)
-    detector.eval()
-    try:
-        return run.validate(detector)
-    finally:
-        detector.load_state_dict(trained)
-        detector.train()
-        torch.set_rng_state(random_state)
+    with _training_paused(detector):
+        detector.load_state_dict(weights)
+        try:
+            return run.validate(detector)
+        finally:
+            detector.load_state_dict(trained)
 
 
-def _watch(detector: TwoStageDetector, watch: Callable[[TwoStageDetector, int], None], epochs: int) -> None:
-    """Watched or not, training goes on alike."""
+@contextmanager
+def _training_paused(detector: TwoStageDetector) -> Iterator[None]:
+    """In evaluation mode. Paused or not, training goes on alike: random numbers drawn here are given back."""
     random_state = torch.get_rng_state()
     detector.eval()
     try:
-        with torch.no_grad():
-            watch(detector, epochs)
+        yield
     finally:
         detector.train()
         torch.set_rng_state(random_state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,6 +40,10 @@ def train(
     ] = None,
     val_images: Annotated[Path | None, typer.Option(help="Image folder of the validation data.")] = None,
     val_split: Annotated[str | None, typer.Option(help="VOC list to validate on; val unless given.")] = None,
+    val_share: Annotated[
+        float | None,
+        typer.Option(help="Validate on this share of the training images, chosen by name and held out."),
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(
@@ -80,6 +84,7 @@ def train(
     from hindsight.errors import HindsightError
     from model.checkpoint import CheckpointError
     from training.data.problems import DatasetError
+    from training.train_sets import open_sets
 
     changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "amp": amp}
     try:
@@ -91,7 +96,9 @@ def train(
             chosen, extras = host.applied(chosen), {"class_names": host.class_names}
         _train(
             recipe=chosen,
-            sets=_open_sets(data, images, split, val_data, val_images, val_split, skip_bad, **extras),
+            sets=open_sets(
+                data, images, split, val_data, val_images, val_split, skip_bad, val_share=val_share, **extras
+            ),
             threads=threads,
             deterministic=deterministic,
             options={
@@ -155,89 +162,6 @@ def _extras(recipe: Recipe, semantic: Path | None) -> dict[str, Any]:
     return {"masks": config.mask is not None, "semantic": semantic}
 
 
-def _open_sets(
-    data: Path,
-    images: Path | None,
-    split: str | None,
-    val_data: Path | None,
-    val_images: Path | None,
-    val_split: str | None,
-    skip_bad: bool,
-    class_names: Sequence[str] | None = None,
-    **extras: Any,
-) -> tuple[Dataset, Dataset | None]:
-    """Training and validation data, checked before the first step. No validation data: said aloud.
-
-    `class_names`: a frozen host's, which the data must keep to. `extras`: what is read of the training data
-    besides boxes; validation measures boxes.
-    """
-    from training.data.dataset import open_dataset
-    from training.data.problems import DatasetError
-
-    is_voc = data.is_dir()
-    try:
-        training = open_dataset(
-            data,
-            images=images,
-            split=split or ("train" if is_voc else None),
-            class_names=class_names,
-            skip_bad=skip_bad,
-            **extras,
-        )
-    except DatasetError as error:
-        if class_names is None:
-            raise
-        known = f"the host's classes are {', '.join(class_names)}"
-        raise DatasetError(
-            f"{error}; {known}", error.problems, f"{known}; {error.report().splitlines()[0]}"
-        ) from None
-    _tell(training, "training")
-    if val_data is None and not is_voc:
-        _say("no --val-data: training without validation, the last epoch counts")
-        return training, None
-    source = val_data or data
-    try:
-        validation = open_dataset(
-            source,
-            images=val_images,
-            split=val_split or ("val" if source.is_dir() else None),
-            class_names=training.class_names,
-            skip_bad=skip_bad,
-        )
-    except DatasetError as error:
-        raise DatasetError(
-            f"validation data: {error}", error.problems, error.report().splitlines()[0]
-        ) from None
-    _tell(validation, "validation")
-    shared = len(training.files() & validation.files())
-    if shared and val_data is None and val_split is None:
-        _say(
-            f"{shared} of the {len(validation)} validation images are trained on: training without "
-            "validation, the last epoch counts"
-        )
-        return training, None
-    if shared:
-        _say(
-            f"warning: {shared} of the {len(validation)} validation images are trained on: the validation AP "
-            "will flatter"
-        )
-    return training, validation
-
-
-def _tell(dataset: Dataset, role: str) -> None:
-    left_out = f", {len(dataset.problems)} bad entries left out" if dataset.problems else ""
-    names = ", ".join(dataset.class_names)
-    _say(f"{role}: {len(dataset)} images{left_out}; classes: {names}")
-
-
-def _say(message: str) -> None:
-    """On stderr, once for all processes of a run."""
-    from training.team import is_leader
-
-    if is_leader():
-        typer.echo(message, err=True)
-
-
 def _train(
     recipe: Recipe,
     sets: tuple[Dataset, Dataset | None],
@@ -252,6 +176,7 @@ def _train(
     from training.loop import BEST, LAST, STATE, Run
     from training.loop import train as run_training
     from training.team import joined
+    from training.train_sets import say
 
     keep_freed_pages()
     if threads is not None:
@@ -272,7 +197,7 @@ def _train(
         progress = run_training(Run(recipe, sets[0], validate=_validator(sets[1], recipe), **settings))
     kept = folder / (BEST if progress.best_epoch >= 0 else LAST)
     best = f" (best validation AP {progress.best_ap:.3f}, epoch {progress.best_epoch + 1})" if sets[1] else ""
-    _say(f"done: {kept}{best}")
+    say(f"done: {kept}{best}")
 
 
 def check_device(name: str, amp: str) -> None:

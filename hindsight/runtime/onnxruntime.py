@@ -48,11 +48,7 @@ class OnnxRuntime:
         """Run rescore.onnx. Raises RuntimeFailure, OptionError where the model has none."""
         if self._detect is None:
             raise RuntimeFailure("the runtime is closed")
-        path = self._artifact.rescore_path
-        if path is None:
-            raise OptionError(
-                f"model {self._artifact.manifest.name} has no localization head, so it cannot rescore boxes"
-            )
+        path = self._artifact.require_rescoring()
         with self._opening:
             if self._rescore is None:
                 self._rescore = self._open(path)

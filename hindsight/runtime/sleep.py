@@ -28,7 +28,7 @@ class SleepRuntime:
             self._seconds = math.nan
         if not (math.isfinite(self._seconds) and self._seconds >= 0):
             raise OptionError(f"runtime sleep needs milliseconds, as in sleep:50; got {milliseconds!r}")
-        self._manifest = artifact.manifest
+        self._artifact, self._manifest = artifact, artifact.manifest
 
     def detect(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Wait, then answer no detections for each image."""
@@ -46,10 +46,7 @@ class SleepRuntime:
 
     def rescore(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Wait, then answer 0 for each box."""
-        if not self._manifest.has_localization:
-            raise OptionError(
-                f"model {self._manifest.name} has no localization head, so it cannot rescore boxes"
-            )
+        self._artifact.require_rescoring()
         time.sleep(self._seconds)
         shape = inputs["boxes"].shape[:2]
         return {

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model import boxes as box_ops
 from model import losses
 from model.config import HeadConfig
+from model.heads.box_deltas import box_loss, decode_lists, decode_rows
 from model.heads.host import (
     Host,
     Refined,
@@ -25,7 +25,6 @@ from model.heads.host import (
     valid_boxes,
 )
 from model.heads.layers import Classifier, Regressor, TwoFC, output_layer
-from model.heads.regressors import clip_lists, split_like
 from model.sampling import ClassificationSample
 from model.structures import Proposals, Target
 
@@ -93,8 +92,8 @@ class CascadeHead(Host):
             samples = self.sample(boxes, targets, self.config.stage_ious[stage])
             sampled = [s.boxes for s in samples]
             logits, deltas = head(rois.ragged(sampled))
-            own, refined = self._stage_losses(stage, samples, logits, deltas, image_sizes)
-            terms |= own
+            terms |= self._stage_losses(stage, samples, logits, deltas)
+            refined = decode_lists(sampled, deltas, self.config, image_sizes, stage)
             # ground truth that was added as a proposal is added anew by the next stage
             boxes = [part[~s.from_truth] for part, s in zip(refined, samples, strict=True)]
             terms |= self.after_stage(stage, rois, samples, boxes, targets)
@@ -110,8 +109,9 @@ class CascadeHead(Host):
         refined: list[Tensor] = []
         for stage, head in enumerate(self.stages):
             samples = self.sample(boxes, targets, self.config.stage_ious[stage])
-            _, deltas = head(rois.ragged([s.boxes for s in samples]))
-            refined = self._regressed(stage, samples, deltas, image_sizes)
+            sampled = [s.boxes for s in samples]
+            _, deltas = head(rois.ragged(sampled))
+            refined = decode_lists(sampled, deltas, self.config, image_sizes, stage)
             boxes = [part[~s.from_truth] for part, s in zip(refined, samples, strict=True)]
         return self._positives(samples, refined)
 
@@ -120,16 +120,6 @@ class CascadeHead(Host):
         final = [part[row] for part, row in zip(refined, rows, strict=True)]
         sources = [s.boxes[row] for s, row in zip(samples, rows, strict=True)]
         return positives_of(samples, self.num_classes, final, sources)
-
-    @torch.no_grad()
-    def _regressed(
-        self, stage: int, samples: Sequence[ClassificationSample], deltas: Tensor, image_sizes: Tensor
-    ) -> list[Tensor]:
-        sampled, config = [s.boxes for s in samples], self.config
-        moved = box_ops.decode(
-            torch.cat(sampled), deltas, config.stds[stage], shrink_limited=config.shrink_limited
-        )
-        return clip_lists(split_like(moved, sampled), image_sizes)
 
     def after_stage(
         self,
@@ -143,26 +133,17 @@ class CascadeHead(Host):
         return {}
 
     def _stage_losses(
-        self,
-        stage: int,
-        samples: Sequence[ClassificationSample],
-        logits: Tensor,
-        deltas: Tensor,
-        image_sizes: Tensor,
-    ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        config = self.config
+        self, stage: int, samples: Sequence[ClassificationSample], logits: Tensor, deltas: Tensor
+    ) -> dict[str, Tensor]:
         labels = torch.cat([s.labels for s in samples])
         boxes, truths = torch.cat([s.boxes for s in samples]), torch.cat([s.truths for s in samples])
         positive = labels < self.num_classes
-        stds, weight = config.stds[stage], config.stage_weights[stage]
-        wished = box_ops.encode(boxes[positive], truths[positive], stds)
-        ones = torch.ones_like(wished[:, 0])
-        box_weight = weight * (config.loss_weight if config.loss_weight is not None else 1.0)
-        terms = {
+        weight, count = self.config.stage_weights[stage], float(len(labels))
+        box = box_loss(boxes[positive], deltas[positive], truths[positive], self.config, count, stage)
+        return {
             f"cls_{stage + 1}": weight * losses.cross_entropy(logits, labels),
-            f"box_{stage + 1}": box_weight * losses.l1(deltas[positive], wished, ones, float(len(labels))),
+            f"box_{stage + 1}": weight * box,
         }
-        return terms, self._regressed(stage, samples, deltas, image_sizes)
 
     def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor, looks: int | None) -> Refined:
         """Boxes of stage `test_boxes`, scores of classifier `test_classifier` (DRCNN Table X), or their mean.
@@ -178,13 +159,8 @@ class CascadeHead(Host):
             own_logits, deltas = head(rois.fixed(boxes))
             if stage in wanted:
                 logits.append(own_logits)
-            moved = box_ops.decode(
-                boxes,
-                deltas.reshape(*boxes.shape[:2], 4),
-                config.stds[stage - 1],
-                shrink_limited=config.shrink_limited,
-            )
-            sources, boxes = boxes, box_ops.clip(moved, image_sizes)
+            sources, deltas = boxes, deltas.reshape(*boxes.shape[:2], 4)
+            boxes = decode_rows(sources, deltas, config, image_sizes, stage - 1)
             if stage == last_box:
                 final, final_sources = boxes, sources
         scores = self._scores(logits, proposals.valid)

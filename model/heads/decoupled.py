@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model import boxes as box_ops
 from model import losses
 from model.config import HeadConfig
+from model.heads.box_deltas import decode_rows
 from model.heads.double_head import ConvRegressor
 from model.heads.host import (
     Host,
@@ -124,8 +124,7 @@ class DecoupledHead(Host):
                 pooled = rois.fixed(boxes)
             deltas = self.regress(stage, pooled).reshape(*boxes.shape[:2], -1)
             sources = boxes
-            boxes = box_ops.decode(boxes, _of_best_class(deltas, scores), self.config.stds[stage])
-            boxes = box_ops.clip(boxes, image_sizes)
+            boxes = decode_rows(boxes, _of_best_class(deltas, scores), self.config, image_sizes, stage)
         return Refined(boxes, scores, sources)
 
 

@@ -12,16 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model import boxes as box_ops
 from model import losses
 from model.config import HeadConfig
+from model.heads.box_deltas import box_loss, decode_lists, decode_rows, deltas_of_class
 from model.heads.host import (
     Host,
     Refined,
     Regressed,
     Rois,
     class_probabilities,
-    decode_rows,
     most_confident,
     positive_lists,
     positives_of,
@@ -29,7 +28,6 @@ from model.heads.host import (
     valid_boxes,
 )
 from model.heads.layers import Classifier, output_layer
-from model.heads.regressors import clip_lists, deltas_of_class, split_like
 from model.structures import Proposals, Target
 
 BOTTLENECKS = 4
@@ -115,16 +113,13 @@ class DoubleHead(Host):
         deltas = self.regressor(rois.ragged([self._wider(part) for part in sources]))
         own = deltas_of_class(deltas, labels[positive])
         boxes, truths = torch.cat(sources), torch.cat([s.truths for s in samples])[positive]
-        wished = box_ops.encode(boxes, truths, self.config.stds[0])
-        box = losses.l1(own, wished, torch.ones_like(boxes[:, 0]), float(len(labels)))
-        weight = self.config.loss_weight if self.config.loss_weight is not None else 1.0
+        box = box_loss(boxes, own, truths, self.config, float(len(labels)))
         terms = {
             "cls": LOSS_FACTOR * losses.cross_entropy(logits, labels),
-            "box_1": LOSS_FACTOR * weight * box,
+            "box_1": LOSS_FACTOR * box,
         }
-        return terms, positives_of(
-            samples, self.num_classes, self._regressed(sources, own, image_sizes), sources
-        )
+        final = decode_lists(sources, own, self.config, image_sizes)
+        return terms, positives_of(samples, self.num_classes, final, sources)
 
     @torch.no_grad()
     def positives(
@@ -134,13 +129,8 @@ class DoubleHead(Host):
         samples = self.sample(valid_boxes(proposals[0]), targets)
         sources, labels = positive_lists(samples, self.num_classes)
         deltas = self.regressor(rois.ragged([self._wider(part) for part in sources]))
-        own = deltas_of_class(deltas, labels)
-        return positives_of(samples, self.num_classes, self._regressed(sources, own, image_sizes), sources)
-
-    @torch.no_grad()
-    def _regressed(self, sources: Sequence[Tensor], deltas: Tensor, image_sizes: Tensor) -> list[Tensor]:
-        decoded = box_ops.decode(torch.cat(list(sources)), deltas, self.config.stds[0])
-        return clip_lists(split_like(decoded, sources), image_sizes)
+        final = decode_lists(sources, deltas_of_class(deltas, labels), self.config, image_sizes)
+        return positives_of(samples, self.num_classes, final, sources)
 
     def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor, looks: int | None) -> Refined:
         """Only the proposals that are kept pass through the convolutions."""
@@ -148,7 +138,7 @@ class DoubleHead(Host):
         rows = most_confident(scores, looks)
         sources = take(proposals.boxes, rows)
         deltas = self.regressor(rois.fixed(self._wider(sources))).reshape(*sources.shape[:2], -1)
-        boxes = decode_rows(sources, deltas, self.config.stds[0], image_sizes)
+        boxes = decode_rows(sources, deltas, self.config, image_sizes)
         return Refined(boxes, take(scores, rows), sources)
 
     def _wider(self, boxes: Tensor) -> Tensor:

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from model import boxes as box_ops
-from model.config import HeadConfig, PoolingConfig, Stds
+from model.config import HeadConfig, PoolingConfig
 from model.ops import multilevel_roi_align, pool_ragged
 from model.sampling import ClassificationSample, sample_classification
 from model.structures import Proposals, Target
@@ -212,11 +211,3 @@ def most_confident(scores: Float[Tensor, "B N C"], looks: int | None) -> Int[Ten
 def take(values: Float[Tensor, "B N X"], rows: Int[Tensor, "B D"]) -> Float[Tensor, "B D X"]:
     """values at rows"""
     return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
-
-
-def decode_rows(boxes: Tensor, deltas: Tensor, stds: Stds, image_sizes: Tensor) -> Tensor:
-    """boxes [B, D, 4] by deltas [B, D, 4] -> [B, D, 4], or by [B, D, 4 * C] -> [B, D, C, 4]; clipped."""
-    if deltas.shape[-1] != 4:
-        deltas = deltas.unflatten(-1, (-1, 4))
-        boxes = boxes[:, :, None].expand_as(deltas)
-    return box_ops.clip(box_ops.decode(boxes, deltas, stds), image_sizes)

@@ -11,6 +11,7 @@ from torch import Tensor
 from model import boxes as box_ops
 from model import losses
 from model.config import HeadConfig
+from model.heads.box_deltas import decode_lists, deltas_of_class
 from model.structures import Target
 
 Pool = Callable[[Sequence[Tensor]], Tensor]  # one list of boxes [n_i, 4] per image -> [sum n_i, ch, s, s]
@@ -23,24 +24,6 @@ class Regressors(Protocol):
     def regress(self, stage: int, pooled: Tensor) -> Tensor:
         """Features [N, ch, s, s] of the boxes that the stage before left -> deltas [N, 4] or [N, 4 * C]."""
         ...
-
-
-def deltas_of_class(deltas: Tensor, labels: Tensor) -> Tensor:
-    """[N, 4] or [N, 4 * C] -> [N, 4], the class's own when regression is class-specific."""
-    if deltas.shape[-1] == 4:
-        return deltas
-    per_class: Tensor = deltas.unflatten(-1, (-1, 4))
-    return per_class.gather(1, labels.reshape(-1, 1, 1).expand(-1, 1, 4)).squeeze(1)
-
-
-def split_like(flat: Tensor, lists: Sequence[Tensor]) -> list[Tensor]:
-    """[sum n_i, X] -> one tensor per image, of the lengths of `lists`."""
-    return list(flat.split([len(part) for part in lists]))
-
-
-def clip_lists(boxes: Sequence[Tensor], image_sizes: Tensor) -> list[Tensor]:
-    """Each image's boxes cut at its valid area."""
-    return [box_ops.clip(part[None], size[None])[0] for part, size in zip(boxes, image_sizes, strict=True)]
 
 
 @torch.no_grad()
@@ -62,15 +45,8 @@ def refine_ragged(
         source = current
         pooled = first_pooled if stage == 0 and first_pooled is not None else pool(current)
         deltas = deltas_of_class(head.regress(stage, pooled), labels)
-        current = _decode_split(current, deltas, config, stage, image_sizes)
+        current = decode_lists(current, deltas, config, image_sizes, stage)
     return current, source
-
-
-def _decode_split(
-    boxes: Sequence[Tensor], deltas: Tensor, config: HeadConfig, stage: int, image_sizes: Tensor
-) -> list[Tensor]:
-    decoded = box_ops.decode(torch.cat(list(boxes)), deltas, config.stds[stage])
-    return clip_lists(split_like(decoded, boxes), image_sizes)
 
 
 def cascade_losses(
@@ -102,8 +78,7 @@ def cascade_losses(
         # a ground truth that ties with nothing has weight 0; its wished deltas are finite all the same
         factor = weight * config.stage_weights[stage]
         terms[f"box_{stage + 1}"] = factor * losses.l1(deltas, wished, weights, denominator)
-        with torch.no_grad():
-            current = _decode_split(current, deltas, config, stage, image_sizes)
+        current = decode_lists(current, deltas, config, image_sizes, stage)
     return terms
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model import boxes as box_ops
 from model import losses
 from model.config import HeadConfig
+from model.heads.box_deltas import box_loss, decode_lists, decode_rows, deltas_of_class
 from model.heads.host import (
     Host,
     Refined,
@@ -23,7 +23,6 @@ from model.heads.host import (
     valid_boxes,
 )
 from model.heads.layers import ConvFC, TwoFC, output_layer
-from model.heads.regressors import clip_lists, deltas_of_class, split_like
 from model.structures import Proposals, Target
 
 
@@ -61,14 +60,11 @@ class SharedHead(Host):
         own = deltas_of_class(deltas[positive], labels[positive])
         sources = [s.boxes[s.labels < self.num_classes] for s in samples]
         boxes, truths = torch.cat(sources), torch.cat([s.truths for s in samples])[positive]
-        wished = box_ops.encode(boxes, truths, self.config.stds[0])
-        weight = self.config.loss_weight if self.config.loss_weight is not None else 1.0
         terms = {
             "cls": losses.cross_entropy(logits, labels),
-            "box_1": weight * losses.l1(own, wished, torch.ones_like(boxes[:, 0]), float(len(labels))),
+            "box_1": box_loss(boxes, own, truths, self.config, float(len(labels))),
         }
-        with torch.no_grad():
-            final = self._regressed(sources, own, image_sizes)
+        final = decode_lists(sources, own, self.config, image_sizes)
         return terms, positives_of(samples, self.num_classes, final, sources)
 
     @torch.no_grad()
@@ -79,44 +75,34 @@ class SharedHead(Host):
         samples = self.sample(valid_boxes(proposals[0]), targets)
         sources, labels = positive_lists(samples, self.num_classes)
         own = deltas_of_class(self(rois.ragged(sources))[1], labels)
-        final = self._regressed(sources, own, image_sizes)
+        final = decode_lists(sources, own, self.config, image_sizes)
         return positives_of(samples, self.num_classes, final, sources)
-
-    def _regressed(self, sources: Sequence[Tensor], deltas: Tensor, image_sizes: Tensor) -> list[Tensor]:
-        decoded = self._decode(torch.cat(list(sources)), deltas)
-        return clip_lists(split_like(decoded, sources), image_sizes)
-
-    def _decode(self, boxes: Tensor, deltas: Tensor) -> Tensor:
-        config = self.config
-        return box_ops.decode(boxes, deltas, config.stds[0], shrink_limited=config.shrink_limited)
 
     def refine(self, rois: Rois, proposals: Proposals, image_sizes: Tensor, looks: int | None) -> Refined:
         """Both outputs read the proposal's features."""
         logits, deltas = self(rois.fixed(proposals.boxes))
         scores = class_probabilities(logits, proposals.valid)
-        deltas = deltas.reshape(*proposals.valid.shape, -1, 4)
+        deltas = deltas.reshape(*proposals.valid.shape, -1)
         if looks is not None and self.config.class_specific_first:
             return self._best_pairs(proposals, scores, deltas, image_sizes, looks)
         rows = most_confident(scores, looks)
         sources = take(proposals.boxes, rows)
-        deltas = take(deltas.flatten(2), rows).unflatten(-1, (-1, 4))
-        boxes = self._decode(sources[:, :, None].expand_as(deltas), deltas)
-        if not self.config.class_specific_first:
-            boxes = boxes.squeeze(2)
-        return Refined(box_ops.clip(boxes, image_sizes), take(scores, rows), sources)
+        boxes = decode_rows(sources, take(deltas, rows), self.config, image_sizes)
+        return Refined(boxes, take(scores, rows), sources)
 
     def _best_pairs(
         self, proposals: Proposals, scores: Tensor, deltas: Tensor, image_sizes: Tensor, looks: int
     ) -> Refined:
         """One box a row where each class has its own: the `looks` best (proposal, class) pairs.
 
-        scores [B, R, C], deltas [B, R, C, 4]. A row's class scores are zero but for its own class, so the
+        scores [B, R, C], deltas [B, R, 4 * C]. A row's class scores are zero but for its own class, so the
         detections are those of all R * C boxes, as long as at most `looks` of these pass the class threshold.
         """
         classes = scores.shape[-1]
         best, pairs = scores.flatten(1).topk(min(looks, scores.shape[1] * classes), dim=1)
         rows, labels = pairs // classes, pairs % classes
         sources = take(proposals.boxes, rows)
-        boxes = box_ops.clip(self._decode(sources, take(deltas.flatten(1, 2), pairs)), image_sizes)
+        deltas = take(deltas.unflatten(-1, (-1, 4)).flatten(1, 2), pairs)
+        boxes = decode_rows(sources, deltas, self.config, image_sizes)
         own = labels[..., None] == torch.arange(classes, device=labels.device)
         return Refined(boxes, best[..., None] * own, sources)

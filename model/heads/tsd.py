@@ -19,13 +19,20 @@ from torch import Tensor, nn
 from model import boxes as box_ops
 from model import losses
 from model.config import HeadConfig
+from model.heads.box_deltas import (
+    box_loss,
+    decode,
+    decode_lists,
+    decode_rows,
+    deltas_of_class,
+    split_like,
+)
 from model.heads.host import (
     Host,
     Refined,
     Regressed,
     Rois,
     class_probabilities,
-    decode_rows,
     most_confident,
     positive_lists,
     positives_of,
@@ -33,7 +40,6 @@ from model.heads.host import (
     valid_boxes,
 )
 from model.heads.layers import Classifier, Regressor, output_layer
-from model.heads.regressors import clip_lists, deltas_of_class, split_like
 from model.heads.shared import SharedHead
 from model.ops import deform_pool_ragged, deform_roi_pool
 from model.sampling import ClassificationSample
@@ -108,9 +114,9 @@ class TsdHead(Host):
         count = float(len(labels))
         terms = {
             "cls": losses.cross_entropy(sibling_logits, labels),
-            "box_1": self._box_loss(boxes[positive], sibling_deltas, truths, count),
+            "box_1": box_loss(boxes[positive], sibling_deltas, truths, self.config, count),
             "tsd_cls": losses.cross_entropy(logits, labels),
-            "tsd_box": self._box_loss(moved, deltas, truths, count),
+            "tsd_box": box_loss(moved, deltas, truths, self.config, count),
             "progressive_cls": progressive_loss(
                 _confidence(logits, labels), _confidence(sibling_logits, labels), self.config.class_margin
             ),
@@ -143,9 +149,8 @@ class TsdHead(Host):
         pooled = self._pool_fixed(rois, boxes, self._every_bin(moves))
         deltas = self.regressor(pooled).reshape(*boxes.shape[:2], -1)
         sources = boxes + moves.repeat(1, 1, 2)
-        return Refined(
-            decode_rows(sources, deltas, self.config.stds[0], image_sizes), take(scores, rows), sources
-        )
+        final = decode_rows(sources, deltas, self.config, image_sizes)
+        return Refined(final, take(scores, rows), sources)
 
     def _classify_moved(self, rois: Rois, boxes: Tensor, bins: Tensor) -> Tensor:
         """boxes [B, N, 4], bins [B * N, 2, s, s] -> logits [B * N, C + 1]"""
@@ -173,13 +178,8 @@ class TsdHead(Host):
         how = (rois.strides, self.config.bin_samples, rois.pooling.aligned)
         return deform_pool_ragged(rois.pyramid, boxes, moves, *how)
 
-    def _box_loss(self, boxes: Tensor, deltas: Tensor, truths: Tensor, count: float) -> Tensor:
-        wished = box_ops.encode(boxes, truths, self.config.stds[0])
-        weight = self.config.loss_weight if self.config.loss_weight is not None else 1.0
-        return weight * losses.l1(deltas, wished, torch.ones_like(boxes[:, 0]), count)
-
     def _iou(self, boxes: Tensor, deltas: Tensor, truths: Tensor) -> Tensor:
-        return box_ops.paired_quality(box_ops.decode(boxes, deltas, self.config.stds[0]), truths)[0]
+        return box_ops.paired_quality(decode(boxes, deltas, self.config), truths)[0]
 
     @torch.no_grad()
     def _regressed(
@@ -191,9 +191,9 @@ class TsdHead(Host):
         image_sizes: Tensor,
     ) -> Regressed:
         """`lists` tell which of `moved` and `deltas` belong to which image."""
-        decoded = box_ops.decode(moved, deltas, self.config.stds[0])
-        final = clip_lists(split_like(decoded, lists), image_sizes)
-        return positives_of(samples, self.num_classes, final, split_like(moved.detach(), lists))
+        sources = split_like(moved.detach(), lists)
+        final = decode_lists(sources, deltas, self.config, image_sizes)
+        return positives_of(samples, self.num_classes, final, sources)
 
 
 def progressive_loss(own: Float[Tensor, " N"], sibling: Float[Tensor, " N"], margin: float) -> Tensor:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
-from hindsight.errors import BoxesError, OptionError
+from hindsight.errors import BoxesError
 from service import errors
 from service.body import parse_image_and_boxes, read_body
 from service.openapi import RESCORE_BODY, problem_responses
@@ -60,8 +60,7 @@ async def rescore(request: Request, query: Annotated[RescoreQuery, Query()]) -> 
     services = services_of(request)
     artifact = services.registry.get(query.model)
     manifest = artifact.manifest
-    if artifact.rescore_path is None:
-        raise OptionError(f"model {manifest.name} has no localization head, so it cannot rescore boxes")
+    artifact.require_rescoring()
     with services.budget.lease() as lease:
         body = await read_body(request, services.settings, lease)
         content_type = request.headers.get("content-type", "")

@@ -18,38 +18,15 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from hindsight.cli import compose
+from tests.recipes import tiny_recipe
 
-TINY = """
-model = "hindsight"
-backbone = "tf_efficientnet_lite0"
-[detector.backbone]
-min_level = 3
-fpn_channels = 8
-frozen_levels = 3
-[detector.rpn]
-anchor_sizes = [16, 32, 64, 128]
-pre_nms_train = 60
-post_nms_train = 30
-pre_nms_test = 30
-post_nms_test = 20
-[detector.head]
-width = 16
-batch_per_image = 16
-regression_batch_per_image = 16
-[detector.localization]
-width = 16
-boxes_at_inference = 10
-jitter_per_truth = 1
-[resize]
-short_side = 64
-long_side = 64
-[optimisation]
-lr = 0.002
-batch_size = 2
-epochs = 3
-warmup_steps = 2
-ema_decay = 0.5
-"""
+TINY = tiny_recipe(
+    {
+        "head": {"regression_batch_per_image": 16},
+        "localization": {"boxes_at_inference": 10, "jitter_per_truth": 1},
+    },
+    {"lr": 0.002, "batch_size": 2, "epochs": 3, "warmup_steps": 2, "ema_decay": 0.5},
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,36 +14,17 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tests.recipes import tiny_recipe
+
 # everything that could be drawn at random is in the sample: then the processes owe the same step to the digit
-RECIPE = """
-model = "hindsight"
-backbone = "tf_efficientnet_lite0"
-[detector.backbone]
-min_level = 3
-fpn_channels = 8
-frozen_levels = 3
-[detector.rpn]
-anchor_sizes = [16, 32, 64, 128]
-batch_per_image = 10000
-pre_nms_train = 60
-post_nms_train = 30
-[detector.head]
-width = 16
-batch_per_image = 500
-regression_batch_per_image = 500
-[detector.localization]
-width = 16
-jitter_per_truth = 0
-[resize]
-short_side = 64
-long_side = 64
-[optimisation]
-lr = 0.01
-batch_size = 4
-epochs = 2
-warmup_steps = 1
-ema_decay = 0.5
-"""
+RECIPE = tiny_recipe(
+    {
+        "rpn": {"batch_per_image": 10_000},
+        "head": {"batch_per_image": 500, "regression_batch_per_image": 500},
+        "localization": {"jitter_per_truth": 0},
+    },
+    {"lr": 0.01, "batch_size": 4, "epochs": 2, "warmup_steps": 1, "ema_decay": 0.5},
+)
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 

@@ -8,10 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.factories import encode, tiles_image
-from tests.server_process import ServerProcess, assert_finds_tiles, assert_problem, wait_until
-
-TILES = encode(tiles_image())
+from tests.server_process import TILES, ServerProcess, assert_finds_tiles, assert_problem, wait_until
 
 
 def test_raw_path_traversal_reaches_nothing(server: ServerProcess) -> None:

@@ -15,10 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.factories import encode, make_tiny_artifact, tiles_image
-from tests.server_process import REPOSITORY, serving, wait_until
-
-TILES = encode(tiles_image())
+from tests.factories import make_tiny_artifact
+from tests.server_process import REPOSITORY, TILES, serving, wait_until
 
 
 @pytest.fixture

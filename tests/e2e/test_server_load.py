@@ -13,10 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.factories import encode, make_tiny_artifact, tiles_image
-from tests.server_process import ServerProcess, assert_problem, serving, wait_until
+from tests.factories import make_tiny_artifact
+from tests.server_process import TILES, ServerProcess, assert_problem, serving, wait_until
 
-TILES = encode(tiles_image())
 PLACES = 8
 WAIT_SECONDS, HANG_SECONDS = 2, 8
 

@@ -17,32 +17,19 @@ import hindsight
 from export import to_onnx
 from export.errors import ExportError
 from export.onnx_ops import DOMAIN
-from export.parity import Filters, Tolerance, compare_detections, detections_of
+from export.parity import Tolerance, detections_of
 from export.parity_report import run_eager
 from export.prepare import prepared_copy
-from export.to_onnx import Description, Exported, export_artifact
-from hindsight.artifact import Artifact, Defaults, load_artifact
+from export.to_onnx import Exported, export_artifact
+from hindsight.artifact import Artifact, load_artifact
 from hindsight.errors import OptionError
 from hindsight.runtime import open_runtime
 from model.checkpoint import round_to_half, save_checkpoint
 from model.config import BackboneConfig, DetectorConfig, HeadConfig, LocalizationConfig, RpnConfig
 from model.detector import TwoStageDetector
+from tests.parity.exporting import ABOUT, EXTRA, assert_same, feeds_of, lively
 
 Graphs = Mapping[str, onnx.ModelProto]
-EXTRA = {
-    "class_names": ["round", "square"],
-    "resize": {"short_side": 96, "long_side": 160, "pad_multiple": 32},
-    "recipe": {"model": "toy"},
-}
-ABOUT = Description(
-    "toy",
-    description="Rounds and squares",
-    training_data={"name": "drawings"},
-    metrics={"AP": 0.5, "AP50": 0.75},
-    licence="Apache-2.0",
-    defaults=Defaults(0.2, 0.2, 0.5, 0.5),
-    max_rescore_boxes=50,
-)
 
 
 def toy_flagship() -> TwoStageDetector:
@@ -71,15 +58,6 @@ def toy_baseline() -> TwoStageDetector:
             max_detections=20,
         )
     ).eval()
-
-
-def lively(detector: TwoStageDetector) -> TwoStageDetector:
-    """Untrained heads answer every box alike: larger weights give answers that no wrong graph would."""
-    with torch.no_grad():
-        for name, parameter in detector.named_parameters():
-            if name.endswith(("deltas.weight", "logits.weight", "objectness.weight")):
-                parameter.mul_(8)
-    return detector
 
 
 @pytest.fixture(scope="module")
@@ -111,47 +89,10 @@ def reference(flagship: TwoStageDetector) -> TwoStageDetector:
     return round_to_half(prepared_copy(flagship), 1024)
 
 
-def feeds_of(batch: int, height: int, width: int, seed: int = 0) -> dict[str, NDArray[Any]]:
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (batch, height // 8, width // 8, 3), dtype=np.uint8)
-    images = coarse.repeat(8, axis=1).repeat(8, axis=2)
-    sizes = np.array([[height - 5 * index, width - 9 * index] for index in range(batch)], np.int64)
-    for image, (valid_h, valid_w) in zip(images, sizes, strict=True):
-        image[valid_h:] = 0
-        image[:, valid_w:] = 0
-    return {
-        "images": images,
-        "image_sizes": sizes,
-        "class_threshold": np.linspace(0.02, 0.3, batch, dtype=np.float32),
-        "score_threshold": np.linspace(0.1, 0.0, batch, dtype=np.float32),
-        "iou_weight": np.linspace(0.0, 1.0, batch, dtype=np.float32),
-        "nms_threshold": np.array([0.6], np.float32),
-    }
-
-
 def one_of(feeds: Mapping[str, NDArray[Any]], index: int) -> dict[str, NDArray[Any]]:
     return {
         name: value if name == "nms_threshold" else value[index : index + 1] for name, value in feeds.items()
     }
-
-
-def assert_same(
-    expected: Mapping[str, NDArray[Any]],
-    found: Mapping[str, NDArray[Any]],
-    feeds: Mapping[str, NDArray[Any]],
-    tolerance: Tolerance,
-) -> int:
-    assert set(expected) == set(found)
-    matched = 0
-    for image in range(len(feeds["images"])):
-        filters = Filters(
-            *(float(feeds[name][image]) for name in ("class_threshold", "score_threshold")), 0.6
-        )
-        own, other = detections_of(expected, image), detections_of(found, image)
-        result = compare_detections(own, other, filters, 20, tolerance, featureless=False)
-        assert result.outliers(tolerance) == 0
-        matched += result.matched
-    return matched
 
 
 def test_parity_was_proven_and_written_down(exported: Exported) -> None:

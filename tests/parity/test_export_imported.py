@@ -20,7 +20,7 @@ from model.config import (
     RpnConfig,
 )
 from model.detector import TwoStageDetector
-from tests.parity.test_export import ABOUT, EXTRA, lively
+from tests.parity.exporting import ABOUT, EXTRA, lively
 
 # torchvision v2's layers under mmdetection's conventions, a box a class, and a localization head behind it
 IMPORTED = DetectorConfig(

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
-import torch
 
 import hindsight
 from export import graphs
@@ -15,33 +14,20 @@ from export.onnx_ops import DOMAIN
 from export.parity import Filters, Tolerance, compare_detections, detections_of
 from export.parity_report import run_eager
 from export.prepare import prepared_copy
-from export.to_onnx import Description, Exported, export_artifact
-from hindsight.artifact import Defaults
+from export.to_onnx import Exported
 from hindsight.runtime import open_runtime
-from model.checkpoint import save_checkpoint
-from model.config import BackboneConfig, DetectorConfig, MaskConfig, RpnConfig
+from model.config import MaskConfig
 from model.detector import TwoStageDetector
 from model.zoo import config_of
-from tests.parity.test_export import EXTRA, assert_same, feeds_of, lively
+from tests.parity.exporting import assert_same, export_toy, feeds_of, lively, toy_of
 
 SIDE = 28
 
 
 def toy(name: str) -> TwoStageDetector:
-    config: DetectorConfig = config_of(name, 2)
-    torch.manual_seed(0)
-    return lively(
-        TwoStageDetector(
-            replace(
-                config,
-                backbone=BackboneConfig("test_efficientnet", min_level=3, fpn_channels=16, frozen_levels=0),
-                rpn=RpnConfig(anchor_sizes=(16, 32, 64, 128), pre_nms_test=60, post_nms_test=40),
-                head=replace(config.head, width=32),
-                mask=MaskConfig(convs=1, channels=8),
-                max_detections=20,
-            )
-        ).eval()
-    )
+    config = config_of(name, 2)
+    head = replace(config.head, width=32)
+    return lively(toy_of(config, head=head, mask=MaskConfig(convs=1, channels=8)))
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +37,7 @@ def detector() -> TwoStageDetector:
 
 @pytest.fixture(scope="module")
 def exported(detector: TwoStageDetector, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = tmp_path_factory.mktemp("masks")
-    save_checkpoint(folder / "toy.safetensors", detector, EXTRA)
-    about = Description("toy", defaults=Defaults(0.2, 0.2, 0.5, 0.5))
-    return export_artifact(folder / "toy.safetensors", folder / "toy", about)
+    return export_toy(detector, tmp_path_factory.mktemp("masks"))
 
 
 def test_the_artifact_says_that_it_has_masks(exported: Exported) -> None:

@@ -9,34 +9,25 @@ import pytest
 import torch
 
 from export.onnx_ops import DOMAIN, roi_align_name
-from export.parity import Filters, Tolerance, compare_detections, detections_of
+from export.parity import Tolerance
 from export.parity_report import run_eager
-from export.to_onnx import Description, Exported, export_artifact
-from hindsight.artifact import Defaults
+from export.to_onnx import Exported
 from hindsight.runtime import open_runtime
-from model.checkpoint import save_checkpoint
-from model.config import BackboneConfig, RpnConfig
 from model.detector import TwoStageDetector
 from model.heads.tsd import TsdHead
 from model.zoo import config_of
-from tests.parity.test_export import EXTRA, feeds_of, lively
+from tests.parity.exporting import assert_same, export_toy, feeds_of, lively, toy_of
 
 
 @pytest.fixture(scope="module")
 def detector() -> TwoStageDetector:
-    torch.manual_seed(0)
     config = config_of("tsd_dir", 2)
     assert config.localization is not None
-    toy = TwoStageDetector(
-        replace(
-            config,
-            backbone=BackboneConfig("test_efficientnet", min_level=3, fpn_channels=16, frozen_levels=0),
-            rpn=RpnConfig(anchor_sizes=(16, 32, 64, 128), pre_nms_test=60, post_nms_test=40),
-            head=replace(config.head, width=32, offset_width=16),
-            localization=replace(config.localization, width=32, boxes_at_inference=24),
-            max_detections=20,
-        )
-    ).eval()
+    toy = toy_of(
+        config,
+        head=replace(config.head, width=32, offset_width=16),
+        localization=replace(config.localization, width=32, boxes_at_inference=24),
+    )
     assert isinstance(toy.head, TsdHead)
     with torch.no_grad():  # fresh offsets are next to nothing, and a graph without them would pass
         for layer in (toy.head.offsets.bins, toy.head.offsets.shift):
@@ -47,10 +38,7 @@ def detector() -> TwoStageDetector:
 
 @pytest.fixture(scope="module")
 def exported(detector: TwoStageDetector, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = tmp_path_factory.mktemp("tsd")
-    save_checkpoint(folder / "toy.safetensors", detector, EXTRA)
-    about = Description("toy", defaults=Defaults(0.2, 0.2, 0.5, 0.5))
-    return export_artifact(folder / "toy.safetensors", folder / "toy", about)
+    return export_toy(detector, tmp_path_factory.mktemp("tsd"))
 
 
 def test_both_graphs_answer_as_torch_does(exported: Exported) -> None:
@@ -62,16 +50,8 @@ def test_exported_detections_are_torchs(
     exported: Exported, detector: TwoStageDetector, batch: int, height: int, width: int
 ) -> None:
     feeds = feeds_of(batch, height, width)
-    expected = run_eager(detector, feeds)
     found = open_runtime("onnxruntime", exported.artifact).detect(feeds)
-    compared = 0
-    for image in range(batch):
-        filters = Filters(float(feeds["class_threshold"][image]), float(feeds["score_threshold"][image]), 0.6)
-        own, other = detections_of(expected, image), detections_of(found, image)
-        result = compare_detections(own, other, filters, 20, Tolerance(), featureless=False)
-        assert result.outliers(Tolerance()) == 0
-        compared += result.matched
-    assert compared > 0
+    assert assert_same(run_eager(detector, feeds), found, feeds, Tolerance()) > 0
 
 
 def test_the_graphs_pool_bins_level_by_level_and_leave_the_sibling_out(

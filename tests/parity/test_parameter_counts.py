@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.detector_facts import parameter_table, trained_parameters
+from benchmarks.detector_facts import parameter_table
+from model.complexity import parameters
 from model.zoo import config_of
 
 # What class-agnostic regression saves: 80 classes' worth of 4 outputs instead of one, weights and bias.
@@ -33,7 +34,7 @@ def test_tsd_is_faster_rcnn_and_two_branches_of_its_own() -> None:
     bins, shift = (256 * 256 + 256) + 98 * 257, (256 * 256 + 256) + 2 * 257
     extra = (12544 * 256 + 256) + bins + shift + classifier + regressor
     assert extra == 31_571_189
-    host = trained_parameters(config_of("tsd", 80))
-    assert host - trained_parameters(config_of("faster_rcnn", 80)) == extra
+    host = parameters(config_of("tsd", 80))
+    assert host - parameters(config_of("faster_rcnn", 80)) == extra
     # class-agnostic regression saves in the sibling and in the branch
-    assert trained_parameters(config_of("tsd_dir", 80)) == host - 2 * SAVED + 2 * BRANCH
+    assert parameters(config_of("tsd_dir", 80)) == host - 2 * SAVED + 2 * BRANCH

@@ -47,6 +47,11 @@ class Dataset:
         return len(self._records)
 
     @property
+    def has_masks(self) -> bool:
+        """Whether it was opened with its objects' shapes."""
+        return all(record.shapes is not None for record in self._records)
+
+    @property
     def records(self) -> tuple[Record, ...]:
         """Every entry: what subsets and unions are made of."""
         return self._records

@@ -92,7 +92,7 @@ def check_image(
 ) -> Record | None:
     """`raw` with its good boxes only, None if the image is of no use; appends to `problems`.
 
-    With `masks` a box is good only if its shape is. Crowds teach nothing: their shapes are not read.
+    With `masks` a box is good only if its shape is; a crowd may have none.
     """
 
     def image_problem(message: str) -> None:
@@ -130,7 +130,7 @@ def check_image(
         if fault is None and box.class_name not in class_index:
             fault = f"unknown class {box.class_name!r} (known: {_shortened(class_index)})"
         shape = NOTHING
-        if fault is None and masks and not box.crowd:
+        if fault is None and masks and not (box.crowd and box.segmentation is None):
             try:
                 shape = read_shape(box.segmentation, (width, height), EDGE_TOLERANCE)
             except ShapeError as error:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Dataset
+from training.evaluation.masks import segmentation_of
 from training.evaluation.predictions import ImagePredictions
 
 MAX_DETECTIONS = 100
@@ -68,15 +69,17 @@ class Metrics:
         return {**asdict(self), "per_class": [asdict(row) for row in self.per_class]}
 
 
-def evaluate_predictions(dataset: Dataset, predictions: Sequence[ImagePredictions]) -> Metrics:
+def evaluate_predictions(
+    dataset: Dataset, predictions: Sequence[ImagePredictions], *, masks: bool = False
+) -> Metrics:
     """Metrics of `predictions` on all images of `dataset`; an image without predictions counts as nothing
-    found.
+    found. Overlaps are those of boxes or, with `masks`, of masks, which both sides must have.
 
-    Raises ValueError for predictions on an image that the set lacks, or two on the same one.
+    Raises ValueError for predictions on an image that the set lacks, two on the same one, or lacking masks.
     """
-    truth = coco_ground_truth(dataset)
-    results = coco_results(dataset, predictions)
-    precision = _precision(truth, results)
+    truth = coco_ground_truth(dataset, masks=masks)
+    results = coco_results(dataset, predictions, masks=masks)
+    precision = _precision(truth, results, "segm" if masks else "bbox")
     objects = [0] * len(dataset.class_names)
     for entry in truth["annotations"]:
         objects[entry["category_id"] - 1] += not entry["iscrowd"]
@@ -103,8 +106,11 @@ def evaluate_predictions(dataset: Dataset, predictions: Sequence[ImagePrediction
     )
 
 
-def coco_ground_truth(dataset: Dataset) -> dict[str, Any]:
-    """The set as a COCO document; category id = label + 1, annotation ids from 1: 0 means "unmatched"."""
+def coco_ground_truth(dataset: Dataset, *, masks: bool = False) -> dict[str, Any]:
+    """The set as a COCO document; category id = label + 1, annotation ids from 1: 0 means "unmatched".
+
+    Raises ValueError if `masks` are wanted of a set that was opened without.
+    """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(len(dataset)):
@@ -113,23 +119,29 @@ def coco_ground_truth(dataset: Dataset) -> dict[str, Any]:
         images.append(
             {"id": sample.image_id, "file_name": sample.path.name, "height": height, "width": width}
         )
-        rows = zip(sample.boxes, sample.labels, sample.crowd, sample.area, strict=True)
-        for box, label, crowd, area in rows:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": sample.image_id,
-                    "category_id": int(label) + 1,
-                    "bbox": _xywh(box),
-                    "area": float(area),
-                    "iscrowd": int(crowd),
-                }
-            )
+        if masks and sample.shapes is None:
+            raise ValueError("masks are to be measured on a set that was opened without them")
+        shapes = sample.shapes if masks and sample.shapes is not None else [None] * len(sample.boxes)
+        rows = zip(sample.boxes, sample.labels, sample.crowd, sample.area, shapes, strict=True)
+        for box, label, crowd, area, shape in rows:
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": sample.image_id,
+                "category_id": int(label) + 1,
+                "bbox": _xywh(box),
+                "area": float(area),
+                "iscrowd": int(crowd),
+            }
+            if shape is not None:
+                entry["segmentation"] = segmentation_of(shape, box, (height, width))
+            annotations.append(entry)
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(dataset.class_names)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def coco_results(dataset: Dataset, predictions: Sequence[ImagePredictions]) -> list[dict[str, Any]]:
+def coco_results(
+    dataset: Dataset, predictions: Sequence[ImagePredictions], *, masks: bool = False
+) -> list[dict[str, Any]]:
     """The predictions as a COCO result list. Raises ValueError as evaluate_predictions says."""
     known = {dataset.annotations(index).image_id for index in range(len(dataset))}
     results: list[dict[str, Any]] = []
@@ -137,26 +149,34 @@ def coco_results(dataset: Dataset, predictions: Sequence[ImagePredictions]) -> l
         if image.image_id not in known:
             raise ValueError(f"predictions for image {image.image_id}: not in the set, or given twice")
         known.discard(image.image_id)
-        for box, label, score in zip(image.boxes, image.labels, image.scores, strict=True):
+        if masks and image.masks is None:
+            raise ValueError(f"predictions for image {image.image_id} hold no masks")
+        segmentations = image.masks if masks and image.masks is not None else [None] * len(image)
+        rows = zip(image.boxes, image.labels, image.scores, segmentations, strict=True)
+        for box, label, score, segmentation in rows:
+            entry: dict[str, Any] = {
+                "image_id": image.image_id,
+                "category_id": int(label) + 1,
+                "score": float(score),
+            }
+            # either: of a result with both, its area would be its box's
             results.append(
-                {
-                    "image_id": image.image_id,
-                    "category_id": int(label) + 1,
-                    "bbox": _xywh(box),
-                    "score": float(score),
-                }
+                entry | ({"bbox": _xywh(box)} if segmentation is None else {"segmentation": segmentation})
             )
     return results
 
 
-def _precision(truth: dict[str, Any], results: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """[10 IoUs, 101 recalls, classes, 4 areas] at MAX_DETECTIONS; -1 where there is nothing to find."""
+def _precision(truth: dict[str, Any], results: list[dict[str, Any]], overlap: str) -> NDArray[np.float64]:
+    """[10 IoUs, 101 recalls, classes, 4 areas] at MAX_DETECTIONS; -1 where there is nothing to find.
+
+    `overlap`: "bbox" or "segm".
+    """
     from faster_coco_eval import COCO, COCOeval_faster  # slow to import, and only evaluation needs it
 
     ground = COCO(truth)
     # An empty result list cannot be loaded; a document without annotations says the same.
     detected = ground.loadRes(results) if results else COCO({**truth, "annotations": []})
-    evaluation = COCOeval_faster(ground, detected, iouType="bbox")
+    evaluation = COCOeval_faster(ground, detected, iouType=overlap)
     evaluation.params.maxDets = [1, 10, MAX_DETECTIONS]
     evaluation.evaluate()
     evaluation.accumulate()

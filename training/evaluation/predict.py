@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hindsight.artifact import Artifact, ResizeRule
-from hindsight.inputs import detect_inputs
+from hindsight.inputs import detect_inputs, rescore_inputs
 from hindsight.options import DetectOptions
 from hindsight.postprocess import split_detections
 from hindsight.preprocess import boxes_to_original
@@ -30,7 +31,9 @@ from training.data.dataset import Dataset
 from training.data.loader import EvalLoader
 from training.evaluation.average_precision import Metrics, evaluate_predictions
 from training.evaluation.localization import MIN_CLASS_SCORE, LocalizationRows, match_rows
+from training.evaluation.masks import encode_masks
 from training.evaluation.predictions import ImagePredictions
+from training.evaluation.rescoring import Rescoring
 
 CLASS_THRESHOLD = 0.05
 SCORE_THRESHOLD = 0.0
@@ -92,22 +95,34 @@ def run_checkpoint(
     with_rows: bool = True,
     partial_rows: bool = False,
     class_threshold: float = CLASS_THRESHOLD,
+    rescoring: Rescoring | None = None,
+    masks: bool = False,
     progress: Progress | None = None,
 ) -> Pass:
     """One forward pass over the set, ranked with each of `iou_weights`; rows before NMS if `with_rows` and
     there is a localization head that tells purity and integrity. With `partial_rows` there are rows in any
-    case, NaN where the detector does not say.
+    case, NaN where the detector does not say. `rescoring` gets its answers from the same features;
+    with `masks` so do the predictions' masks, of a detector that makes some.
     """
     device = next(detector.parameters()).device
     predictions: dict[float, list[ImagePredictions]] = {weight: [] for weight in iou_weights}
     parts: list[LocalizationRows] = []
     with evaluating(detector):
         for batch in EvalLoader(dataset, batch_size, rule):
-            candidates = detector.candidates(batch.images.to(device), batch.image_sizes.to(device))
+            images, image_sizes = batch.images.to(device), batch.image_sizes.to(device)
+            pyramid = detector.extract(images, image_sizes)
+            rois = detector.rois(pyramid)
+            candidates = detector.candidates_from(pyramid, rois, images, image_sizes)
             for weight in iou_weights:
-                predictions[weight] += _split(_rank(candidates, class_threshold, weight, detector), batch)
+                ranked = _rank(candidates, class_threshold, weight, detector)
+                predictions[weight] += _split(detector.segment(rois, ranked) if masks else ranked, batch)
             if with_rows and (candidates.purities is not None or partial_rows):
                 parts += _rows_before_nms(candidates, batch)
+            if rescoring is not None:
+                asked = rescore_inputs(batch.letterboxed, rescoring.draw(batch))
+                boxes, counts = (torch.from_numpy(asked[name]).to(device) for name in ("boxes", "num_boxes"))
+                judged = detector.rescore_from(rois, image_sizes, boxes, counts)[:3]
+                rescoring.add(batch, [part.float().cpu().numpy() for part in judged if part is not None])
             if progress is not None:
                 progress(len(batch))
     return Pass(predictions, LocalizationRows.concatenate(parts) if parts else None)
@@ -120,9 +135,13 @@ def predict_artifact(
     *,
     iou_weight: float = IOU_WEIGHT,
     threads: int | None = None,
+    masks: bool = False,
     progress: Progress | None = None,
 ) -> list[ImagePredictions]:
-    """Kept detections of every image, by the artifact's graph under ONNX Runtime on the CPU."""
+    """Kept detections of every image, by the artifact's graph under ONNX Runtime on the CPU.
+
+    Their masks as well, if asked for and the model makes some.
+    """
     manifest = artifact.manifest
     options = DetectOptions.resolve(
         manifest,
@@ -138,6 +157,11 @@ def predict_artifact(
             outputs = runtime.detect(detect_inputs(batch.letterboxed, [options] * len(batch)))
             for index, (image_id, boxed) in enumerate(zip(batch.image_ids, batch.letterboxed, strict=True)):
                 found = split_detections(outputs, index, boxed, manifest, options)
+                coded = (
+                    encode_masks(found.masks, found.boxes, boxed.original_hw)
+                    if masks and found.masks is not None
+                    else None
+                )
                 predictions.append(
                     ImagePredictions(
                         image_id,
@@ -148,6 +172,7 @@ def predict_artifact(
                         found.ious,
                         found.purities,
                         found.integrities,
+                        coded,
                     )
                 )
             if progress is not None:
@@ -155,6 +180,28 @@ def predict_artifact(
     finally:
         runtime.close()
     return predictions
+
+
+def rescore_artifact(
+    artifact: Artifact,
+    dataset: Dataset,
+    batch_size: int = 4,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The rescoring report of an artifact with a rescore graph, under ONNX Runtime on the CPU."""
+    rescoring = Rescoring(dataset)
+    runtime = open_runtime("onnxruntime", artifact, threads=threads)
+    try:
+        for batch in EvalLoader(dataset, batch_size, artifact.manifest.resize):
+            answer = runtime.rescore(rescore_inputs(batch.letterboxed, rescoring.draw(batch)))
+            rescoring.add(batch, [answer[name] for name in ("ious", "purities", "integrities")])
+            if progress is not None:
+                progress(len(batch))
+    finally:
+        runtime.close()
+    return rescoring.report()
 
 
 @contextmanager
@@ -191,15 +238,29 @@ def _split(output: DetectorOutput, batch: Batch) -> list[ImagePredictions]:
     judged = (output.scores, output.class_scores, output.ious, output.purities, output.integrities)
     columns = [None if value is None else value.float().cpu().numpy() for value in judged]
     boxes, labels = output.boxes.float().cpu().numpy(), output.labels.cpu().numpy()
+    masks = None if output.masks is None else output.masks.float().cpu().numpy()
     counts = output.num_detections.tolist()
     images = []
     for index, (image_id, boxed) in enumerate(zip(batch.image_ids, batch.letterboxed, strict=True)):
         kept = slice(0, counts[index])
-        scores, class_scores, *qualities = (None if c is None else c[index, kept] for c in columns)
+        scores, class_scores, ious, purities, integrities = (
+            None if c is None else c[index, kept] for c in columns
+        )
         assert scores is not None and class_scores is not None
         in_original = boxes_to_original(boxes[index, kept], boxed)
+        coded = None if masks is None else encode_masks(masks[index, kept], in_original, boxed.original_hw)
         images.append(
-            ImagePredictions(image_id, in_original, labels[index, kept], scores, class_scores, *qualities)
+            ImagePredictions(
+                image_id,
+                in_original,
+                labels[index, kept],
+                scores,
+                class_scores,
+                ious,
+                purities,
+                integrities,
+                coded,
+            )
         )
     return images
 

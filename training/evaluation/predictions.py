@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.evaluation.masks import Segmentation
+
 FloatArray = NDArray[np.float32]
 
 
@@ -27,6 +29,7 @@ class ImagePredictions:
     ious: FloatArray | None = None  # [n]
     purities: FloatArray | None = None  # [n]
     integrities: FloatArray | None = None  # [n]
+    masks: tuple[Segmentation, ...] | None = None  # n, of the whole image; None where none were asked for
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,24 +9,17 @@ n: boxes; g: ground truths.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from hindsight.artifact import Artifact, ResizeRule
-from hindsight.inputs import rescore_inputs
 from hindsight.preprocess import boxes_to_input
-from hindsight.runtime import open_runtime
-from model.detector import TwoStageDetector
 from training.data.batch import Batch
 from training.data.dataset import Dataset
-from training.data.loader import EvalLoader
 from training.evaluation.boxes import Array, overlap_with, pairwise_iou
 from training.evaluation.localization import error_per_decile, mean_absolute_error, pearson
-from training.evaluation.predict import Progress, evaluating
 
 BOXES_PER_TRUTH = 8
 MIN_IOU = 0.1
@@ -37,72 +30,38 @@ POPULATION = (
 _HALVINGS = 40
 _REACH = 8.0  # as far along a direction as any box needs to go to leave its ground truth
 
-# Boxes in input pixels, an array an image -> ious, purities, integrities [B, at least the longest array].
-_Judge = Callable[[Batch, list[NDArray[np.float32]]], tuple[NDArray[Any], ...]]
 
+class Rescoring:
+    """Draws the boxes of each batch, takes what a head says about them, and reports.
 
-def rescore_checkpoint(
-    detector: TwoStageDetector,
-    dataset: Dataset,
-    rule: ResizeRule,
-    batch_size: int = 4,
-    *,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """The report for a torch detector whose localization head reads boxes and tells purity and integrity."""
-    device = next(detector.parameters()).device
+    For every batch `draw`, then `add`.
+    """
 
-    def judge(batch: Batch, boxes: list[NDArray[np.float32]]) -> tuple[NDArray[Any], ...]:
-        inputs = rescore_inputs(batch.letterboxed, boxes)
-        answer = detector.rescore(*(torch.from_numpy(value).to(device) for value in inputs.values()))
-        return tuple(part.float().cpu().numpy() for part in answer[:3] if part is not None)
+    def __init__(self, dataset: Dataset) -> None:
+        samples = [dataset.annotations(index) for index in range(len(dataset))]
+        self._truths = {sample.image_id: sample.boxes[~sample.crowd] for sample in samples}
+        self._drawn: list[NDArray[np.float32]] = []
+        self._predicted, self._true = [np.zeros((3, 0))], [np.zeros((3, 0))]
 
-    with evaluating(detector):
-        return _report(EvalLoader(dataset, batch_size, rule), dataset, judge, progress)
+    def draw(self, batch: Batch) -> list[NDArray[np.float32]]:
+        """Boxes to judge in input pixels, an array [n, 4] an image."""
+        images = list(zip(batch.image_ids, batch.letterboxed, strict=True))
+        self._drawn = [jittered_boxes(self._truths[i], boxed.original_hw, i) for i, boxed in images]
+        return [boxes_to_input(boxes, boxed) for boxes, (_, boxed) in zip(self._drawn, images, strict=True)]
 
-
-def rescore_artifact(
-    artifact: Artifact,
-    dataset: Dataset,
-    batch_size: int = 4,
-    *,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """The report for an artifact with a rescore graph, under ONNX Runtime on the CPU."""
-    runtime = open_runtime("onnxruntime", artifact, threads=threads)
-
-    def judge(batch: Batch, boxes: list[NDArray[np.float32]]) -> tuple[NDArray[Any], ...]:
-        answer = runtime.rescore(rescore_inputs(batch.letterboxed, boxes))
-        return answer["ious"], answer["purities"], answer["integrities"]
-
-    try:
-        return _report(EvalLoader(dataset, batch_size, artifact.manifest.resize), dataset, judge, progress)
-    finally:
-        runtime.close()
-
-
-def _report(loader: EvalLoader, dataset: Dataset, judge: _Judge, progress: Progress | None) -> dict[str, Any]:
-    samples = [dataset.annotations(index) for index in range(len(dataset))]
-    truths = {sample.image_id: sample.boxes[~sample.crowd] for sample in samples}
-    predicted, true = [np.zeros((3, 0))], [np.zeros((3, 0))]
-    for batch in loader:
-        drawn = [
-            jittered_boxes(truths[image_id], boxed.original_hw, image_id)
-            for image_id, boxed in zip(batch.image_ids, batch.letterboxed, strict=True)
-        ]
-        inputs = [boxes_to_input(boxes, boxed) for boxes, boxed in zip(drawn, batch.letterboxed, strict=True)]
-        qualities = judge(batch, inputs)
-        for index, (image_id, boxes) in enumerate(zip(batch.image_ids, drawn, strict=True)):
+    def add(self, batch: Batch, qualities: Sequence[NDArray[Any]]) -> None:
+        """ious, purities, integrities [B, at least the most boxes of an image] of the boxes just drawn."""
+        for index, (image_id, boxes) in enumerate(zip(batch.image_ids, self._drawn, strict=True)):
             if len(boxes):
-                best = pairwise_iou(boxes, truths[image_id]).argmax(axis=1)
-                true.append(np.stack(overlap_with(boxes, truths[image_id][best])))
-                predicted.append(
-                    np.stack([part[index, : len(boxes)].astype(np.float64) for part in qualities])
-                )
-        if progress is not None:
-            progress(len(batch))
-    return _summary(np.concatenate(predicted, axis=1), np.concatenate(true, axis=1))
+                truths = self._truths[image_id]
+                best = pairwise_iou(boxes, truths).argmax(axis=1)
+                self._true.append(np.stack(overlap_with(boxes, truths[best])))
+                said = [part[index, : len(boxes)].astype(np.float64) for part in qualities]
+                self._predicted.append(np.stack(said))
+
+    def report(self) -> dict[str, Any]:
+        """JSON values over all that was added."""
+        return _summary(np.concatenate(self._predicted, axis=1), np.concatenate(self._true, axis=1))
 
 
 def _summary(predicted: Array, true: Array) -> dict[str, Any]:

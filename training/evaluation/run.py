@@ -25,10 +25,11 @@ from training.evaluation.predict import (
     Progress,
     predict_artifact,
     predict_checkpoint,
+    rescore_artifact,
     run_checkpoint,
 )
 from training.evaluation.predictions import ImagePredictions
-from training.evaluation.rescoring import rescore_artifact, rescore_checkpoint
+from training.evaluation.rescoring import Rescoring
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,7 @@ class Evaluation:
     rescoring: dict[str, Any] | None
     boxes_looked_at: dict[str, Any] | None  # what looking at only the D best boxes costs
     operating_point: OperatingPoint | None  # at the chosen iou_weight
+    mask_metrics: dict[float, Metrics] | None = None  # where detector and data have masks
 
     @property
     def main(self) -> Metrics:
@@ -66,11 +68,18 @@ class Evaluation:
             },
             "metrics": self.main.to_json(),
             "by_iou_weight": {f"{weight:g}": metrics.to_json() for weight, metrics in self.metrics.items()},
+            **self._masks_to_json(),
             "operating_point": None if self.operating_point is None else asdict(self.operating_point),
             "localization": localization,
             "rescoring": self.rescoring,
             "boxes_looked_at": self.boxes_looked_at,
         }
+
+    def _masks_to_json(self) -> dict[str, Any]:
+        if self.mask_metrics is None:
+            return {}
+        found = {f"{weight:g}": metrics.to_json() for weight, metrics in self.mask_metrics.items()}
+        return {"masks_by_iou_weight": found}
 
 
 def evaluate_checkpoint(
@@ -83,16 +92,20 @@ def evaluate_checkpoint(
     all_boxes: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluates a torch detector; `all_boxes` adds a pass in which the DIR head looks at every box."""
+    """Evaluates a torch detector; `all_boxes` adds a pass in which the DIR head looks at every box.
+
+    Masks are measured where the detector makes some and the set was opened with them.
+    """
+    masks = detector.makes_masks and dataset.has_masks
     has_head = detector.localization is not None
     weights = _weights(iou_weight, has_head)
-    run = run_checkpoint(detector, dataset, rule, batch_size, weights, progress=progress)
-    rescoring = limit_cost = None
-    if has_head:
-        if run.rows is not None and detector.can_rescore:
-            rescoring = rescore_checkpoint(detector, dataset, rule, batch_size, progress=progress)
-        if all_boxes:
-            limit_cost = _cost_of_limit(detector, dataset, rule, iou_weight, batch_size, progress)
+    rescoring = Rescoring(dataset) if _rescores_in_parts(detector) else None
+    run = run_checkpoint(
+        detector, dataset, rule, batch_size, weights, rescoring=rescoring, masks=masks, progress=progress
+    )
+    limit_cost = None
+    if has_head and all_boxes:
+        limit_cost = _cost_of_limit(detector, dataset, rule, iou_weight, batch_size, progress)
     return Evaluation(
         kind="checkpoint",
         iou_weight=iou_weight if has_head else 0.0,
@@ -100,9 +113,10 @@ def evaluate_checkpoint(
         population=BEFORE_NMS,
         rows=run.rows,
         kept=kept_rows(dataset, run.predictions[iou_weight]) if has_head else None,
-        rescoring=rescoring,
+        rescoring=None if rescoring is None else rescoring.report(),
         boxes_looked_at=limit_cost,
         operating_point=best_operating_point(dataset, run.predictions[iou_weight if has_head else 0.0]),
+        mask_metrics=_metrics(dataset, run.predictions, masks=True) if masks else None,
     )
 
 
@@ -117,9 +131,16 @@ def evaluate_artifact(
 ) -> Evaluation:
     """Evaluates an exported model. Its graph ranks inside, so each iou_weight takes a pass."""
     has_head = artifact.manifest.has_localization
+    masks = artifact.manifest.has_masks and dataset.has_masks
     predictions = {
         weight: predict_artifact(
-            artifact, dataset, batch_size, iou_weight=weight, threads=threads, progress=progress
+            artifact,
+            dataset,
+            batch_size,
+            iou_weight=weight,
+            threads=threads,
+            masks=masks,
+            progress=progress,
         )
         for weight in _weights(iou_weight, has_head)
     }
@@ -137,15 +158,19 @@ def evaluate_artifact(
         rescoring=rescoring,
         boxes_looked_at=None,
         operating_point=best_operating_point(dataset, predictions[iou_weight if has_head else 0.0]),
+        mask_metrics=_metrics(dataset, predictions, masks=True) if masks else None,
     )
 
 
 def checkpoint_passes(detector: TwoStageDetector, all_boxes: bool) -> int:
     """How often evaluate_checkpoint goes through the set: what a progress bar needs to know beforehand."""
-    if detector.config.localization is None:
-        return 1
-    rescores = detector.can_rescore and detector.config.localization.kind == "purity_integrity"
-    return 1 + int(rescores) + int(all_boxes)
+    return 1 + int(all_boxes and detector.config.localization is not None)
+
+
+def _rescores_in_parts(detector: TwoStageDetector) -> bool:
+    """Whether it judges any box, and tells purity and integrity of it."""
+    config = detector.config.localization
+    return config is not None and detector.can_rescore and config.kind == "purity_integrity"
 
 
 def artifact_passes(artifact: Artifact, iou_weight: float) -> int:
@@ -160,8 +185,12 @@ def _weights(iou_weight: float, has_head: bool) -> list[float]:
     return sorted({0.0, IOU_WEIGHT, iou_weight}) if has_head else [0.0]
 
 
-def _metrics(dataset: Dataset, predictions: dict[float, list[ImagePredictions]]) -> dict[float, Metrics]:
-    return {weight: evaluate_predictions(dataset, images) for weight, images in predictions.items()}
+def _metrics(
+    dataset: Dataset, predictions: dict[float, list[ImagePredictions]], *, masks: bool = False
+) -> dict[float, Metrics]:
+    return {
+        weight: evaluate_predictions(dataset, images, masks=masks) for weight, images in predictions.items()
+    }
 
 
 def _cost_of_limit(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
+from training.evaluation.average_precision import Metrics
 from training.evaluation.run import Evaluation
 
 _COLUMNS = (
@@ -29,6 +30,8 @@ _CORRELATIONS = (
 def tables(evaluation: Evaluation) -> Iterator[Table]:
     """Average precision per iou_weight, per class, and how well scores follow the true IoU."""
     yield _precision_table(evaluation)
+    if evaluation.mask_metrics is not None:
+        yield _mask_table(evaluation)
     yield _class_table(evaluation)
     if evaluation.rows is not None:
         yield _localization_table(evaluation)
@@ -38,17 +41,27 @@ def tables(evaluation: Evaluation) -> Iterator[Table]:
 
 def _precision_table(evaluation: Evaluation) -> Table:
     main = evaluation.main
-    table = Table(title=f"{main.images} images, {main.objects} objects")
-    table.add_column("iou_weight")
-    for title, _ in _COLUMNS:
-        table.add_column(title, justify="right")
-    for weight, metrics in evaluation.metrics.items():
-        meaning = " (class score only)" if weight == 0 else ""
-        table.add_row(f"{weight:g}{meaning}", *(_shown(getattr(metrics, name)) for _, name in _COLUMNS))
+    table = _by_weight(f"{main.images} images, {main.objects} objects", evaluation.metrics)
     if evaluation.boxes_looked_at is not None:
         wide = evaluation.boxes_looked_at["metrics_with_all"]
         title = f"{evaluation.iou_weight:g}, all {evaluation.boxes_looked_at['all']} boxes"
         table.add_row(title, *(_shown(wide[name]) for _, name in _COLUMNS))
+    return table
+
+
+def _mask_table(evaluation: Evaluation) -> Table:
+    assert evaluation.mask_metrics is not None
+    return _by_weight("Masks", evaluation.mask_metrics)
+
+
+def _by_weight(title: str, found: Mapping[float, Metrics]) -> Table:
+    table = Table(title=title)
+    table.add_column("iou_weight")
+    for column, _ in _COLUMNS:
+        table.add_column(column, justify="right")
+    for weight, metrics in found.items():
+        meaning = " (class score only)" if weight == 0 else ""
+        table.add_row(f"{weight:g}{meaning}", *(_shown(getattr(metrics, name)) for _, name in _COLUMNS))
     return table
 
 

@@ -164,7 +164,8 @@ def ranked(table: RowTable, system: str) -> list[ImagePredictions]:
         )
         kept = slice(0, int(output.num_detections[0]))
         columns = (output.boxes, output.labels, output.scores, output.class_scores)
-        images.append(ImagePredictions(int(image_id), *(column[0, kept].numpy() for column in columns)))
+        boxes, labels, scores, class_scores = (column[0, kept].numpy() for column in columns)
+        images.append(ImagePredictions(int(image_id), boxes, labels, scores, class_scores))
     return images
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from hindsight.artifact import ResizeRule
 from model.checkpoint import CheckpointError, load_checkpoint
+from model.complexity import trained_parameters
 from model.detector import TwoStageDetector
 from training.data.dataset import Dataset
 from training.evaluation.average_precision import Metrics, evaluate_predictions
@@ -15,6 +16,7 @@ from training.evaluation.localization import pearson
 from training.evaluation.predict import Progress, run_checkpoint
 from training.published.recipes import with_inference
 from training.published.rows import Inference
+from training.trained_for import classes_and_resize
 
 _AP = {
     "AP": "ap",
@@ -60,7 +62,7 @@ def measure(
         progress=progress,
     )
     figures = _percent(evaluate_predictions(test, run.predictions[weight]))
-    figures["params"] = parameters(detector)
+    figures["params"] = trained_parameters(detector) / 1e6
     if correlation:
         rows = run.rows
         confidence = None if rows is None else rows.iou if has_head else rows.class_score
@@ -70,21 +72,16 @@ def measure(
     return figures
 
 
-def parameters(detector: TwoStageDetector) -> float:
-    """Millions, as the papers count: stem and first stage are frozen and left out."""
-    return sum(p.numel() for p in detector.parameters() if p.requires_grad) / 1e6
-
-
 def _detector(checkpoint: Path, inference: Inference) -> tuple[TwoStageDetector, ResizeRule]:
     trained, extra = load_checkpoint(checkpoint)
     detector = TwoStageDetector(with_inference(trained.config, inference))
     try:
         detector.load_state_dict(trained.state_dict())
-        return detector.eval(), ResizeRule(**extra["resize"])
-    except (RuntimeError, KeyError, TypeError) as error:
+    except RuntimeError as error:
         raise CheckpointError(
             f"{checkpoint} can't be run with {dict(inference.detector)}: {error}"
         ) from error
+    return detector.eval(), classes_and_resize(checkpoint, extra)[1]
 
 
 def _percent(metrics: Metrics) -> dict[str, float | None]:

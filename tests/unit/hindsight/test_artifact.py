@@ -20,7 +20,7 @@ from hindsight.artifact import (
     scan_artifacts,
     write_artifact_manifest,
 )
-from hindsight.errors import ArtifactError, ModelNotFound
+from hindsight.errors import ArtifactError, ModelNotFound, OptionError
 from hindsight.manifest import parse_manifest
 from tests.factories import make_tiny_artifact
 
@@ -74,7 +74,10 @@ def test_files_that_cannot_be_read_are_named(folder: Path, monkeypatch: pytest.M
 
 
 def test_a_model_without_localization_has_no_rescore_path(tmp_path: Path) -> None:
-    assert make_tiny_artifact(tmp_path / "plain", localization=False).rescore_path is None
+    plain = make_tiny_artifact(tmp_path / "plain", localization=False)
+    assert plain.rescore_path is None
+    with pytest.raises(OptionError, match="model tiny has no localization head, so it cannot rescore boxes"):
+        plain.require_rescoring()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import torch
 import torchvision
 from torch import nn
 
-from benchmarks.detector_facts import first_stage, trained_parameters
+from benchmarks.detector_facts import first_stage
 from model.backbone import build_backbone
+from model.complexity import parameters
 from model.config import BackboneConfig
 from model.zoo import config_of
 
@@ -94,4 +95,4 @@ def test_detectors_on_them_have_the_sizes_of_drcnn_table_ix(
     config = config_of(detector, 80, backbone=name)
     config = first_stage(config, class_specific=True)
     config = replace(config, backbone=replace(config.backbone, deformable=deformable))
-    assert round(trained_parameters(config) / 1e6, 2) == millions
+    assert round(parameters(config) / 1e6, 2) == millions

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model import boxes as box_ops
 from model.config import HeadConfig, LocalizationConfig
@@ -105,6 +105,40 @@ def test_sources_are_the_boxes_that_the_last_regressor_read(head: HeadConfig) ->
     # a host that moves a proposal before it reads it may move it beyond the edge; final boxes end there
     sources = box_ops.clip(refined.sources, full_size(images))
     torch.testing.assert_close(sources, refined.boxes, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("head", HOSTS.values(), ids=HOSTS)
+def test_every_host_limits_how_far_a_box_may_shrink(head: HeadConfig) -> None:
+    """Asked to shrink without end, a box keeps 1 / 62.5 of its sides, in training as at inference."""
+    head = replace(head, stages=min(head.stages, 2))
+    images, targets = toy_images(2), toy_targets()
+    sizes = full_size(images)
+    for limited, kept in ((True, 16 / 1000), (False, 0.0)):
+        detector = toy_detector(spread=False, head=replace(head, shrink_limited=limited))
+        regressing = [
+            layer
+            for name, layer in detector.head.named_modules()
+            if isinstance(layer, nn.Linear) and name.endswith(("deltas", "regressors.0"))
+        ]
+        assert len(regressing) == head.stages + (head.kind == "tsd")  # its sibling
+        for layer in regressing:
+            nn.init.zeros_(layer.weight)
+            layer.bias.data = torch.tensor([0.0, 0.0, -1e4, -1e4])
+        with torch.no_grad():
+            pyramid = detector.extract(images, sizes)
+            proposals, rois = detector.propose(pyramid, images, sizes), detector.rois(pyramid)
+            refined = detector.refine(rois, proposals, sizes)
+            learnt = detector.head.losses(rois, [proposals, proposals], targets, sizes)[1]
+        for boxes, sources in (
+            (refined.boxes.flatten(0, 1), refined.sources.flatten(0, 1)),
+            (torch.cat(learnt.boxes), torch.cat(learnt.sources)),
+        ):
+            assert len(boxes) > 0
+            torch.testing.assert_close(side(boxes), kept * side(sources), rtol=1e-2, atol=1e-4)
+
+
+def side(boxes: Tensor) -> Tensor:
+    return boxes[:, 2] - boxes[:, 0]
 
 
 def test_each_stage_of_a_cascade_samples_at_its_own_iou() -> None:

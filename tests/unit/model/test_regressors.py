@@ -10,8 +10,9 @@ from torch import Tensor
 
 from model import boxes as box_ops
 from model.config import HeadConfig
+from model.heads.box_deltas import deltas_of_class
 from model.heads.decoupled import DecoupledHead
-from model.heads.regressors import cascade_losses, deltas_of_class, refine_ragged
+from model.heads.regressors import cascade_losses, refine_ragged
 from model.structures import Target
 from tests.unit.model.toys import number
 
@@ -178,6 +179,17 @@ def test_a_class_specific_stage_learns_only_the_boxs_own_class() -> None:
     bias = made.regressors[0].deltas.bias  # type: ignore[union-attr]
     (gradient,) = torch.autograd.grad(terms["box_1"], [bias])  # type: ignore[list-item]
     assert gradient.reshape(3, 4).abs().sum(dim=1).gt(0).tolist() == [False, False, True]
+
+
+def test_a_box_that_may_shrink_only_so_far_still_teaches_the_next_stage() -> None:
+    """Its IoU with the truth stays above nothing."""
+    for limited in (True, False):
+        settings = config(stages=2, positive_iou=1e-6, shrink_limited=limited)
+        made = head(settings)
+        for regressor in made.regressors:
+            torch.nn.init.zeros_(regressor.deltas.weight)  # type: ignore[union-attr,arg-type]
+            regressor.deltas.bias.data = torch.tensor([0.0, 0.0, -1e4, -1e4])  # type: ignore[union-attr]
+        assert (number(run(made, settings)["box_2"]) > 0) == limited
 
 
 def test_deltas_of_class_takes_each_boxs_own() -> None:

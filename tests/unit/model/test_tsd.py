@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from model.boxes import clip, decode
 from model.config import HeadConfig
 from model.detector import TwoStageDetector
+from model.heads.box_deltas import box_loss, clip_lists, split_like
 from model.heads.host import Refined, Rois, valid_boxes
-from model.heads.regressors import clip_lists, split_like
 from model.heads.tsd import OffsetPredictor, TsdHead, progressive_loss
 from model.structures import Proposals, Target
 from tests.unit.model.toys import CLASSES, full_size, number, toy_detector, toy_images, toy_targets
@@ -78,8 +78,8 @@ def test_deltas_are_learnt_from_the_moved_proposal() -> None:
     rois = Rois([torch.randn(1, 16, 8, 12)], [8], detector.config.pooling)
     moved, deltas = head._regress(rois, [box], shift, torch.tensor([0]))
     assert moved.tolist() == [[13.0, 8.0, 43.0, 48.0]]
-    assert number(head._box_loss(moved, deltas, moved.detach(), 1.0)) == 0
-    assert number(head._box_loss(moved, deltas, box, 1.0)) == pytest.approx(4.0)  # (.1 + .3) / its std .1
+    assert number(box_loss(moved, deltas, moved.detach(), TSD, 1.0)) == 0
+    assert number(box_loss(moved, deltas, box, TSD, 1.0)) == pytest.approx(4.0)  # (.1 + .3) / its std .1
 
 
 def test_the_sibling_has_no_say_at_inference() -> None:

@@ -14,38 +14,21 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.recipes import Section, tiny_recipe
 from tests.unit.training.data_sets import voc_object
 from training.experiments.claims import CLAIMS
 from training.experiments.command import experiments
 
-HOST = """
-model = "{model}"
-backbone = "test_efficientnet"
-[detector.backbone]
-min_level = 3
-fpn_channels = 16
-frozen_levels = 0
-[detector.rpn]
-anchor_sizes = [12, 24, 48, 96]
-pre_nms_train = 60
-post_nms_train = 40
-pre_nms_test = 40
-post_nms_test = 30
-[detector.head]
-width = 64
-batch_per_image = 32
-{head}
-[resize]
-short_side = 64
-long_side = 64
-[optimisation]
-optimiser = "adamw"
-lr = 0.01
-batch_size = 2
-epochs = {epochs}
-warmup_steps = 2
-schedule = "cosine"
-"""
+SMALL: dict[str, Section] = {
+    "backbone": {"fpn_channels": 16, "frozen_levels": 0},
+    "rpn": {
+        "anchor_sizes": [12, 24, 48, 96],
+        "post_nms_train": 40,
+        "pre_nms_test": 40,
+        "post_nms_test": 30,
+    },
+    "head": {"width": 64, "batch_per_image": 32},
+}
 HEADS = """
 model = "faster_rcnn_dir"
 backbone = "test_efficientnet"
@@ -61,7 +44,21 @@ lr = 0.003
 batch_size = 4
 epochs = 2
 """
+
 IMAGES = {"train": 12, "val": 3, "test": 3}
+
+
+def small(model: str, epochs: int, head: Section, localization: Section | None) -> str:
+    detector = {**SMALL, "head": {**SMALL["head"], **head}, "localization": localization}
+    optimisation = {
+        "optimiser": "adamw",
+        "lr": 0.01,
+        "batch_size": 2,
+        "epochs": epochs,
+        "warmup_steps": 2,
+        "schedule": "cosine",
+    }
+    return tiny_recipe(detector, optimisation, model=model, backbone="test_efficientnet")
 
 
 def write_shapes(root: Path) -> Path:
@@ -93,10 +90,9 @@ class Place:
     def __init__(self, root: Path) -> None:
         self.root, self.results, self.out = root, root / "results", root / "out"
         write_shapes(root / "shapes")
-        host = HOST.format(model="faster_rcnn", head="class_specific_first = false", epochs=14)
-        (root / "host.toml").write_text(host)
-        detectors = HOST.format(model="decoupled_rcnn_dir", head="regression_batch_per_image = 32", epochs=1)
-        (root / "base.toml").write_text(detectors + "[detector.localization]\nwidth = 16\n")
+        (root / "host.toml").write_text(small("faster_rcnn", 14, {"class_specific_first": False}, None))
+        detectors = small("decoupled_rcnn_dir", 1, {"regression_batch_per_image": 32}, {})
+        (root / "base.toml").write_text(detectors)
         (root / "heads.toml").write_text(HEADS)
 
     def run(self, claim: str, *more: str, recipe: str = "host.toml", quiet: bool = True) -> Any:

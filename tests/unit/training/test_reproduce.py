@@ -17,31 +17,18 @@ from typer.testing import CliRunner
 from model.checkpoint import load_checkpoint
 from model.detector import TwoStageDetector
 from model.zoo import MODELS
+from tests.recipes import tiny_recipe
 from training.published import run as run_module
 from training.reproduce_command import reproduce
 
-TOY = """
-backbone = "tf_efficientnet_lite0"
-[detector.backbone]
-min_level = 3
-fpn_channels = 8
-frozen_levels = 3
-[detector.rpn]
-anchor_sizes = [16, 32, 64, 128]
-pre_nms_train = 40
-post_nms_train = 20
-pre_nms_test = 30
-post_nms_test = 20
-[detector.head]
-width = 8
-batch_per_image = 8
-[detector.localization]
-width = 8
-boxes_at_inference = 10
-[resize]
-short_side = 64
-long_side = 64
-"""
+TOY = tiny_recipe(
+    {
+        "rpn": {"pre_nms_train": 40, "post_nms_train": 20},
+        "head": {"width": 8, "batch_per_image": 8},
+        "localization": {"width": 8, "boxes_at_inference": 10},
+    },
+    model=None,  # that of the row
+)
 IMAGES = {"train2017": 4, "val2017": 3}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.training.data_sets import voc_object, write_voc
-from training.train_command import _open_sets
+from training.train_sets import open_sets
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_split_apart_is_validated_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    training, validation = _open_sets(folder, None, None, None, None, None, skip_bad=False)
+    training, validation = open_sets(folder, None, None, None, None, None, skip_bad=False)
     assert validation is not None
     assert (len(training), len(validation)) == (2, 1)
     assert "are trained on" not in capsys.readouterr().err
@@ -30,7 +30,7 @@ def test_a_split_apart_is_validated_on(folder: Path, capsys: pytest.CaptureFixtu
 def test_training_on_trainval_goes_without_validation_and_says_so(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training, validation = _open_sets(folder, None, "trainval", None, None, None, skip_bad=False)
+    training, validation = open_sets(folder, None, "trainval", None, None, None, skip_bad=False)
     assert (len(training), validation) == (3, None)
     told = capsys.readouterr().err
     assert "1 of the 1 validation images are trained on: training without validation" in told
@@ -39,6 +39,6 @@ def test_training_on_trainval_goes_without_validation_and_says_so(
 def test_a_validation_set_asked_for_is_kept_with_a_warning(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, validation = _open_sets(folder, None, "trainval", None, None, "val", skip_bad=False)
+    _, validation = open_sets(folder, None, "trainval", None, None, "val", skip_bad=False)
     assert validation is not None
     assert "warning: 1 of the 1 validation images are trained on" in capsys.readouterr().err

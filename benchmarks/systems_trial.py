@@ -18,7 +18,7 @@ from export.to_onnx import Description, export_artifact
 from hindsight.artifact import ResizeRule
 from hindsight.manifest import Defaults
 from model.checkpoint import save_checkpoint
-from model.config import BackboneConfig, DetectorConfig
+from model.config import BackboneConfig, DetectorConfig, MaskConfig
 from model.detector import TwoStageDetector
 from model.resnet import RESNETS, ResNetShape
 from model.structures import Target
@@ -78,12 +78,20 @@ def toy(config: DetectorConfig, backbone: str = "test_efficientnet") -> Detector
         rpn=rpn,
         head=head,
         localization=None if look is None else replace(look, width=64, boxes_at_inference=60),
-        mask=None if mask is None else replace(mask, convs=2, channels=32),
+        mask=None if mask is None else _thin_mask(mask, config.head.stages),
         semantic=None
         if semantic is None
-        else replace(semantic, classes=config.num_classes + 1, convs=1, channels=32),
+        else replace(semantic, classes=config.num_classes + 1, convs=1, channels=16),
         max_detections=20,
     )
+
+
+def _thin_mask(mask: MaskConfig, stages: int) -> MaskConfig:
+    """Thinner still where every stage has one."""
+    if stages == 1:
+        return replace(mask, convs=1, channels=32)
+    pooling = replace(mask.pooling, output_size=7)
+    return replace(mask, convs=1, channels=16, pooling=pooling)
 
 
 def trial(system: System, photos: Dataset) -> Trial:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hindsight.masks import encode_mask
+
 FloatArray = NDArray[np.float32]
 _DECIMALS = 6  # of a score in JSON: float32 has no more to tell
 
@@ -80,7 +82,10 @@ class Detections:
         return tuple(self.class_names[label] for label in self.labels)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One JSON object a row: box, label, label_id, score, class_score, iou, purity, integrity."""
+        """One JSON object a row: box, label, label_id, score, class_score, iou, purity, integrity.
+
+        Where the model makes masks also segmentation, COCO's compressed run-length code of the image.
+        """
         return [
             {
                 "box": _coordinates(self.boxes[row]),
@@ -91,9 +96,15 @@ class Detections:
                 "iou": _rounded(self.ious, row),
                 "purity": _rounded(self.purities, row),
                 "integrity": _rounded(self.integrities, row),
+                **self._segmentation(row),
             }
             for row, label in enumerate(self.labels)
         ]
+
+    def _segmentation(self, row: int) -> dict[str, Any]:
+        if self.masks is None:
+            return {}
+        return {"segmentation": encode_mask(self.masks[row], self.boxes[row], self.image_hw)}
 
 
 @dataclass(frozen=True, eq=False)

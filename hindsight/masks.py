@@ -1,13 +1,14 @@
-"""From a mask over its box to pixels of the image."""
+"""From a mask over its box to pixels of the image, and to COCO's code of them."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["paste_mask"]
+__all__ = ["encode_mask", "paste_mask"]
 
 
 def paste_mask(
@@ -20,14 +21,67 @@ def paste_mask(
 
     Cells are interpolated at the pixels' centres; beyond the outermost centres of cells they stay the same.
     """
-    height, width = image_hw
-    x1, y1, x2, y2 = (float(value) for value in box_xyxy)
-    bitmap = np.zeros((height, width), np.bool_)
-    top, down = _weights(y1, y2, height, mask.shape[0])
-    left, across = _weights(x1, x2, width, mask.shape[1])
-    cells = down @ mask @ across.T
-    bitmap[top : top + len(down), left : left + len(across)] = cells >= threshold
+    covered, top, left = _covered(mask, box_xyxy, image_hw, threshold)
+    bitmap = np.zeros(image_hw, np.bool_)
+    bitmap[top : top + covered.shape[0], left : left + covered.shape[1]] = covered
     return bitmap
+
+
+def encode_mask(
+    mask: NDArray[np.float32],
+    box_xyxy: NDArray[np.float32],
+    image_hw: tuple[int, int],
+    threshold: float = 0.5,
+) -> dict[str, Any]:
+    """What `paste_mask` gives as COCO's compressed run-length code: {"size": [H, W], "counts": "..."}.
+
+    Takes memory and time for the box alone, however large the image.
+    """
+    height, width = image_hw
+    covered, top, left = _covered(mask, box_xyxy, image_hw, threshold)
+    # Runs go down the columns; a run ends where its column does, unless the next one begins right there.
+    edges = np.diff(np.pad(covered.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    starts, ends = (_positions(edges == sign, top, left, height) for sign in (1, -1))
+    apart = starts[1:] != ends[:-1]
+    starts, ends = starts[np.append(True, apart)[: len(starts)]], ends[np.append(apart, True)[: len(ends)]]
+    bounds = np.stack([starts, ends], axis=1).ravel()
+    counts = np.diff(bounds, prepend=0, append=height * width).tolist()
+    if counts[-1] == 0:
+        counts.pop()
+    return {"size": [height, width], "counts": _compressed(counts)}
+
+
+def _covered(
+    mask: NDArray[np.float32], box_xyxy: NDArray[np.float32], image_hw: tuple[int, int], threshold: float
+) -> tuple[NDArray[np.bool_], int, int]:
+    """(bitmap of the pixels whose centres lie in the box, its top, its left)."""
+    x1, y1, x2, y2 = (float(value) for value in box_xyxy)
+    top, down = _weights(y1, y2, image_hw[0], mask.shape[0])
+    left, across = _weights(x1, x2, image_hw[1], mask.shape[1])
+    return down @ mask @ across.T >= threshold, top, left
+
+
+def _positions(marks: NDArray[np.bool_], top: int, left: int, height: int) -> NDArray[np.int64]:
+    """Where the marks [columns, rows] stand in an image counted down its columns."""
+    columns, rows = np.nonzero(marks)
+    return (columns + left) * height + rows + top
+
+
+def _compressed(counts: list[int]) -> str:
+    """COCO's string: five bits a character, lowest first, the sixth says that the number goes on; from the
+    fourth number on what is coded is the difference to the one before last.
+    """
+    text = []
+    for index, count in enumerate(counts):
+        value = count - counts[index - 2] if index > 2 else count
+        while True:
+            bits = value & 31
+            value >>= 5
+            done = value == (-1 if bits & 16 else 0)
+            text.append(chr((bits if done else bits | 32) + 48))
+            if done:
+                break
+    return "".join(text)
 
 
 def _weights(low: float, high: float, side: int, cells: int) -> tuple[int, NDArray[np.float64]]:

@@ -8,6 +8,8 @@ from typing import Any
 from hindsight.detections import Detections
 from hindsight.manifest import Manifest
 
+_OPINION = ("score", "class_score", "iou", "purity", "integrity")
+
 Result = Detections | dict[str, Any]
 """One image's detections, or its problem object."""
 
@@ -16,7 +18,8 @@ def to_coco(results: Sequence[Result], manifest: Manifest) -> dict[str, Any]:
     """A COCO document; image ids count from 0 in the order sent, category ids from 1 in the model's class
     order.
 
-    bbox is [x, y, width, height]; the second opinion rides along as extra keys. An image that failed keeps
+    bbox is [x, y, width, height]; the second opinion rides along as extra keys, and so do the masks of a
+    model that makes some, as segmentation. An image that failed keeps
     its id and carries its problem.
     """
     images: list[dict[str, Any]] = []
@@ -38,7 +41,8 @@ def to_coco(results: Sequence[Result], manifest: Manifest) -> dict[str, Any]:
                     "bbox": [x1, y1, box_width, box_height],
                     "area": round(box_width * box_height, 3),
                     "iscrowd": 0,
-                    **{key: record[key] for key in ("score", "class_score", "iou", "purity", "integrity")},
+                    **{key: record[key] for key in _OPINION},
+                    **({"segmentation": record["segmentation"]} if "segmentation" in record else {}),
                 }
             )
     categories = [{"id": index + 1, "name": info.name} for index, info in enumerate(manifest.classes)]

@@ -35,6 +35,13 @@ class ImageSize(Wire):
     height: int = Field(examples=[480])
 
 
+class RunLengthCode(Wire):
+    """COCO's compressed run-length code of a bitmap of the whole image."""
+
+    size: tuple[int, int] = Field(examples=[[480, 640]], description="height, width")
+    counts: str
+
+
 class Detection(Wire):
     """One box and the second opinion on it; null where the model has no localization head."""
 
@@ -49,6 +56,9 @@ class Detection(Wire):
     purity: float | None = Field(examples=[0.93], description="predicted share of the box that is the object")
     integrity: float | None = Field(
         examples=[0.92], description="predicted share of the object that is in the box"
+    )
+    segmentation: RunLengthCode | None = Field(
+        default=None, description="the object's pixels; absent where the model makes no masks"
     )
 
 

@@ -11,7 +11,8 @@ of its pixels:
 
 A tile is detected if its class score >= class_threshold and its score >= score_threshold and > 0. So a black
 image has no detections, and a pure red tile has class score 1, purity 1, integrity .8, IoU .8. rescore.onnx
-says the same about any box, from the mean of the pixels in it; its class scores are the means.
+says the same about any box, from the mean of the pixels in it; its class scores are the means. With masks,
+each is the left half of its box.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def make_tiny_artifact(
     version: str = "1",
     class_names: Sequence[str] = ("red", "green", "blue"),
     localization: bool = True,
+    masks: bool = False,
     max_detections: int = 20,
     max_rescore_boxes: int = 100,
     resize: ResizeRule | None = None,
@@ -56,7 +58,7 @@ def make_tiny_artifact(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.bin").write_bytes(np.array([INTEGRITY], np.float32).tobytes())
-    onnx.save(detection_graph(localization, max_detections), folder / "model.onnx")
+    onnx.save(detection_graph(localization, max_detections, masks), folder / "model.onnx")
     if localization:
         onnx.save(rescore_graph(len(class_names)), folder / "rescore.onnx")
     (folder / "MODEL_CARD.md").write_text(
@@ -77,6 +79,7 @@ def make_tiny_artifact(
         max_detections=max_detections,
         max_rescore_boxes=max_rescore_boxes,
         has_localization=localization,
+        has_masks=masks,
         architecture={"name": "tiles"},
         training_data={"name": "none"},
         licence="Apache-2.0",

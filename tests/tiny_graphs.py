@@ -15,8 +15,8 @@ _OPSET = 20
 _IR_VERSION = 10
 
 
-def detection_graph(localization: bool, capacity: int) -> onnx.ModelProto:
-    """model.onnx of the tiny model. P: tiles of the padded image, row by row."""
+def detection_graph(localization: bool, capacity: int, masks: bool = False) -> onnx.ModelProto:
+    """model.onnx of the tiny model. P: tiles of the padded image, row by row. A mask: the box's left half."""
     lines = _Lines()
     lines.shape_parts("images", ("B", "H", "W"))
     lines.masked_channels()  # "channels" [B, 3, H, W], zero outside image_sizes
@@ -86,6 +86,10 @@ def detection_graph(localization: bool, capacity: int) -> onnx.ModelProto:
         gathered("integrities", lines.constant_integrity(class_scores))
         names += ["ious", "purities", "integrities"]
     outputs += [_value(name, TensorProto.FLOAT, ["B", capacity]) for name in names]
+    if masks:
+        half = lines.add("Reshape", lines.floats(*(1, 1, 0, 0) * 4), lines.ints(1, 1, 4, 4))
+        lines.name("masks", "Mul", lines.add("Unsqueeze", alive_float, lines.ints(2, 3)), half)
+        outputs.append(_value("masks", TensorProto.FLOAT, ["B", capacity, 4, 4]))
     thresholds = [
         _value(name, TensorProto.FLOAT, ["B"])
         for name in ("class_threshold", "score_threshold", "iou_weight")

@@ -13,11 +13,12 @@ from tests.server_process import TILES, ServerProcess, assert_finds_tiles, servi
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """With the models `tiny`, the default, and `plain`, which has no localization head."""
+    """With the models `tiny`, the default, `plain`, which has no localization head, and `masked`."""
     folder = tmp_path_factory.mktemp("inputs")
     make_tiny_artifact(folder / "tiny")
     make_tiny_artifact(folder / "plain", name="plain", localization=False)
-    models = ("--model", str(folder / "tiny"), "--model", str(folder / "plain"))
+    make_tiny_artifact(folder / "masked", name="masked", masks=True)
+    models = (option for name in ("tiny", "plain", "masked") for option in ("--model", str(folder / name)))
     with serving(folder, *models) as running:
         yield running
 

@@ -117,7 +117,8 @@ def test_annotate_draws_the_upright_image_and_says_what_a_jpeg_cannot_hold(clien
 
 def test_models_and_samples(client: httpx.Client) -> None:
     answer = ModelsResponse.model_validate(client.get("/models").json())
-    assert answer.default == "tiny" and [model.name for model in answer.models] == ["tiny", "plain"]
+    assert answer.default == "tiny"
+    assert [model.name for model in answer.models] == ["tiny", "plain", "masked"]
     tiny = answer.models[0]
     assert (
         tiny.samples == ["tiles.jpg"] and tiny.classes[0].colour == "#d62728" and tiny.metrics["AP50"] == 0.9

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.masks import paste_mask
+from hindsight.masks import encode_mask
 from training.data.shapes import Shape
 
 Segmentation = dict[str, Any] | list[list[float]]
@@ -20,8 +20,7 @@ def encode_masks(
     masks: NDArray[np.float32], boxes: NDArray[np.float32], image_hw: tuple[int, int]
 ) -> tuple[Segmentation, ...]:
     """Run-length codes of masks [n, m, m] over boxes [n, 4], pasted into the image at probability .5."""
-    pairs = zip(masks, boxes, strict=True)
-    return tuple(_encoded(paste_mask(mask, box, image_hw)) for mask, box in pairs)
+    return tuple(encode_mask(mask, box, image_hw) for mask, box in zip(masks, boxes, strict=True))
 
 
 def segmentation_of(shape: Shape, box: NDArray[np.float32], image_hw: tuple[int, int]) -> Segmentation:
@@ -35,14 +34,10 @@ def segmentation_of(shape: Shape, box: NDArray[np.float32], image_hw: tuple[int,
     if not len(shape.boxes):
         x1, y1, x2, y2 = (float(value) for value in box)
         return [[x1, y1, x2, y1, x2, y2, x1, y2]]
-    whole = np.zeros(image_hw, np.bool_)
-    bitmap, (x1, y1, x2, y2) = shape.bitmap(image_hw)
-    whole[y1:y2, x1:x2] = bitmap
-    return _encoded(whole)
-
-
-def _encoded(bitmap: NDArray[np.bool_]) -> dict[str, Any]:
     from faster_coco_eval.core import mask  # slow to import
 
-    code: dict[str, Any] = mask.encode(np.asfortranarray(bitmap, dtype=np.uint8))
+    whole = np.zeros(image_hw, np.uint8, order="F")
+    bitmap, (x1, y1, x2, y2) = shape.bitmap(image_hw)
+    whole[y1:y2, x1:x2] = bitmap
+    code: dict[str, Any] = mask.encode(whole)
     return code

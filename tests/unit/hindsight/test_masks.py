@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hindsight.detections import Detections
-from hindsight.masks import paste_mask
+from hindsight.masks import encode_mask, paste_mask
 
 
 def test_a_mask_of_one_pixel_a_cell_is_pasted_as_it_is() -> None:
@@ -30,6 +32,46 @@ def test_what_lies_outside_the_image_is_cut() -> None:
     assert paste_mask(whole, np.array([-5, -5, 3, 2], np.float32), (10, 10)).sum() == 6
     assert not paste_mask(whole, np.array([20, 20, 30, 30], np.float32), (10, 10)).any()
     assert not paste_mask(whole, np.array([4, 4, 4, 4], np.float32), (10, 10)).any()
+
+
+@given(
+    box=st.tuples(st.floats(-6, 14), st.floats(-6, 10), st.floats(0, 25), st.floats(0, 20)),
+    seed=st.integers(0, 1000),
+    share=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+)
+def test_codes_are_those_of_cocos_tools(
+    box: tuple[float, float, float, float], seed: int, share: float
+) -> None:
+    """Empty, full, touching any edge of the image: they decode to what is pasted, in the same characters."""
+    from faster_coco_eval.core import mask as reference
+
+    x, y, width, height = box
+    xyxy = np.array([x, y, x + width, y + height], np.float32)
+    cells = (np.random.default_rng(seed).random((5, 5)) < share).astype(np.float32)
+    bitmap = paste_mask(cells, xyxy, (12, 16))
+    code = encode_mask(cells, xyxy, (12, 16))
+    assert code["size"] == [12, 16]
+    np.testing.assert_array_equal(reference.decode(code), bitmap)
+    expected = reference.encode(np.asfortranarray(bitmap, np.uint8))["counts"]
+    assert code["counts"] == (expected.decode() if isinstance(expected, bytes) else expected)
+
+
+def test_a_code_of_a_large_image_is_that_of_its_bitmap() -> None:
+    """Numbers of several characters, negative differences among them."""
+    from faster_coco_eval.core import mask as reference
+
+    cells = np.tri(28, dtype=np.float32)
+    xyxy = np.array([100.5, 200.25, 2100, 1900], np.float32)
+    np.testing.assert_array_equal(
+        reference.decode(encode_mask(cells, xyxy, (2000, 3000))), paste_mask(cells, xyxy, (2000, 3000))
+    )
+
+
+def test_records_hold_the_code_where_there_are_masks() -> None:
+    assert all("segmentation" not in record for record in detections(None).to_records())
+    first, second = detections(np.ones((2, 7, 7), np.float32)).to_records()
+    assert first["segmentation"] == {"size": [4, 4], "counts": "02208"}
+    assert first["segmentation"] != second["segmentation"]
 
 
 def detections(masks: np.ndarray | None) -> Detections:

@@ -1,7 +1,9 @@
-// How the kernels are launched: grid, block, shared memory and workspace. For the C++ plugin; launch.py says the
+// How the kernels are launched: grid, block, shared memory and workspace. For the C++ plugin; params.py says the
 // same in Python, and a test holds the two together. Plain C++, no CUDA.
 #ifndef HINDSIGHT_GEOMETRY_H
 #define HINDSIGHT_GEOMETRY_H
+
+#include "params.h"
 
 struct HindsightLaunch {
     long long blocks;  // all in gridDim.x
@@ -11,21 +13,13 @@ struct HindsightLaunch {
     int channels_per_block;       // RoI-Align; 0: the vector kernel cannot take it
 };
 
-enum {
-    HINDSIGHT_ROI_SHARED = 4096,  // sizeof(RoiShared)
-    HINDSIGHT_NMS_SHARED = 3888,  // sizeof(Tile), the larger of the two NMS states
-    HINDSIGHT_SHARED_KEYS = 4096,
-    HINDSIGHT_STAGE_BYTES = 26 * 1024,  // 14 x 14 x 32 float32; leaves room for several blocks on an SM
-    HINDSIGHT_SLICE = 64                // channels
-};
-
 inline int hindsight_power_of_two(int least) {
     int power = 1;
     while (power < least) power *= 2;
     return power;
 }
 
-// Lists of G * C (batched and IoU-guided NMS, soft NMS) of `count` boxes each. Few long lists (the RPN's: one a
+// G * C lists of `count` boxes each, for batched and IoU-guided NMS. Few long lists (the RPN's: one a
 // level and image) leave SMs idle whatever one does, so each gets the largest block; hundreds of lists, most of
 // them nearly empty after the score threshold, share the SMs in small blocks.
 inline HindsightLaunch hindsight_nms_launch(long long lists, int count) {
@@ -36,6 +30,15 @@ inline HindsightLaunch hindsight_nms_launch(long long lists, int count) {
     launch.shared_keys = padded < HINDSIGHT_SHARED_KEYS ? padded : HINDSIGHT_SHARED_KEYS;
     launch.spill_keys = count > HINDSIGHT_SHARED_KEYS ? padded : 0;
     launch.shared_bytes = HINDSIGHT_NMS_SHARED + 8 * launch.shared_keys;
+    return launch;
+}
+
+// The same for soft NMS. A step costs each thread its candidates and one barrier of the block: beyond four
+// candidates a thread more threads only make the barrier dearer.
+inline HindsightLaunch hindsight_soft_nms_launch(long long lists, int count) {
+    HindsightLaunch launch = hindsight_nms_launch(lists, count);
+    const int wanted = hindsight_power_of_two(count) / 4;
+    launch.threads = lists > 256 || wanted < 128 ? 128 : wanted > 1024 ? 1024 : wanted;
     return launch;
 }
 

@@ -32,6 +32,7 @@ struct alignas(16) Tile {
     int padding;
     Key kept;
 };
+static_assert(sizeof(Tile) == HINDSIGHT_NMS_SHARED, "geometry.h reserves another size");
 
 struct ByScore {
     const float* scores;

@@ -24,6 +24,7 @@ from model.ops.kernels.params import (
     SoftNmsParams,
     nms_launch,
     roi_align_launch,
+    soft_nms_launch,
 )
 
 _SHORT = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
@@ -159,7 +160,7 @@ def soft_nms(
     if decayed.numel() == 0:
         return decayed.to(scores.dtype)
     boxes, wide, threshold = _vector_rows(boxes), _plain(scores), _plain(threshold.to(boxes.device))
-    shape = nms_launch(scores.shape[0] * scores.shape[1], scores.shape[2])
+    shape = soft_nms_launch(scores.shape[0] * scores.shape[1], scores.shape[2])
     spill = _workspace(shape, scores.device)
     params = SoftNmsParams(
         boxes=boxes.data_ptr(),

@@ -3,7 +3,15 @@
 #ifndef HINDSIGHT_PARAMS_H
 #define HINDSIGHT_PARAMS_H
 
-enum { HINDSIGHT_MAX_LEVELS = 8 };
+enum {
+    HINDSIGHT_MAX_LEVELS = 8,
+    // Shared memory, in bytes, beside the keys of a list or the staged results; the kernels assert it.
+    HINDSIGHT_ROI_SHARED = 4096,
+    HINDSIGHT_NMS_SHARED = 3616,
+    HINDSIGHT_SHARED_KEYS = 4096,       // of a list; more lie in the workspace
+    HINDSIGHT_STAGE_BYTES = 26 * 1024,  // 14 x 14 x 32 float32; leaves room for several blocks on an SM
+    HINDSIGHT_SLICE = 64                // channels a block pools
+};
 
 struct RoiAlignParams {
     const void* features[HINDSIGHT_MAX_LEVELS];  // [B, C, h, w] in any layout

@@ -6,13 +6,13 @@ A test compares both with the headers. Pointers are addresses of device memory.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_LEVELS = 8
 # sqrt(area) of a box, in strides of a level, from which FPN's rule gives it to that level (224 / 16)
 SIDE_PER_STRIDE = 14.0
 
-ROI_SHARED, NMS_SHARED = 4096, 3888  # bytes of state beside the staged results and the keys
+ROI_SHARED, NMS_SHARED = 4096, 3616  # bytes of state beside the staged results and the keys
 SHARED_KEYS = 4096
 STAGE_BYTES = 26 * 1024
 SLICE = 64
@@ -116,7 +116,7 @@ class RoiAlignLaunch(Launch):
 
 
 def nms_launch(lists: int, count: int) -> NmsLaunch:
-    """geometry.h, hindsight_nms_launch: `lists` of `count` boxes each, which are at least one each."""
+    """geometry.h, hindsight_nms_launch: `lists` of `count` boxes, neither of them zero."""
     padded = 1 << max(count - 1, 0).bit_length()
     shared_keys = min(padded, SHARED_KEYS)
     return NmsLaunch(
@@ -126,6 +126,13 @@ def nms_launch(lists: int, count: int) -> NmsLaunch:
         shared_keys=shared_keys,
         spill_keys=padded if count > SHARED_KEYS else 0,
     )
+
+
+def soft_nms_launch(lists: int, count: int) -> NmsLaunch:
+    """geometry.h, hindsight_soft_nms_launch."""
+    wanted = (1 << max(count - 1, 0).bit_length()) // 4
+    threads = 128 if lists > 256 else min(max(wanted, 128), 1024)
+    return replace(nms_launch(lists, count), threads=threads)
 
 
 def roi_align_launch(

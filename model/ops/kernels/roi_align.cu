@@ -26,6 +26,7 @@ struct alignas(16) RoiShared {
     Tap y[kTaps];
     Tap x[kTaps];
 };
+static_assert(sizeof(RoiShared) == HINDSIGHT_ROI_SHARED, "geometry.h reserves another size");
 
 struct Task {
     long long box;

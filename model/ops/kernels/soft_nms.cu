@@ -31,6 +31,7 @@ struct alignas(16) SoftShared {
     int counter;
     int padding[3];
 };
+static_assert(sizeof(SoftShared) <= HINDSIGHT_NMS_SHARED, "geometry.h reserves less");
 
 HINDSIGHT_DEVICE Key best_of_block(Key best, Key* best_of_warp) {
     for (int distance = kWarp / 2; distance > 0; distance >>= 1) {

@@ -31,8 +31,8 @@ EXPORT(roi_align_strided_f16_f16, RoiAlignParams)
 EXPORT(roi_align_strided_bf16_f32, RoiAlignParams)
 EXPORT(roi_align_strided_bf16_bf16, RoiAlignParams)
 
-extern "C" void nms_launch(long long lists, int count, long long* launch) {
-    const HindsightLaunch found = hindsight_nms_launch(lists, count);
+extern "C" void nms_launch(long long lists, int count, int soft, long long* launch) {
+    const HindsightLaunch found = soft ? hindsight_soft_nms_launch(lists, count) : hindsight_nms_launch(lists, count);
     launch[0] = found.blocks;
     launch[1] = found.threads;
     launch[2] = found.shared_bytes;

@@ -38,9 +38,10 @@ def _say_so(reason: str) -> None:
     _log.warning("our operators run in torch, not as CUDA kernels, and wait for the GPU: %s", reason)
 
 
-def _kernel_or_torch(
+def kernel_or_torch(
     kernel: Callable[[], R], torch_form: Callable[P, R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
+    """What the kernel gives; where this machine cannot run kernels, what the torch form gives, and a warning."""
     try:
         return kernel()
     except KernelsUnavailable as error:
@@ -58,7 +59,7 @@ def _(
     aligned: bool,
 ) -> Tensor:
     args = (features, rois, strides, output_size, sampling_ratio, aligned)
-    return _kernel_or_torch(
+    return kernel_or_torch(
         lambda: launchers.roi_align(*args, _queue(rois)), multilevel_roi_align_torch, *args
     )
 
@@ -66,13 +67,13 @@ def _(
 @batched_nms.register_kernel("cuda")
 def _(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
     args = (boxes, scores, threshold)
-    return _kernel_or_torch(lambda: launchers.batched_nms(*args, _queue(boxes)), batched_nms_torch, *args)
+    return kernel_or_torch(lambda: launchers.batched_nms(*args, _queue(boxes)), batched_nms_torch, *args)
 
 
 @iou_guided_nms.register_kernel("cuda")
 def _(boxes: Tensor, class_scores: Tensor, ious: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     args = (boxes, class_scores, ious, threshold)
-    return _kernel_or_torch(
+    return kernel_or_torch(
         lambda: launchers.iou_guided_nms(*args, _queue(boxes)), iou_guided_nms_torch, *args
     )
 
@@ -89,4 +90,4 @@ def _(
 ) -> Tensor:
     check_method(method)
     args = (boxes, scores, threshold, method, sigma, min_score, steps)
-    return _kernel_or_torch(lambda: launchers.soft_nms(*args, _queue(boxes)), soft_nms_torch, *args)
+    return kernel_or_torch(lambda: launchers.soft_nms(*args, _queue(boxes)), soft_nms_torch, *args)

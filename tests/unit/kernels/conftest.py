@@ -17,7 +17,16 @@ from model.ops.kernels.params import Launch, Params
 
 HERE = Path(__file__).parent
 # As the GPU computes: no fused multiply-add but those spelled out. The fortified longjmp refuses fibers.
-OPTIONS = ["-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-Wall", "-Wextra"]
+OPTIONS = [
+    "-std=c++17",
+    "-O2",
+    "-ffp-contract=off",
+    "-U_FORTIFY_SOURCE",
+    "-fPIC",
+    "-shared",
+    "-Wall",
+    "-Wextra",
+]
 GUARD = 64  # bytes on either side of what a kernel writes to
 PATTERN = 0xA5
 

@@ -2,7 +2,8 @@
 //
 // Each CUDA thread is a fiber. It runs until a barrier or a warp vote, where it waits for the others, so that
 // shared memory, barriers and votes mean what they mean on a GPU. `order` picks who runs first (0: lowest thread
-// first, 1: highest, more: shuffled by that seed), so that a missing barrier shows as results that depend on it.
+// first, 1: highest, more: warps shuffled by that seed) and a warp runs as far ahead as barriers let it, so that a
+// missing barrier shows as wrong results.
 // Shared memory is filled with 0xCD before each block: nothing may be read that was not written.
 //
 // Not shown here: memory ordering between warps, alignment of global loads, launch limits, and speed.
@@ -17,6 +18,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -122,20 +124,23 @@ inline void run_block() {
         fiber.votes = 0;
     }
     for (;;) {
-        unsigned ran = 0, done = 0;
-        for (unsigned i : grid.schedule) {
-            if (grid.fibers[i].state == kReady) {
-                resume(grid.fibers[i]);
-                ++ran;
-            }
+        unsigned done = 0;
+        bool ran = false;
+        // A warp runs as far ahead of the others as the barriers let it.
+        for (unsigned first = 0; first < grid.threads; first += 32) {
+            const unsigned warp = grid.schedule[first] / 32 * 32;
+            do {
+                for (unsigned i = first; i < first + 32; ++i) {
+                    Fiber& fiber = grid.fibers[grid.schedule[i]];
+                    if (fiber.state != kReady) continue;
+                    resume(fiber);
+                    ran = true;
+                }
+            } while (release(warp, warp + 32, kAtWarpBarrier));
         }
         for (unsigned i = 0; i < grid.threads; ++i) done += grid.fibers[i].state == kDone;
         if (done == grid.threads) return;
-        bool released = release(0, grid.threads, kAtBlockBarrier);
-        for (unsigned warp = 0; warp < grid.threads; warp += 32) {
-            released |= release(warp, warp + 32, kAtWarpBarrier);
-        }
-        if (!ran && !released) fail("some threads wait for others that never come");
+        if (!release(0, grid.threads, kAtBlockBarrier) && !ran) fail("some threads wait for others that never come");
     }
 }
 
@@ -150,11 +155,13 @@ inline void run(
     grid.exchange.resize(2 * threads);
     if (grid.fibers.size() < threads) grid.fibers.resize(threads);
     grid.schedule.resize(threads);
+    std::vector<unsigned> warps(threads / 32);
+    std::iota(warps.begin(), warps.end(), 0u);
+    if (order > 1) std::shuffle(warps.begin(), warps.end(), std::mt19937(order));
     for (unsigned i = 0; i < threads; ++i) {
-        grid.schedule[i] = order == 1 ? threads - 1 - i : i;
+        grid.schedule[i] = order == 1 ? threads - 1 - i : 32 * warps[i / 32] + i % 32;
         if (grid.fibers[i].stack.empty()) grid.fibers[i].stack.resize(1 << 16);
     }
-    if (order > 1) std::shuffle(grid.schedule.begin(), grid.schedule.end(), std::mt19937(order));
     for (grid.block = 0; grid.block < blocks; ++grid.block) run_block();
 }
 

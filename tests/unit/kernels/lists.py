@@ -55,4 +55,6 @@ def degenerate() -> dict[str, Case]:
         "NaN scores": (boxes[0], odd_scores),
         "saturated scores": (boxes[0], (ramp[:70] * 3).clamp(max=1)),
     }
-    return {name: (case_boxes[None], case_scores[None, None]) for name, (case_boxes, case_scores) in cases.items()}
+    return {
+        name: (case_boxes[None], case_scores[None, None]) for name, (case_boxes, case_scores) in cases.items()
+    }

@@ -28,8 +28,12 @@ def some_ious(seed: int, boxes: Tensor, levels: int) -> Tensor:
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 @pytest.mark.parametrize("make", [crowd, coarse])
-def test_thousands_of_lists_are_suppressed_as_in_torch(grid: HostGrid, make: object, threshold: float) -> None:
-    for seed, (groups, classes, count) in enumerate([(40, 8, 7), (8, 5, 40), (1, 3, 64), (1, 3, 65), (1, 2, 200)]):
+def test_thousands_of_lists_are_suppressed_as_in_torch(
+    grid: HostGrid, make: object, threshold: float
+) -> None:
+    for seed, (groups, classes, count) in enumerate(
+        [(40, 8, 7), (8, 5, 40), (1, 3, 64), (1, 3, 65), (1, 2, 200)]
+    ):
         case = make(seed, groups, classes, count)  # type: ignore[operator]
         grid.order = seed
         limit = torch.tensor([threshold])

@@ -27,7 +27,9 @@ TOLERANCE = {torch.float32: (1e-4, 2e-5), torch.float16: (1e-3, 1e-4), torch.bfl
 NAN, INFINITE = float("nan"), float("inf")
 
 
-def feature_maps(dtype: torch.dtype, *, channels: int = 16, channels_last: bool = True, batch: int = 2) -> list[Tensor]:
+def feature_maps(
+    dtype: torch.dtype, *, channels: int = 16, channels_last: bool = True, batch: int = 2
+) -> list[Tensor]:
     generator = torch.Generator().manual_seed(channels)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return [
@@ -100,7 +102,9 @@ def test_a_thousand_boxes(grid: HostGrid, channels_last: bool) -> None:
         (torch.float32, 70, 1, "strided"),
     ],
 )
-def test_channels_and_sizes(grid: HostGrid, dtype: torch.dtype, channels: int, size: int, kernel: str) -> None:
+def test_channels_and_sizes(
+    grid: HostGrid, dtype: torch.dtype, channels: int, size: int, kernel: str
+) -> None:
     features, boxes = feature_maps(dtype, channels=channels), some_boxes(3, 4)
     found = pooled(grid, features, boxes, size, 2, False)
     assert kernel in grid.launched[0]
@@ -134,7 +138,9 @@ def test_degenerate_boxes(grid: HostGrid, channels_last: bool, aligned: bool, ra
 
 
 @pytest.mark.parametrize(("aligned", "ratio"), CONVENTIONS)
-def test_boxes_that_are_no_boxes_pool_zeros_and_hang_nothing(grid: HostGrid, aligned: bool, ratio: int) -> None:
+def test_boxes_that_are_no_boxes_pool_zeros_and_hang_nothing(
+    grid: HostGrid, aligned: bool, ratio: int
+) -> None:
     boxes = torch.tensor(
         [
             [NAN, 0.0, 10.0, 10.0],

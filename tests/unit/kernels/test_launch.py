@@ -35,7 +35,9 @@ def test_suppression_is_launched_alike_from_both_languages(host_library: ctypes.
 
 def test_roi_align_is_launched_alike_from_both_languages(host_library: ctypes.CDLL) -> None:
     found = (ctypes.c_longlong * 4)()
-    cases = product([4, 8, 20, 64, 72, 256, 1024], [1, 2, 7, 14, 28, 56], [(4, 4), (2, 4), (2, 2)], [False, True])
+    cases = product(
+        [4, 8, 20, 64, 72, 256, 1024], [1, 2, 7, 14, 28, 56], [(4, 4), (2, 4), (2, 2)], [False, True]
+    )
     for channels, side, (in_bytes, out_bytes), vector in cases:
         sizes = (1000, channels, side, in_bytes, out_bytes)
         host_library.roi_align_launch(ctypes.c_longlong(8), *sizes, int(vector), found)

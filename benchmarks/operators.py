@@ -1,13 +1,13 @@
 """Our CUDA operators against torchvision's at detector sizes, on one GPU.
 
     python benchmarks/operators.py                  # writes benchmarks/results/operators-GPU.json
-    python benchmarks/operators.py --compile-only   # registers and spills of every kernel; needs no GPU
+    python benchmarks/operators.py --compile-only   # each kernel's registers; needs no GPU
 
-Each is timed with CUDA events around single calls, after a write that flushes the second-level cache, warmed up;
-the median counts. Bytes are those that must move whatever the kernel: inputs once, outputs once. The share of
-peak is of the bandwidth that a large copy reaches in the same run. torchvision gets its boxes per level for
-nothing (`roi_align` per level + `cat`, whose rows it leaves unordered); what its whole MultiScaleRoIAlign takes
-is beside it. Its NMS gets one call an image, as its detectors do.
+Each is timed with CUDA events around single calls, warmed up, after a write that flushes the second-level
+cache; the median counts. Bytes are those that must move whatever the kernel: inputs once, outputs once. The
+share of peak is of the bandwidth that a large copy reaches in the same run. torchvision gets its boxes per level
+for nothing (`roi_align` per level + `cat`, whose rows it leaves unordered); what its whole MultiScaleRoIAlign
+takes is beside it. Its NMS gets one call an image, as its detectors do.
 """
 
 from __future__ import annotations
@@ -185,18 +185,17 @@ def roi_align_figures(clock: Clock) -> list[Timed]:
     index = torch.arange(IMAGES, device="cuda").repeat_interleave(BOXES).float()
     flat = torch.cat([index[:, None], rois.reshape(-1, 4)], dim=1)
     of_level = [flat[levels == level].contiguous() for level in range(len(STRIDES))]
-    per_image = list(rois)
+    per_image, sizes_hw = list(rois), [IMAGE_HW] * IMAGES
     figures = []
     layouts = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     types = (torch.float32, torch.float16, torch.bfloat16)
     for (label, layout), dtype, size in product(layouts.items(), types, (7, 14)):
         maps = pyramid(dtype, layout)
-        # torchvision has no bfloat16 kernel; as for its own detectors it gets float32, in the layout it reads best
+        # torchvision has no bfloat16 kernel: it gets float32, and always the layout that it reads
         peers = [f.to(torch.float32 if dtype == torch.bfloat16 else dtype).contiguous() for f in maps]
         typed = [rows.to(peers[0].dtype) for rows in of_level]
         pooler = torchvision.ops.MultiScaleRoIAlign(["0", "1", "2", "3"], size, 2)
         named = {str(level): peer for level, peer in enumerate(peers)}
-        image_sizes = [IMAGE_HW] * IMAGES
 
         def ours(maps: list[Tensor] = maps, size: int = size) -> Tensor:
             return multilevel_roi_align(maps, rois, list(STRIDES), size, 2, False)  # type: ignore[no-any-return]
@@ -213,7 +212,7 @@ def roi_align_figures(clock: Clock) -> list[Timed]:
         def torchvision_pooler(
             pooler: Any = pooler, named: dict[str, Tensor] = named, dtype: torch.dtype = peers[0].dtype
         ) -> Tensor:
-            return pooler(named, [boxes.to(dtype) for boxes in per_image], image_sizes)  # type: ignore[no-any-return]
+            return pooler(named, [boxes.to(dtype) for boxes in per_image], sizes_hw)  # type: ignore[no-any-return]
 
         moved = sum(f.numel() * f.element_size() for f in maps) + IMAGES * BOXES * (
             CHANNELS * size * size * 4 + 16
@@ -337,7 +336,11 @@ def compiler_report(architectures: Sequence[int]) -> dict[str, dict[str, dict[st
 def commit() -> str:
     """The checkout's commit, marked if files differ from it."""
     answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=ROOT, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return answer.stdout.strip() or "unknown"
 

@@ -35,11 +35,11 @@ _log = logging.getLogger("hindsight.kernels")
 
 
 class KernelError(Exception):
-    """A kernel could not be compiled, loaded or launched; the message holds what the compiler or driver said."""
+    """A kernel could not be compiled, loaded or launched; the message holds what the tools said."""
 
 
 class KernelsUnavailable(KernelError):
-    """This machine lacks what kernels need: the package cuda-bindings, NVRTC, a driver, or a GPU new enough."""
+    """This machine lacks what kernels need: cuda-bindings, NVRTC, a driver, or a GPU new enough."""
 
 
 def cache_folder() -> Path:

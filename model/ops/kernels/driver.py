@@ -1,7 +1,7 @@
 """Load compiled kernels into a GPU and launch them, through cuda.bindings; no torch.
 
-Everything happens in the device's primary context, which torch and TensorRT use too. A kernel is loaded at its
-first launch on a device, which no CUDA graph capture may contain: run an operator once before capturing it.
+Everything happens in the device's primary context, which torch and TensorRT use too. A kernel is loaded at
+its first launch on a device, which no CUDA graph capture may contain: run an operator once before.
 """
 
 from __future__ import annotations

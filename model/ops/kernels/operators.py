@@ -14,10 +14,10 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from model.ops.iou_guided_nms import iou_guided_nms, iou_guided_nms_torch
 from model.ops.kernels import launchers
 from model.ops.kernels.compile import KernelsUnavailable
 from model.ops.kernels.driver import Queue
-from model.ops.iou_guided_nms import iou_guided_nms, iou_guided_nms_torch
 from model.ops.nms import batched_nms, batched_nms_torch
 from model.ops.roi_align import multilevel_roi_align, multilevel_roi_align_torch
 from model.ops.soft_nms import check_method, soft_nms, soft_nms_torch
@@ -41,7 +41,7 @@ def _say_so(reason: str) -> None:
 def kernel_or_torch(
     kernel: Callable[[], R], torch_form: Callable[P, R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
-    """What the kernel gives; where this machine cannot run kernels, what the torch form gives, and a warning."""
+    """What the kernel gives; where this machine cannot run any, what torch gives, and a warning."""
     try:
         return kernel()
     except KernelsUnavailable as error:

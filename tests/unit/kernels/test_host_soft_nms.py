@@ -1,4 +1,4 @@
-"""soft_nms.cu on the host grid against the torch operator: linear bit for bit, gaussian up to its exponential."""
+"""soft_nms.cu on the host grid against torch: linear bit for bit, gaussian up to its exponential."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@
 
 Each is timed with CUDA events around single calls, warmed up, after a write that flushes the second-level
 cache; the median counts. Bytes are those that must move whatever the kernel: inputs once, outputs once. The
-share of peak is of the bandwidth that a large copy reaches in the same run. torchvision gets its boxes per level
-for nothing (`roi_align` per level + `cat`, whose rows it leaves unordered); what its whole MultiScaleRoIAlign
-takes is beside it. Its NMS gets one call an image, as its detectors do.
+share of peak is of the bandwidth that a large copy reaches in the same run. torchvision gets its boxes per
+level for nothing (`roi_align` per level + `cat`, whose rows it leaves unordered); what its whole
+MultiScaleRoIAlign takes is beside it. Its NMS gets one call an image, as its detectors do.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def _nvrtc() -> ModuleType:
     except (RuntimeError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise KernelsUnavailable(f"NVRTC, CUDA's runtime compiler, was not found ({first})") from error
-    return nvrtc  # type: ignore[no-any-return, unused-ignore]
+    return nvrtc  # type: ignore[no-any-return]
 
 
 @cache

@@ -62,7 +62,7 @@ def _driver() -> ModuleType:
         raise KernelsUnavailable(f"NVIDIA's driver was not found ({error})") from error
     if int(answer[0]) != 0:
         raise KernelsUnavailable(f"the NVIDIA driver does not start: cuInit gives {answer[0]!r}")
-    return driver  # type: ignore[no-any-return, unused-ignore]
+    return driver  # type: ignore[no-any-return]
 
 
 @cache

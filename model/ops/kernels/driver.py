@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -34,19 +36,18 @@ def launch(source: str, kernel: str, params: Params, shape: Launch, queue: Queue
     """
     if shape.blocks > MAX_BLOCKS:
         raise KernelError(f"{kernel}: {shape.blocks} blocks are more than a grid holds ({MAX_BLOCKS})")
-    driver = _driver()
-    _bind(queue.device)
-    function = _function(source, kernel, queue.device)
-    pointers = (ctypes.c_void_p * 1)(ctypes.addressof(params))
-    answer = driver.cuLaunchKernel(
-        function,
-        *(shape.blocks, 1, 1),
-        *(shape.threads, 1, 1),
-        shape.shared_bytes,
-        queue.stream,
-        ctypes.addressof(pointers),
-        0,
-    )
+    with _bound(queue.device) as driver:
+        function = _function(source, kernel, queue.device)
+        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(params))
+        answer = driver.cuLaunchKernel(
+            function,
+            *(shape.blocks, 1, 1),
+            *(shape.threads, 1, 1),
+            shape.shared_bytes,
+            queue.stream,
+            ctypes.addressof(pointers),
+            0,
+        )
     _checked(answer, f"launching {kernel}")
 
 
@@ -72,13 +73,22 @@ def _primary_context(device: int) -> Any:
     return _checked(driver.cuDevicePrimaryCtxRetain(handle), f"opening GPU {device}")
 
 
-def _bind(device: int) -> None:
-    """Make the device's context current: threads that have called nothing of CUDA yet have none."""
+@contextmanager
+def _bound(device: int) -> Iterator[ModuleType]:
+    """The driver, with the device's context current. Threads that have called nothing of CUDA yet have none;
+    where there is another it comes back, since torch takes its current device from it.
+    """
     driver = _driver()
     wanted = _primary_context(device)
-    current = _checked(driver.cuCtxGetCurrent(), "asking for the CUDA context")
-    if int(current) != int(wanted):
-        _checked(driver.cuCtxSetCurrent(wanted), f"switching to GPU {device}")
+    before = _checked(driver.cuCtxGetCurrent(), "asking for the CUDA context")
+    if int(before) == int(wanted):
+        yield driver
+        return
+    _checked(driver.cuCtxSetCurrent(wanted), f"switching to GPU {device}")
+    try:
+        yield driver
+    finally:
+        _checked(driver.cuCtxSetCurrent(before), "switching back")
 
 
 @cache

@@ -31,6 +31,10 @@ found = launchers.roi_align(features, case[0], [8], 7, 2, False, queue)
 wanted = multilevel_roi_align(features, case[0], [8], 7, 2, False)
 torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
 
+# the context is torch's to choose: it is as it was
+import cuda.bindings.driver as cuda
+assert int(cuda.cuCtxGetCurrent()[1]) == 0
+
 # a thread that has called nothing of CUDA yet
 results = []
 thread = threading.Thread(target=lambda: results.append(launchers.batched_nms(*case, limit, queue)))

@@ -12,6 +12,9 @@ from model.ops.roi_align import (
 )
 from model.ops.soft_nms import soft_nms, soft_nms_reference
 
+# isort: split
+from model.ops.kernels import operators as operators  # their CUDA implementations
+
 __all__ = [
     "batched_nms",
     "batched_nms_reference",

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from model import boxes as box_ops
-from model.ops.nms import batched_nms
+from model.ops.nms import batched_nms_torch
 
 
 @torch.library.custom_op(
@@ -29,10 +29,17 @@ def iou_guided_nms(
     The boxes kept are those of hard NMS ranked by predicted IoU, and a box goes to the best ranked of the
     kept boxes that overlap it: so one pass of NMS is enough, and the clusters follow from it.
     """
+    return iou_guided_nms_torch(boxes, class_scores, ious, threshold)
+
+
+def iou_guided_nms_torch(
+    boxes: Tensor, class_scores: Tensor, ious: Tensor, threshold: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The operator in torch, one pass of NMS and its clusters. On CUDA kernels/ takes its place."""
     groups, classes, count = class_scores.shape
     place = ious.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)  # [G, N], 0 = best
     ranked = torch.where(class_scores > -torch.inf, -place[:, None].float(), -torch.inf)
-    keep = batched_nms(boxes, ranked, threshold)
+    keep = batched_nms_torch(boxes, ranked, threshold)
     g, c, n = keep.nonzero(as_tuple=True)  # P kept boxes
     inside = box_ops.pairwise_iou(boxes[g, n][:, None], boxes[g]).squeeze(1) > threshold  # [P, N]
     inside |= torch.arange(count, device=n.device) == n[:, None]  # itself, whatever its area
@@ -48,7 +55,8 @@ def iou_guided_nms(
 
 @iou_guided_nms.register_fake
 def _(boxes: Tensor, class_scores: Tensor, ious: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(class_scores, dtype=torch.bool), class_scores.new_empty(class_scores.shape)
+    shape = class_scores.shape
+    return class_scores.new_empty(shape, dtype=torch.bool), class_scores.new_empty(shape)
 
 
 def iou_guided_nms_reference(

@@ -23,7 +23,12 @@ def batched_nms(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
     exceeds `threshold`; of equal scores the lower index goes first. Rows with score -inf are absent. Scores
     may be logits.
     """
-    keep = torch.zeros_like(scores, dtype=torch.bool)
+    return batched_nms_torch(boxes, scores, threshold)
+
+
+def batched_nms_torch(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
+    """The operator in torch: list after list, waiting for the device. On CUDA kernels/ takes its place."""
+    keep = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
     limit = float(threshold)
     present = scores > -torch.inf
     for g, c in torch.nonzero(present.any(dim=-1)).tolist():
@@ -38,7 +43,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
 
 @batched_nms.register_fake
 def _(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
-    return torch.empty_like(scores, dtype=torch.bool)
+    return torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
 
 
 def batched_nms_reference(

@@ -73,6 +73,18 @@ def multilevel_roi_align(
 
     sampling_ratio 0 takes ceil(bin side) samples per bin and axis, as mmdetection does.
     """
+    return multilevel_roi_align_torch(features, rois, strides, output_size, sampling_ratio, aligned)
+
+
+def multilevel_roi_align_torch(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    strides: Sequence[int],
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """The operator in torch, level after level, waiting for the device. On CUDA kernels/ takes its place."""
     batch, count = rois.shape[:2]
     index = torch.arange(batch, device=rois.device, dtype=torch.float32).repeat_interleave(count)
     flat = torch.cat([index[:, None], rois.reshape(-1, 4).float()], dim=1)

@@ -41,7 +41,20 @@ def soft_nms(
     so whoever wants the best K of all classes together loses nothing with steps = K.
     Raises ValueError for an unknown method.
     """
-    _check(method)
+    return soft_nms_torch(boxes, scores, threshold, method, sigma, min_score, steps)
+
+
+def soft_nms_torch(
+    boxes: Tensor,
+    scores: Tensor,
+    threshold: Tensor,
+    method: str,
+    sigma: float,
+    min_score: float,
+    steps: int,
+) -> Tensor:
+    """The operator in torch, a step for all lists at once. On CUDA kernels/ takes its place."""
+    check_method(method)
     picked = torch.full(scores.shape, -torch.inf, device=scores.device, dtype=scores.dtype)
     count = scores.shape[-1]
     if count == 0:
@@ -77,7 +90,8 @@ def _(
     return scores.new_empty(scores.shape)
 
 
-def _check(method: str) -> None:
+def check_method(method: str) -> None:
+    """Raises ValueError for a method we lack."""
     if method not in METHODS:
         raise ValueError(f"method must be {' or '.join(METHODS)}, got {method!r}")
 
@@ -98,7 +112,7 @@ def soft_nms_reference(
     steps: int,
 ) -> Float[Tensor, "G C N"]:
     """The definition, a pair of boxes at a time; in float32 like the operator: ties hang on rounding."""
-    _check(method)
+    check_method(method)
     result = torch.full_like(scores, -torch.inf)
     limit = torch.tensor(threshold)
     for g in range(scores.shape[0]):

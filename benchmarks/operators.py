@@ -1,0 +1,350 @@
+"""Our CUDA operators against torchvision's at detector sizes, on one GPU.
+
+    python benchmarks/operators.py                  # writes benchmarks/results/operators-GPU.json
+    python benchmarks/operators.py --compile-only   # each kernel's registers; needs no GPU
+
+Each is timed with CUDA events around single calls, warmed up, after a write that flushes the second-level
+cache; the median counts. Bytes are those that must move whatever the kernel: inputs once, outputs once. The
+share of peak is of the bandwidth that a large copy reaches in the same run. torchvision gets its boxes per
+level for nothing (`roi_align` per level + `cat`, whose rows it leaves unordered); what its whole
+MultiScaleRoIAlign takes is beside it. Its NMS gets one call an image, as its detectors do.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import torchvision
+import typer
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+IMAGE_HW, STRIDES, CHANNELS = (800, 1344), (4, 8, 16, 32), 256
+IMAGES, BOXES, CLASSES = 8, 1000, 80
+ARCHITECTURES = (75, 80, 86, 89, 90, 120)
+GOALS = {"roi_align": 2.0, "batched_nms": 3.0}  # times faster than torchvision
+Timed = dict[str, Any]
+
+
+def main(
+    repeats: Annotated[int, typer.Option(min=5, help="Timed calls of each.")] = 50,
+    compile_only: Annotated[
+        bool, typer.Option(help="Only what the compiler reports, for every GPU.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The JSON file; named for the GPU if left out.")] = None,
+) -> None:
+    """Time the operators and write the figures."""
+    if compile_only:
+        sys.stdout.write(json.dumps(compiler_report(ARCHITECTURES), indent=2) + "\n")
+        return
+    if not torch.cuda.is_available():
+        sys.stderr.write("no GPU that torch can use; --compile-only needs none\n")
+        raise SystemExit(2)
+    clock = Clock(repeats)
+    bandwidth = copy_bandwidth(clock)
+    figures = [*roi_align_figures(clock), *nms_figures(clock), *other_nms_figures(clock)]
+    for figure in figures:
+        seconds = figure["ours"]["milliseconds"] / 1e3
+        figure["gigabytes_per_second"] = round(figure["bytes"] / seconds / 1e9, 1)
+        figure["share_of_copy_bandwidth"] = round(figure["bytes"] / seconds / bandwidth, 3)
+        sys.stdout.write(line_of(figure) + "\n")
+    major, minor = torch.cuda.get_device_capability()
+    gpu = torch.cuda.get_device_name()
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "hardware": {
+            "gpu": gpu,
+            "capability": f"{major}.{minor}",
+            "cpu": platform.processor() or platform.machine(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "cuda": torch.version.cuda,
+            **{name: version(name) for name in ("torch", "torchvision", "cuda-bindings")},
+        },
+        "repeats": repeats,
+        "copy_gigabytes_per_second": round(bandwidth / 1e9, 1),
+        "goals": GOALS,
+        "figures": figures,
+        "compiler": compiler_report([major * 10 + minor]),
+    }
+    slug = re.sub(r"[^a-z0-9]+", "-", gpu.lower().removeprefix("nvidia ")).strip("-")
+    path = out or RESULTS / f"operators-{slug}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{path}\n")
+
+
+class Clock:
+    """Milliseconds of single calls on the GPU."""
+
+    def __init__(self, repeats: int) -> None:
+        self.repeats = repeats
+        cache = getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 0)
+        self._flush = torch.empty(max(4 * cache, 256 * 2**20), dtype=torch.uint8, device="cuda")
+
+    def __call__(self, call: Callable[[], object]) -> Timed:
+        for _ in range(5):
+            call()
+        torch.cuda.synchronize()
+        events = []
+        for _ in range(self.repeats):
+            self._flush.zero_()
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            call()
+            end.record()
+            events.append((begin, end))
+        torch.cuda.synchronize()
+        times = sorted(begin.elapsed_time(end) for begin, end in events)
+        return {
+            "milliseconds": round(statistics.median(times), 5),
+            "least": round(times[0], 5),
+            "ninth_decile": round(times[int(0.9 * len(times))], 5),
+        }
+
+    def graphed(self, call: Callable[[], object]) -> Timed:
+        """Replays of a CUDA graph: what a call costs without its launches from Python."""
+        call()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+        return self(graph.replay)
+
+
+def copy_bandwidth(clock: Clock) -> float:
+    """Bytes a second, read and written, of a copy of 1 GiB."""
+    source = torch.zeros(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.numel() / (clock(lambda: target.copy_(source))["least"] / 1e3)
+
+
+def figure_of(
+    name: str, moved: int, ours: Callable[[], object], clock: Clock, **peers: Callable[[], object]
+) -> Timed:
+    """One row: ours, eager and as a graph, and each peer with how many times it takes ours."""
+    figure: Timed = {"name": name, "bytes": moved, "ours": clock(ours), "ours_graph": clock.graphed(ours)}
+    for label, peer in peers.items():
+        taken = clock(peer)
+        figure[label] = taken | {
+            "over_ours": round(taken["milliseconds"] / figure["ours"]["milliseconds"], 2)
+        }
+    return figure
+
+
+def line_of(figure: Timed) -> str:
+    peers = [f"{k} x{v['over_ours']}" for k, v in figure.items() if isinstance(v, dict) and "over_ours" in v]
+    ours = f"{figure['ours']['milliseconds']:.3f} ms (graph {figure['ours_graph']['milliseconds']:.3f})"
+    share = f"{figure['share_of_copy_bandwidth']:.0%} of copy bandwidth"
+    return f"{figure['name']:44} {ours}, {share}; {', '.join(peers)}"
+
+
+# RoI-Align
+
+
+def some_boxes(images: int, count: int) -> Tensor:
+    """Proposals as an RPN leaves them: every size from 16 px to the image, within it."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    hw = torch.tensor(IMAGE_HW, device="cuda", dtype=torch.float32)
+    centre = torch.rand(images, count, 2, generator=generator, device="cuda") * hw.flip(0)
+    side = 16 * torch.exp(torch.rand(images, count, 1, generator=generator, device="cuda") * 3.6)
+    aspect = torch.exp((torch.rand(images, count, 1, generator=generator, device="cuda") - 0.5) * 1.4)
+    half = torch.cat([side * aspect, side / aspect], dim=-1) / 2
+    boxes = torch.cat([centre - half, centre + half], dim=-1).clamp(min=0)
+    return torch.minimum(boxes, hw.flip(0).repeat(2))
+
+
+def pyramid(dtype: torch.dtype, layout: torch.memory_format) -> list[Tensor]:
+    """Four levels of an 800 x 1344 image."""
+    sizes = [(-(-IMAGE_HW[0] // stride), -(-IMAGE_HW[1] // stride)) for stride in STRIDES]
+    return [
+        torch.randn(IMAGES, CHANNELS, *size, device="cuda", dtype=dtype).contiguous(memory_format=layout)
+        for size in sizes
+    ]
+
+
+def roi_align_figures(clock: Clock) -> list[Timed]:
+    from model.ops import multilevel_roi_align, roi_levels
+
+    rois = some_boxes(IMAGES, BOXES)
+    levels = roi_levels(rois, STRIDES).flatten()
+    index = torch.arange(IMAGES, device="cuda").repeat_interleave(BOXES).float()
+    flat = torch.cat([index[:, None], rois.reshape(-1, 4)], dim=1)
+    of_level = [flat[levels == level].contiguous() for level in range(len(STRIDES))]
+    per_image, sizes_hw = list(rois), [IMAGE_HW] * IMAGES
+    figures = []
+    layouts = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    types = (torch.float32, torch.float16, torch.bfloat16)
+    for (label, layout), dtype, size in product(layouts.items(), types, (7, 14)):
+        maps = pyramid(dtype, layout)
+        # torchvision has no bfloat16 kernel: it gets float32, and always the layout that it reads
+        peers = [f.to(torch.float32 if dtype == torch.bfloat16 else dtype).contiguous() for f in maps]
+        typed = [rows.to(peers[0].dtype) for rows in of_level]
+        pooler = torchvision.ops.MultiScaleRoIAlign(["0", "1", "2", "3"], size, 2)
+        named = {str(level): peer for level, peer in enumerate(peers)}
+
+        def ours(maps: list[Tensor] = maps, size: int = size) -> Tensor:
+            return multilevel_roi_align(maps, rois, list(STRIDES), size, 2, False)  # type: ignore[no-any-return]
+
+        def torchvision_per_level(
+            peers: list[Tensor] = peers, typed: list[Tensor] = typed, size: int = size
+        ) -> Tensor:
+            pooled = [
+                torchvision.ops.roi_align(f, rows, size, 1 / stride, 2)
+                for f, rows, stride in zip(peers, typed, STRIDES, strict=True)
+            ]
+            return torch.cat(pooled)
+
+        def torchvision_pooler(
+            pooler: Any = pooler, named: dict[str, Tensor] = named, dtype: torch.dtype = peers[0].dtype
+        ) -> Tensor:
+            return pooler(named, [boxes.to(dtype) for boxes in per_image], sizes_hw)  # type: ignore[no-any-return]
+
+        moved = sum(f.numel() * f.element_size() for f in maps) + IMAGES * BOXES * (
+            CHANNELS * size * size * 4 + 16
+        )
+        name = f"roi_align {size}x{size} {str(dtype).removeprefix('torch.')} {label}"
+        figures.append(
+            figure_of(
+                name,
+                moved,
+                ours,
+                clock,
+                torchvision=torchvision_per_level,
+                torchvision_pooler=torchvision_pooler,
+            )
+        )
+        del maps, peers, named
+    return figures
+
+
+# Suppression
+
+
+def class_scores(present: float) -> Tensor:
+    """[images, classes, boxes]; that share of the rows above the score threshold, as after a softmax."""
+    generator = torch.Generator("cuda").manual_seed(1)
+    shape = (IMAGES, CLASSES, BOXES)
+    scores = torch.rand(shape, generator=generator, device="cuda")
+    here = torch.rand(shape, generator=generator, device="cuda") < present
+    return torch.where(here, scores, -torch.inf)
+
+
+def bytes_of(*tensors: Tensor) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def nms_figures(clock: Clock) -> list[Timed]:
+    from model.ops import batched_nms
+
+    boxes, limit = some_boxes(IMAGES, BOXES), torch.full((1,), 0.5, device="cuda")
+    figures = []
+    for label, present in [("3 % of rows present", 0.03), ("30 % of rows present", 0.3)]:
+        scores = class_scores(present)
+        flat = []
+        for image in range(IMAGES):
+            classes, rows = (scores[image] > -torch.inf).nonzero(as_tuple=True)
+            flat.append((boxes[image, rows], scores[image, classes, rows], classes))
+        keep = batched_nms(boxes, scores, limit)
+        figures.append(
+            figure_of(
+                f"batched_nms {IMAGES} x {CLASSES} classes, {label}",
+                bytes_of(boxes, scores, keep),
+                lambda scores=scores: batched_nms(boxes, scores, limit),  # type: ignore[misc]
+                clock,
+                torchvision=lambda flat=flat: [torchvision.ops.batched_nms(*row, 0.5) for row in flat],  # type: ignore[misc]
+            )
+        )
+    return figures
+
+
+def other_nms_figures(clock: Clock) -> list[Timed]:
+    from model.ops import batched_nms, iou_guided_nms, soft_nms
+
+    limit = torch.full((1,), 0.7, device="cuda")
+    levels = 5
+    groups = some_boxes(IMAGES * levels, BOXES)
+    ranks = torch.randn(IMAGES * levels, 1, BOXES, device="cuda")
+    by_image = groups.reshape(IMAGES, -1, 4)
+    flat_scores = ranks.reshape(IMAGES, -1)
+    level = torch.arange(levels, device="cuda").repeat_interleave(BOXES)
+
+    def torchvision_rpn() -> list[Tensor]:
+        return [torchvision.ops.batched_nms(by_image[i], flat_scores[i], level, 0.7) for i in range(IMAGES)]
+
+    boxes, scores = groups[:IMAGES].contiguous(), class_scores(0.03)
+    ious = torch.rand(IMAGES, BOXES, device="cuda")
+    moved = bytes_of(boxes, scores)
+    return [
+        figure_of(
+            f"batched_nms {IMAGES} x {levels} levels of the RPN",
+            bytes_of(groups, ranks) + ranks.numel(),
+            lambda: batched_nms(groups, ranks, limit),
+            clock,
+            torchvision=torchvision_rpn,
+        ),
+        figure_of(
+            "iou_guided_nms, 3 % of rows present",
+            moved + bytes_of(ious, scores) + scores.numel(),
+            lambda: iou_guided_nms(boxes, scores, ious, limit),
+            clock,
+        ),
+        figure_of(
+            "soft_nms gaussian, 100 steps, 3 % of rows present",
+            moved + bytes_of(scores),
+            lambda: soft_nms(boxes, scores, limit, "gaussian", 0.5, 0.001, 100),
+            clock,
+        ),
+    ]
+
+
+# The compiler's view
+
+
+def compiler_report(architectures: Sequence[int]) -> dict[str, dict[str, dict[str, int]]]:
+    """Registers and bytes spilled of each kernel, by architecture."""
+    from model.ops.kernels.compile import KERNELS, compile_with_log
+
+    entry = re.compile(
+        r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
+        re.DOTALL,
+    )
+    report: dict[str, dict[str, dict[str, int]]] = {}
+    for architecture in architectures:
+        rows = report[f"sm_{architecture}"] = {}
+        for name in KERNELS:
+            _, log = compile_with_log(name, architecture, "cubin", ("--ptxas-options=-v",))
+            for kernel, stores, loads, registers in entry.findall(log):
+                rows[kernel] = {"registers": int(registers), "spilled_bytes": max(int(stores), int(loads))}
+    return report
+
+
+def commit() -> str:
+    """The checkout's commit, marked if files differ from it."""
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return answer.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    typer.run(main)

@@ -23,7 +23,8 @@ VARIANTS = {
     "flagship-train": "`cells` recipe, train split",
     "flagship": "**cells**: train and val splits",
 }
-LATENCY = "serving-latency-cells-onnxruntime.json"
+PCB = {"pcb": "**pcb**"}
+LATENCY = "serving-latency-{model}-onnxruntime.json"
 STAGES = {
     "decode": "decode",
     "letterbox": "letterbox",
@@ -38,15 +39,16 @@ class MissingResult(Exception):
     """A result file that a block needs is not there, or lacks a number."""
 
 
-def read_accuracy(results: Path = RESULTS) -> Reports:
-    """Every variant's reports, by seed; those without any are left out. Raises MissingResult."""
+def read_accuracy(variants: dict[str, str], results: Path = RESULTS) -> Reports:
+    """Every variant's reports, by seed; only the last must have some, or MissingResult is raised."""
     reports: Reports = {}
-    for variant in VARIANTS:
+    for variant in variants:
         files = sorted((results / "accuracy" / variant).glob("seed*/metrics.json"))
         if files:
             reports[variant] = [json.loads(file.read_text()) for file in files]
-    if "flagship" not in reports:
-        raise MissingResult("no report at accuracy/flagship/seed*/metrics.json under benchmarks/results")
+    shipped = list(variants)[-1]
+    if shipped not in reports:
+        raise MissingResult(f"no report at accuracy/{shipped}/seed*/metrics.json under benchmarks/results")
     return reports
 
 
@@ -70,25 +72,27 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
 
 
-def accuracy(reports: Reports) -> str:
-    """AP of each variant, and of the flagship ranked with and without the predicted IoU."""
+def accuracy(reports: Reports, variants: dict[str, str]) -> str:
+    """AP of each variant, ranked with and without the predicted IoU where there is one."""
     rows = []
     for variant, seeds in reports.items():
-        title = VARIANTS[variant]
+        title = variants[variant]
         for weight in sorted(seeds[0]["by_iou_weight"], key=float):
             metrics = [report["by_iou_weight"][weight] for report in seeds]
             cells = [spread([m[name] for m in metrics]) for name in ("ap", "ap50", "ap75", "ap90")]
             rows.append([title, "-" if variant == "baseline" else weight, *cells])
-    first = reports["flagship"][0]["metrics"]
-    seeds_shown = ", ".join(str(len(seeds)) for seeds in reports.values())
-    caption = f"{first['images']} test images, {first['objects']} objects; mean (lowest-highest) over seeds, "
+    first = next(iter(reports.values()))[0]["metrics"]
+    seeds_shown = ", ".join(f"{len(seeds)} for {variants[name]}" for name, seeds in reports.items())
     shown = table(["", "iou_weight", "AP", "AP50", "AP75", "AP90"], rows)
-    return f"{shown}\n\n{caption}one after the other as above: {seeds_shown}."
+    return (
+        f"{shown}\n\n{first['images']} test images, {first['objects']} objects; mean (lowest-highest) over "
+        f"seeds: {seeds_shown}."
+    )
 
 
-def trust(reports: Reports) -> str:
+def trust(model: str, seeds: list[dict[str, Any]]) -> str:
     """How far the predicted IoU tells the true one."""
-    found = [report["localization"] for report in reports["flagship"]]
+    found = [report["localization"] for report in seeds]
     names = {
         "class score": "class_score_vs_true_iou",
         "predicted IoU": "predicted_iou_vs_true_iou",
@@ -97,7 +101,7 @@ def trust(reports: Reports) -> str:
     rows = [[title, spread([f["pearson"][name] for f in found])] for title, name in names.items()]
     error = spread([f["mean_absolute_error"]["iou"] for f in found])
     calibration = spread([f["calibration"]["expected_calibration_error"] for f in found])
-    shown = table(["`cells`", "Pearson correlation with the true IoU"], rows)
+    shown = table([f"`{model}`", "Pearson correlation with the true IoU"], rows)
     return (
         f"{shown}\n\nOver {found[0]['n']} {found[0]['population']}. Mean absolute error of the predicted "
         f"IoU: {error}; expected calibration error on what is reported: {calibration}."
@@ -106,10 +110,7 @@ def trust(reports: Reports) -> str:
 
 def latency(results: Path = RESULTS) -> str:
     """The time of one request, and where it goes. Raises MissingResult."""
-    file = results / LATENCY
-    if not file.is_file():
-        raise MissingResult(f"no {LATENCY} under benchmarks/results")
-    found = json.loads(file.read_text())
+    found = measured_latency("cells", results)
     times, hardware = found["milliseconds"], found["hardware"]
     sizes = " and ".join(found["photos"]["sizes"])
     rows = [[title, f"{times[stage]['mean']:.1f}"] for stage, title in STAGES.items()]
@@ -122,10 +123,35 @@ def latency(results: Path = RESULTS) -> str:
     )
 
 
+def measured_latency(model: str, results: Path = RESULTS) -> dict[str, Any]:
+    """What benchmarks/serving_latency.py wrote of a model. Raises MissingResult."""
+    file = results / LATENCY.format(model=model)
+    if not file.is_file():
+        raise MissingResult(f"no {file.name} under benchmarks/results")
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def pcb(results: Path = RESULTS) -> str:
+    """All of the second model: AP, how far its IoU can be trusted, and its time in one line."""
+    reports = read_accuracy(PCB, results)
+    found = measured_latency("pcb", results)
+    times, sizes = found["milliseconds"]["total"], " and ".join(found["photos"]["sizes"])
+    return (
+        f"{accuracy(reports, PCB)}\n\n{trust('pcb', reports['pcb'])}\n\n"
+        f"One image of {sizes} over HTTP: p50 {times['p50']:.0f} ms, p95 {times['p95']:.0f} ms."
+    )
+
+
 def blocks(results: Path = RESULTS) -> dict[str, str]:
     """Every block's text by its name."""
-    reports = read_accuracy(results)
-    return {"accuracy": accuracy(reports), "trust": trust(reports), "latency": latency(results)}
+    reports = read_accuracy(VARIANTS, results)
+    return {
+        "accuracy": accuracy(reports, VARIANTS),
+        "trust": trust("cells", reports["flagship"]),
+        "latency": latency(results),
+        "pcb": pcb(results),
+    }
 
 
 def rewrite(text: str, contents: dict[str, str]) -> str:

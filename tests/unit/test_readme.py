@@ -40,6 +40,7 @@ def results(tmp_path: Path) -> Path:
         ("baseline", 0, 0.594, ("0",)),
         ("flagship", 0, 0.630, ("0.5", "0")),
         ("flagship", 1, 0.640, ("0.5", "0")),
+        ("pcb", 0, 0.720, ("0.5", "0")),
     ]:
         folder = tmp_path / "accuracy" / variant / f"seed{seed}"
         folder.mkdir(parents=True)
@@ -52,7 +53,8 @@ def results(tmp_path: Path) -> Path:
         "hardware": {"cores": 2, "cpu": "Some CPU"},
         "photos": {"sent": 200, "sizes": {"640x480": 200}},
     }
-    (tmp_path / LATENCY).write_text(json.dumps(measured))
+    for model in ("cells", "pcb"):
+        (tmp_path / LATENCY.format(model=model)).write_text(json.dumps(measured))
     return tmp_path
 
 
@@ -71,11 +73,23 @@ def test_a_figure_is_the_mean_and_the_range_over_seeds(results: Path) -> None:
     assert "72 test images, 967 objects" in text
 
 
+def test_the_second_model_has_all_its_figures_in_one_block(results: Path) -> None:
+    text = blocks(results)["pcb"]
+    assert "| **pcb** | 0.5 | .720 |" in text and "| predicted IoU | .800 |" in text
+    assert "One image of 640x480 over HTTP: p50 9 ms" in text
+
+
 def test_a_missing_report_or_number_is_an_error(results: Path) -> None:
     with pytest.raises(MissingResult, match="null"):
         spread([0.5, None])
     (results / "accuracy" / "baseline" / "seed0" / "metrics.json").unlink()
     assert "Faster R-CNN" not in blocks(results)["accuracy"]
+    pcb = results / "accuracy" / "pcb" / "seed0" / "metrics.json"
+    text = pcb.read_text()
+    pcb.unlink()
+    with pytest.raises(MissingResult, match="accuracy/pcb"):
+        blocks(results)
+    pcb.write_text(text)
     for seed in (0, 1):
         (results / "accuracy" / "flagship" / f"seed{seed}" / "metrics.json").unlink()
     with pytest.raises(MissingResult, match="flagship"):

@@ -19,7 +19,7 @@ from hindsight.version import __version__
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 BINARY = {".png", ".jpg", ".jpeg", ".webp", ".ico", ".onnx", ".bin"}
-MAX_TRACKED_BYTES = 40 * 2**20
+MAX_TRACKED_BYTES = 64 * 2**20  # two shipped models of at most 25 MB each, and the rest
 
 # One-letter classes, so that this file does not hold what it looks for.
 REGISTRY_HOST = re.compile(r"py[p]i\.org|python[h]osted|npm[j]s\.(org|com)|deb\.[d]ebian")

@@ -26,6 +26,7 @@ from model.ops.kernels.params import (
     roi_align_launch,
     soft_nms_launch,
 )
+from model.ops.soft_nms import check_method
 
 _SHORT = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
@@ -129,7 +130,8 @@ def soft_nms(
     steps: int,
     queue: Queue,
 ) -> Tensor:
-    """`soft_nms`: decayed scores [G, C, N]. The caller has checked `method`."""
+    """`soft_nms`: decayed scores [G, C, N]. Raises ValueError for an unknown method."""
+    check_method(method)
     _check_lists(boxes, scores)
     decayed = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
     if decayed.numel() == 0:

@@ -17,8 +17,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,10 +24,10 @@ import torch
 import typer
 from torch import nn
 
-from benchmarks.freeze_host import commit, processor
 from model.detector import TwoStageDetector
 from training.data import Batch, Dataset, TrainLoader, open_dataset
 from training.host_memory import keep_freed_pages
+from training.machine import origin
 from training.optimisers import build_optimiser
 from training.recipe import Recipe, load_recipe
 
@@ -146,10 +144,7 @@ def main(
         "workers": workers,
         "note": note,
         "load_average": os.getloadavg()[0],
-        "hardware": torch.cuda.get_device_name() if device != "cpu" else processor(),
-        "versions": {"torch": version("torch")},
-        "commit": commit(),
-        "date": datetime.now(UTC).date().isoformat(),
+        **origin(device, "torch"),
     }
     text = json.dumps(result, indent=2) + "\n"
     (RESULTS / f"training-speed-{recipe}-{device.split(':')[0]}.json").write_text(text)

@@ -16,7 +16,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +28,7 @@ from training.data import Batch, Dataset, TrainLoader, open_dataset
 from training.host_memory import keep_freed_pages
 from training.machine import origin
 from training.optimisers import build_optimiser
+from training.precision import autocast, loss_scaler
 from training.recipe import Recipe, load_recipe
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -37,20 +37,13 @@ WARM_UP = 2  # rounds: kernels are chosen, and memory grows, in the first
 Step = Callable[[Batch], None]
 
 
-def autocast(amp: str, device: str) -> AbstractContextManager[object]:
-    """As the training loop has it."""
-    if amp == "off":
-        return nullcontext()
-    return torch.autocast(torch.device(device).type, torch.bfloat16 if amp == "bf16" else torch.float16)
-
-
 def stepper(recipe: Recipe, classes: int, amp: str, layout: str, device: str) -> Step:
     """A step of a fresh detector of its own."""
     torch.manual_seed(0)
     detector = TwoStageDetector(recipe.detector_config(classes))
     detector = detector.to(device, memory_format=LAYOUTS[layout]).train()  # type: ignore[call-overload]
     optimiser = build_optimiser(detector, recipe.optimisation)
-    scaler = torch.amp.GradScaler(device, enabled=amp == "fp16")
+    scaler = loss_scaler(amp, device)
 
     def step(batch: Batch) -> None:
         targets = [target.to(device) for target in batch.targets]

@@ -171,8 +171,8 @@ def _line(system: System, row: dict[str, Any] | None) -> str:
 def code_hash() -> str:
     """Of all code that a row depends on."""
     digest = hashlib.sha256()
-    for folder in ("model", "export", "training/data", "benchmarks"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
+    for pattern in ("model/**/*.py", "export/**/*.py", "training/data/**/*.py", "benchmarks/systems*.py"):
+        for file in sorted(ROOT.glob(pattern)):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

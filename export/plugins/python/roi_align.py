@@ -17,6 +17,7 @@ from export.plugins.python.operator import (
     Value,
     Work,
     check_addresses,
+    check_count,
     check_rank,
     check_same,
     check_size,
@@ -72,6 +73,7 @@ class RoiAlign:
         }
 
     def output_types(self, types: Sequence[str]) -> list[str]:
+        check_count(self.name, self.inputs, types)
         rois, *features = types
         if rois != FLOAT:
             raise ValueError(f"{self.name}: expected rois of type FLOAT, got {rois}")

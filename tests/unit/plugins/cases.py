@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from export.plugins.python.operator import Tensor, Value
 from model.ops import batched_nms, iou_guided_nms, multilevel_roi_align, soft_nms
-from tests.unit.kernels.lists import THRESHOLDS, coarse, crowd, degenerate
+from tests.unit.kernels.lists import coarse, crowd, degenerate
 from tests.unit.kernels.test_host_nms import some_ious
 from tests.unit.kernels.test_host_roi_align import CONVENTIONS, STRIDES, TOLERANCE, feature_maps, some_boxes
 from tests.unit.plugins.forms import NAMES
@@ -109,7 +110,7 @@ def plain(*tensors: torch.Tensor) -> tuple[list[torch.Tensor], list[str]]:
     return [tensor.contiguous() for tensor in tensors], ["LINEAR"] * len(tensors)
 
 
-def roi_cases() -> dict[str, Case]:
+def roi_cases() -> dict[str, Callable[[], Case]]:
     """Every type, layout and convention; channels that need padding; the fast kernel and the other."""
     cases = {}
     for dtype, layouts in (
@@ -119,23 +120,24 @@ def roi_cases() -> dict[str, Case]:
     ):
         for layout in layouts:
             for (aligned, ratio), (channels, size) in zip(CONVENTIONS, SIZES, strict=True):
-                label = f"{NAMES[dtype]} {layout} {channels}x{size} ratio {ratio}" + (
-                    " aligned" if aligned else ""
-                )
-                cases[label] = roi_case(dtype, layout, channels, size, aligned, ratio)
+                label = f"{NAMES[dtype]} {layout} {channels}x{size} ratio {ratio}" + " aligned" * aligned
+                cases[label] = partial(roi_case, dtype, layout, channels, size, aligned, ratio)
     return cases
 
 
 SIZES = [(16, 7), (72, 7), (12, 5), (13, 3), (16, 14)]
 
 
-def suppression_cases() -> dict[str, Case]:
+def suppression_lists() -> dict[str, Callable[[], Sequence[Case]]]:
     """Crowds, ties and lists that break suppression."""
-    cases = {}
-    lists = {"crowd": crowd(1, 2, 3, 70), "coarse": coarse(2, 2, 5, 40), "one": crowd(3, 1, 1, 1)}
-    for label, (boxes, scores) in {**lists, **degenerate()}.items():
-        for threshold in THRESHOLDS[1:5:3]:
-            for case in nms_cases(boxes, scores, threshold):
-                method = case.values.get("method", "")
-                cases[f"{case.name} {method} {label} {threshold}"] = case
-    return cases
+    lists: dict[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]] = {
+        "crowd": partial(crowd, 1, 2, 3, 70),
+        "coarse": partial(coarse, 2, 2, 5, 40),
+        "one": partial(crowd, 3, 1, 1, 1),
+        **{name: partial(lambda name: degenerate()[name], name) for name in degenerate()},
+    }
+    return {
+        f"{label} {threshold}": partial(lambda make, limit: nms_cases(*make(), limit), make, threshold)
+        for label, make in lists.items()
+        for threshold in (0.3, 0.7)
+    }

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.unit.kernels.lists import crowd
-from tests.unit.plugins.cases import Case, nms_cases, roi_case, roi_cases, suppression_cases
+from tests.unit.plugins.cases import Case, nms_cases, roi_case, roi_cases, suppression_lists
 from tests.unit.plugins.forms import CppForm
 
 
@@ -25,20 +25,20 @@ def run(
     return found, made.run(case.described(), case.described_results(), *addresses)
 
 
-@pytest.mark.parametrize(("case"), [pytest.param(case, id=label) for label, case in roi_cases().items()])
-def test_roi_align(cpp: CppForm, case: Case) -> None:
+@pytest.mark.parametrize("label", roi_cases())
+def test_roi_align(cpp: CppForm, label: str) -> None:
+    case = roi_cases()[label]()
     found, kernel = run(cpp, case)
     assert kernel == case.kernel
     case.check(found)
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, id=label) for label, case in suppression_cases().items()]
-)
-def test_suppression(cpp: CppForm, case: Case) -> None:
-    found, kernel = run(cpp, case)
-    assert kernel == case.kernel
-    case.check(found)
+@pytest.mark.parametrize("label", suppression_lists())
+def test_suppression(cpp: CppForm, label: str) -> None:
+    for case in suppression_lists()[label]():
+        found, kernel = run(cpp, case)
+        assert kernel == case.kernel
+        case.check(found)
 
 
 def test_long_lists_use_the_workspace(cpp: CppForm) -> None:

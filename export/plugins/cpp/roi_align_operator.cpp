@@ -86,8 +86,9 @@ public:
         const PluginTensorDesc &tensor = tensors[position].desc, &first = tensors[1].desc;
         if (position == 0) return tensor.type == DataType::kFLOAT && tensor.format == TensorFormat::kLINEAR;
         if (position == 1) {
-            return is_map_type(tensor.type) &&
-                (tensor.format == TensorFormat::kLINEAR || tensor.format == channels_last(tensor.type));
+            if (!is_map_type(tensor.type)) return false;
+            return tensor.format == channels_last(tensor.type) ||
+                (tensor.format == TensorFormat::kLINEAR && offers_linear(tensor));
         }
         const bool is_output = position == static_cast<int>(inputs.size());
         return tensor.type == first.type && tensor.format == (is_output ? TensorFormat::kLINEAR : first.format);
@@ -138,6 +139,16 @@ public:
     }
 
 private:
+    // Not for 16-bit maps that the fast kernel takes: builders that measure nothing (TensorRT-RTX without a GPU)
+    // would choose it, and turning a map over costs less than pooling it slowly. In float32 both are offered:
+    // not every layer of an engine writes it channels-last.
+    bool offers_linear(const PluginTensorDesc& map) const {
+        const bool known = map.dims.nbDims == 4 && map.dims.d[1] > 0;
+        if (map.type == DataType::kFLOAT || !known) return true;
+        const int channels = static_cast<int>(map.dims.d[1]);
+        return hindsight_roi_align_launch(1, 1, channels, size_, 2, 2, true).channels_per_block == 0;
+    }
+
     [[noreturn]] void refuse(const char* expected, int found) const {
         throw Refusal(name + ": expected " + expected + ", got " + std::to_string(found));
     }

@@ -43,7 +43,8 @@ def build(trt: Any, logger: Any, job: dict[str, Any], library: str | None) -> di
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     for name, shapes in job["profile"].items():
         profile.set_shape(name, *shapes)
-    config.add_optimization_profile(profile)
+    if job["profile"]:
+        config.add_optimization_profile(profile)
     inputs = {network.get_input(i).name: network.get_input(i) for i in range(network.num_inputs)}
     for name, layout in job["formats"].items():
         inputs[name].allowed_formats = 1 << int(getattr(trt.TensorFormat, layout))

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from export.onnx_domain import DOMAIN, DOMAIN_VERSION, OPSET, PLUGIN_ATTRIBUTES
 from export.plugins.python.operator import Value
 from export.plugins.python.register import KINDS
+from tests.unit.plugins.cases import Case
 
 ROOT = Path(__file__).parents[3]
 ELEMENTS = {
@@ -46,6 +47,9 @@ class Graph:
     attributes: Mapping[str, Any]
     inputs: Mapping[str, tuple[str, Sequence[int | str]]]
     outputs: Mapping[str, str]
+    formats: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # of inputs; the others as TensorRT likes
 
     def model(self) -> onnx.ModelProto:
         node = helper.make_node(
@@ -108,6 +112,21 @@ def suppression_graph(name: str, **wrong: Any) -> Graph:
     )
 
 
+def graph_of(case: Case) -> Graph:
+    """A node for just the sizes of the case, its maps in the case's format."""
+    (kind,) = (kind for kind in KINDS if kind.name == case.name)
+    operator, described = kind.make(case.values), case.described()
+    names = dict(zip(operator.inputs, described, strict=True))
+    results = zip(operator.outputs, case.described_results(), strict=True)
+    return Graph(
+        case.name,
+        {key: list(value) if isinstance(value, tuple) else value for key, value in case.values.items()},
+        {name: (tensor.dtype, list(tensor.shape)) for name, tensor in names.items()},
+        {name: tensor.dtype for name, tensor in results},
+        {name: tensor.format for name, tensor in names.items() if tensor.format != "LINEAR"},
+    )
+
+
 def with_level_sizes(sizes: Sizes) -> dict[str, int]:
     """h0, w0 and so on of six levels."""
     return {
@@ -161,7 +180,7 @@ def build(
         path = folder / f"{label}.onnx"
         path.write_bytes(graph.model().SerializeToString())
         profile = graph.profile(*(with_level_sizes(sizes) for sizes in (SMALLEST, USUAL, LARGEST)))
-        jobs.append({"label": label, "onnx": str(path), "profile": profile, "formats": {}})
+        jobs.append({"label": label, "onnx": str(path), "profile": profile, "formats": dict(graph.formats)})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [sys.executable, "-m", "tests.unit.plugins.build_engines", module, str(folder / "jobs.json")]
     done = subprocess.run(

@@ -128,6 +128,28 @@ def test_types_and_formats(form: Form, name: str) -> None:
         assert made.output_types(types[: len(inputs)]) == types[len(inputs) :]
 
 
+@pytest.mark.parametrize("channels", [16, 256, 12, -1])
+@pytest.mark.parametrize("dtype", ["FLOAT", "HALF", "BF16"])
+def test_16_bit_maps_that_the_fast_kernel_takes_come_channels_last(
+    form: Form, dtype: str, channels: int
+) -> None:
+    made = form.make("MultilevelRoiAlign1", values_for("MultilevelRoiAlign1"))
+    rois = Tensor("FLOAT", "LINEAR", (-1, -1, 4))
+    last = "HWC" if dtype == "FLOAT" else "HWC8"
+    answers = {
+        layout: made.supports(1, [rois, Tensor(dtype, layout, (-1, channels, -1, -1))], 2)
+        for layout in ("LINEAR", last)
+    }
+    assert answers == {"LINEAR": dtype == "FLOAT" or channels in (12, -1), last: True}
+
+
+def test_a_window_too_large_for_the_fast_kernel_leaves_the_choice(form: Form) -> None:
+    for size, linear in [(40, False), (41, True)]:
+        made = form.make("MultilevelRoiAlign1", {**values_for("MultilevelRoiAlign1"), "output_size": size})
+        tensors = [Tensor("FLOAT", "LINEAR", (-1, -1, 4)), Tensor("HALF", "LINEAR", (-1, 256, -1, -1))]
+        assert made.supports(1, tensors, 2) == linear
+
+
 def allowed(entry: dict[str, Any]) -> list[tuple[str, str]]:
     return [(dtype, layout) for dtype, layouts in entry["formats"].items() for layout in layouts]
 

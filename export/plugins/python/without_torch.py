@@ -1,9 +1,9 @@
 """Makes `model.ops.kernels` importable on its own; imported before anything of it.
 
-The kernels' modules need no torch, but Python runs `model.ops` first, the package around them, which holds the
-torch operators: seconds of start-up and a dependency that no host of an engine has a use for. So the inner package
-goes into sys.modules without the outer one, under its own name: whoever imports `model.ops` later, or has before,
-shares the same modules.
+The kernels' modules need no torch, but Python runs `model.ops` first, the package around them, which holds
+the torch operators: seconds of start-up and a dependency that no host of an engine has a use for. So the
+inner package goes into sys.modules without the outer one, under its own name: whoever imports `model.ops`
+later, or has before, shares the same modules.
 """
 
 import importlib.util

@@ -62,7 +62,7 @@ def load(source: str, kernel: str, device: int) -> None:
             # the driver may put off loading to the first launch
             answer = driver.cuFuncLoad(function)
         except RuntimeError:
-            return  # the binding's word for a driver that has no such call, and puts off nothing (before CUDA 12.4)
+            return  # how the binding says that a driver, older than CUDA 12.4, lacks the call
     _checked(answer, f"loading {kernel} into GPU {device}")
 
 

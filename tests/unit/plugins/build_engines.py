@@ -1,7 +1,7 @@
 """The process that builds: `python -m tests.unit.plugins.build_engines MODULE JOBS.json [LIBRARY]`.
 
-One line of JSON a job on stdout; what TensorRT says on stderr, after a line with the job's label. With LIBRARY
-the C++ plugins are used and put into the engine, else the Python plugins.
+One line of JSON a job on stdout; what TensorRT says on stderr, after a line with the job's label. With
+LIBRARY the C++ plugins are used and put into the engine, else the Python plugins.
 """
 
 from __future__ import annotations

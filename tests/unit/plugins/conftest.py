@@ -1,4 +1,4 @@
-"""Both forms of the plugins; the C++ one is compiled by g++ against our own declarations of TensorRT's API."""
+"""Both forms of the plugins; g++ compiles the C++ one against our own declarations of TensorRT's API."""
 
 from __future__ import annotations
 

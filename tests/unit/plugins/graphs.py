@@ -34,9 +34,9 @@ SUPPRESSIONS: dict[str, dict[str, Value]] = {
     "IouGuidedNms": {},
     "SoftNms": {"method": "gaussian", "sigma": 0.5, "min_score": 0.001, "steps": 100},
 }
-SMALLEST = {"B": 1, "N": 1, "h": 16, "w": 16, "G": 1}
-USUAL = {"B": 2, "N": 100, "h": 32, "w": 48, "G": 2}
-LARGEST = {"B": 4, "N": 5000, "h": 64, "w": 96, "G": 8}
+SMALLEST = {"B": 1, "N": 1, "h": 16, "w": 16, "G": 1, "K": 1}
+USUAL = {"B": 2, "N": 100, "h": 32, "w": 48, "G": 2, "K": 3}
+LARGEST = {"B": 4, "N": 5000, "h": 64, "w": 96, "G": 8, "K": 8}
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def roi_graph(levels: int, kind: str, channels: int = 16, **wrong: Any) -> Graph
     )
 
 
-def suppression_graph(name: str, **wrong: Any) -> Graph:
-    """Three classes; groups and boxes open."""
+def suppression_graph(name: str, classes: int | str = 3, **wrong: Any) -> Graph:
+    """Groups and boxes open; classes too where they are "K"."""
     scores = "class_scores" if name == "IouGuidedNms" else "scores"
     ious = {"ious": ("FLOAT", ["G", "N"])} if name == "IouGuidedNms" else {}
     outputs = {
@@ -106,7 +106,7 @@ def suppression_graph(name: str, **wrong: Any) -> Graph:
         "IouGuidedNms": {"keep": "BOOL", "scores": "FLOAT"},
         "SoftNms": {"decayed": "FLOAT"},
     }
-    inputs = {"boxes": ("FLOAT", ["G", "N", 4]), scores: ("FLOAT", ["G", 3, "N"]), **ious}
+    inputs = {"boxes": ("FLOAT", ["G", "N", 4]), scores: ("FLOAT", ["G", classes, "N"]), **ious}
     return Graph(
         name, {**SUPPRESSIONS[name], **wrong}, {**inputs, "threshold": ("FLOAT", [1])}, outputs[name]
     )
@@ -174,7 +174,7 @@ class Built:
 def build(
     folder: Path, graphs: Mapping[str, Graph], module: str = "tensorrt_rtx", library: Path | None = None
 ) -> Built:
-    """Engines FOLDER/LABEL.engine, built in one process of their own: TensorRT ends it where a build fails."""
+    """Engines FOLDER/LABEL.engine, built in a process of their own: TensorRT ends it where a build fails."""
     jobs = []
     for label, graph in graphs.items():
         path = folder / f"{label}.onnx"

@@ -1,4 +1,4 @@
-"""The Python plugins behind TensorRT's own classes, called as TensorRT calls them; kernels on the host grid."""
+"""The Python plugins behind TensorRT's own classes, called as it calls them; kernels on the host grid."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_attributes_are_read_by_name_and_kind(trt: Any) -> None:
         with pytest.raises(ValueError, match=f"^SoftNms: {message}"):
             creator_class(trt)(kind).create_plugin("node", fields, trt.TensorRTPhase.BUILD)
     fields, _kept = adapter.attributes.serialised(trt, {"method": "linear"})
-    with pytest.raises(ValueError, match="^SoftNms: the node lacks the attribute 'min_score'"):
+    with pytest.raises(ValueError, match=r"^SoftNms: the node lacks the attribute 'min_score'"):
         creator_class(trt)(kind).create_plugin("node", fields, trt.TensorRTPhase.BUILD)
 
 

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.plugins.graphs import Built, build, every_graph, roi_graph, suppression_graph, with_input
+from tests.unit.kernels.lists import crowd
+from tests.unit.plugins.cases import nms_cases, roi_cases
+from tests.unit.plugins.graphs import (
+    Built,
+    build,
+    every_graph,
+    graph_of,
+    roi_graph,
+    suppression_graph,
+    with_input,
+)
 
 pytestmark = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"),
@@ -33,6 +43,19 @@ def test_every_operator_parses_and_builds_as_one_plugin_layer(tmp_path: Path, ki
         assert result["types"] == TYPES.get(name, [kind]), name
         assert result["shapes"] == SHAPES.get(name, [[-1, 16, 7, 7]]), name
         assert result["bytes"] == (tmp_path / f"{name}.engine").stat().st_size > 1000, built.said[name]
+
+
+def test_what_the_gpu_tests_run_builds_here(tmp_path: Path) -> None:
+    cases = [make() for make in roi_cases().values()] + nms_cases(*crowd(1, 2, 3, 60), 0.5)
+    graphs = {f"case {index}": graph_of(case) for index, case in enumerate(cases)}
+    for name in ("BatchedNms", "IouGuidedNms", "SoftNms"):
+        graphs[name] = suppression_graph(name, classes="K")
+    built = build(tmp_path, graphs)
+    assert built.returncode == 0 and built.results.keys() == graphs.keys(), built.said
+    for label, result in built.results.items():
+        assert result["layers"] == ["PLUGIN_V3"] and result["bytes"], built.said[label]
+    for index, case in enumerate(cases):
+        assert built.results[f"case {index}"]["shapes"] == [list(each.shape) for each in case.expected]
 
 
 GRAPH = roi_graph(2, "FLOAT")

@@ -111,7 +111,7 @@ def test_names_and_kernels_of_the_python_operators(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPANDED)
 def test_types_and_formats(form: Form, name: str) -> None:
-    """Every position is asked for every type and format, after every choice that the contract allows before it."""
+    """Every position is asked for every type and format, after every choice that the contract allows."""
     made, inputs = form.make(name, values_for(name)), EXPANDED[name]["input"]
     leading = next((entry for entry in reversed(inputs) if "formats" in entry), inputs[0])
     everything = list(itertools.product(TYPES, FORMATS))

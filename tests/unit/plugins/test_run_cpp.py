@@ -1,4 +1,4 @@
-"""The C++ plugins at work: attach, shapes, enqueue, their kernels on the host grid, against the torch operators."""
+"""The C++ plugins at work: attach, shapes, enqueue, kernels on the host grid, against the torch operators."""
 
 from __future__ import annotations
 

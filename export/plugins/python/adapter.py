@@ -105,8 +105,10 @@ def plugin_class(trt: Any) -> type[Any]:
         ) -> None:
             if (work := self.work) is None:
                 return  # nothing to compute
-            work.bind(inputs, outputs, workspace)
-            launch(work.source, work.kernel, work.params, work.launch, Queue(current_device(), stream))
+            params = type(work.params).from_buffer_copy(work.params)  # clones share the work
+            self.operator.bind(params, inputs, outputs, workspace)
+            queue = Queue(current_device(), stream)
+            launch(self.operator.source, work.kernel, params, work.launch, queue)
 
         def get_fields_to_serialize(self) -> Any:
             # TensorRT keeps addresses: what they point to lives with the plugin

@@ -139,10 +139,17 @@ def creator_class(trt: Any) -> type[Any]:
 
 
 def _tensor(description: Any) -> Tensor:
-    return Tensor(description.type.name, description.format.name, tuple(description.dims))
+    return Tensor(description.type.name, description.format.name, _shape(description.dims))
+
+
+def _shape(dims: Any) -> tuple[int, ...]:
+    try:
+        return tuple(dims)
+    except ValueError:  # TensorRT marks sizes that are not there by a count of -1
+        return ()
 
 
 def _largest(description: Any) -> tuple[int, ...]:
     """The largest shape of the profile; at run time, where there is none, the shape itself."""
-    largest, present = tuple(description.max), tuple(description.desc.dims)
+    largest, present = _shape(description.max), _shape(description.desc.dims)
     return largest if len(largest) == len(present) and min(largest, default=0) >= 0 else present

@@ -1,0 +1,11 @@
+"""TensorRT plugins in Python: no compiler, no CUDA SDK, no torch.
+
+`register_plugins(tensorrt)` before a network is parsed or an engine loaded; README.md says the rest.
+"""
+
+from export.plugins.python import without_torch as without_torch
+
+# isort: split
+from export.plugins.python.register import register_plugins
+
+__all__ = ["register_plugins"]

@@ -99,21 +99,12 @@ class CudaExecutor:
             slot.arrived.record(self._copies)
         with torch.cuda.stream(self.stream), self._context():
             self.stream.wait_event(slot.arrived)
-            outputs, out_layout = self._with_memory(what, layout, {_STAGED: staged, **on_device})
+            outputs, out_layout = self._execute(what, layout, {_STAGED: staged, **on_device})
             slot.download(outputs, out_layout)
             slot.done.record(self.stream)
 
-    def _with_memory(self, what: str, layout: Layout, inputs: dict[str, Tensor]) -> tuple[Tensor, Layout]:
-        """Run it; where memory is short, once more without the graphs that held it."""
-        try:
-            return self._execute(what, layout, inputs)
-        except torch.OutOfMemoryError:
-            if not len(self._graphs):
-                raise
-        self._graphs.clear()
-        return self._execute(what, layout, inputs)
-
     def _execute(self, what: str, layout: Layout, inputs: dict[str, Tensor]) -> tuple[Tensor, Layout]:
+        """Outputs, packed, by a graph where the bucket has one."""
         function = self._functions[what]
 
         def of_staged(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -124,7 +115,16 @@ class CudaExecutor:
         graph = self._graphs.get(
             (what, layout, shapes), lambda: CapturedGraph(of_staged, inputs, self.stream)
         )
-        return packed(of_staged(inputs)) if graph is None else graph.run(inputs)
+        if graph is not None:
+            return graph.run(inputs)
+        try:
+            return packed(of_staged(inputs))
+        except torch.OutOfMemoryError:
+            if not len(self._graphs):
+                raise
+        # out of the except block: its traceback holds tensors
+        self._graphs.clear()
+        return packed(of_staged(inputs))
 
 
 class PendingBatch:

@@ -24,6 +24,7 @@ from export.torch_options import TorchOptions, parse_options
 from hindsight.artifact import Artifact
 from hindsight.errors import OptionError, RuntimeFailure
 from model.detector import TwoStageDetector
+from model.ops.kernels.compile import KernelError
 
 Arrays = Mapping[str, NDArray[Any]]
 DETECT_INPUTS = ("images", "image_sizes", "class_threshold", "score_threshold", "iou_weight", "nms_threshold")
@@ -93,7 +94,7 @@ class TorchRuntime:
             with self._context():
                 outputs = function({name: _tensor(values) for name, values in inputs.items()})
                 return {name: values.numpy() for name, values in outputs.items()}
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, KernelError) as error:
             raise RuntimeFailure(f"torch failed: {_first_line(error)}") from error
 
     def _context(self) -> AbstractContextManager[None]:

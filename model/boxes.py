@@ -90,7 +90,7 @@ def decode(
 
 
 def _times(pairs: Float[Tensor, "*N 2"], x: float, y: float) -> Float[Tensor, "*N 2"]:
-    """Numbers as kernels' arguments: a tensor of them would be copied to the device, and no graph holds that."""
+    """As kernels' arguments: a tensor of x and y would be copied to the device, which no CUDA graph can."""
     return pairs * x if x == y else torch.cat([pairs[..., :1] * x, pairs[..., 1:] * y], dim=-1)
 
 

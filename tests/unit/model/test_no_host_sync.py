@@ -110,9 +110,7 @@ def test_no_localization_head() -> None:
     for localization in (
         LocalizationConfig(width=16, combination="geometric"),
         LocalizationConfig(width=16, kind="iou_control"),
-        LocalizationConfig(
-            width=16, train_features="proposal", test_features="proposal", jitter_per_truth=0
-        ),
+        LocalizationConfig(width=16, train_features="proposal", test_features="proposal", jitter_per_truth=0),
     ):
         run(toy_detector(localization=localization))
 
@@ -126,7 +124,7 @@ def test_no_deformable_convolution() -> None:
     ("call", "reason"),
     [
         (lambda x: x[x > 0], "nonzero|mask"),
-        (lambda x: torch.nonzero(x), "waits for values"),
+        (torch.nonzero, "waits for values"),
         (lambda x: float(x.sum()), "waits for values"),
         (lambda x: x * x.new_tensor([1.0, 2.0, 3.0]), "copies"),
         (lambda x: x + torch.ones(3).to(x.device), "copies"),

@@ -65,7 +65,7 @@ class CapturedGraph:
 
 
 class GraphCache:
-    """At most `limit` captured buckets. A bucket is captured when it comes for the second time, since on photos
+    """At most `limit` captured buckets. One is captured when it comes for the second time, since on photos
     of any shape many come once; where another has to make room for it, when it has come more often, since a
     capture costs as much as several batches.
 

@@ -23,7 +23,7 @@ from export.torch_graphs import Function
 from export.torch_options import TorchOptions, parse_options
 from export.torch_preprocess import TorchPreprocessor
 from hindsight.artifact import Artifact
-from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
 from model.detector import TwoStageDetector
 from model.ops.kernels.compile import KernelError
 
@@ -31,6 +31,9 @@ Arrays = Mapping[str, NDArray[Any]]
 DETECT_INPUTS = ("images", "image_sizes", "class_threshold", "score_threshold", "iou_weight", "nms_threshold")
 _RESCORE_INPUTS = ("images", "image_sizes", "boxes", "num_boxes")
 _RESCORED = ("ious", "purities", "integrities", "class_scores")
+_OF_CUDA: tuple[type[Exception], ...] = (
+    (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
+)
 _MULTIPLE = 32  # of height and width
 
 
@@ -100,7 +103,9 @@ class TorchRuntime:
                 outputs = function({name: _tensor(values) for name, values in inputs.items()})
                 return {name: values.numpy() for name, values in outputs.items()}
         except (RuntimeError, ValueError, KernelError) as error:
-            raise RuntimeFailure(f"torch failed: {_first_line(error)}") from error
+            # what CUDA itself reports, rather than torch, stays with the process
+            kind = DeviceLost if isinstance(error, _OF_CUDA) else RuntimeFailure
+            raise kind(f"torch failed: {_first_line(error)}") from error
 
     def _preprocessor(self, executor: CudaExecutor) -> TorchPreprocessor:
         def run(inputs: dict[str, NDArray[Any]], on_device: dict[str, Tensor]) -> dict[str, NDArray[Any]]:

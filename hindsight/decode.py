@@ -80,7 +80,8 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[n
 class Header:
     """What an image says of itself before a pixel is decoded. hw: upright, as `decode_image` would give it.
 
-    format: as in READABLE. mode: Pillow's. orientation: EXIF's, 1 to 8; 1 is upright.
+    format: as in READABLE. mode: Pillow's. orientation: EXIF's, 1 to 8, that is still to be applied; 1 is
+    upright.
     """
 
     format: str
@@ -92,6 +93,9 @@ class Header:
 def read_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
     """For whoever decodes with something else than Pillow. Raises as `decode_image`, broken pixels apart."""
     name, reader = _reader_of(data, limits)
+    if name == "TIFF":  # Pillow turns these itself, at a time that depends on its version
+        height, width = decode_image(data, limits).shape[:2]
+        return Header(name, "RGB", (height, width), 1)
     with _opened(name, reader, data, limits) as image:
         orientation = _orientation(image)
         width, height = image.size

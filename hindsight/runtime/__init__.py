@@ -35,8 +35,8 @@ _GROUP = "hindsight.runtimes"
 
 
 class Runtime(Protocol):
-    """Executes the graphs of one artifact. Methods raise RuntimeFailure; `rescore` OptionError where the
-    model has no such head.
+    """Executes the graphs of one artifact. Methods raise RuntimeFailure, of which DeviceLost says that this
+    process will not execute anything more; `rescore` OptionError where the model has no such head.
     """
 
     def detect(self, inputs: Arrays) -> dict[str, NDArray[Any]]:

@@ -12,11 +12,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
-from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
 from hindsight.runtime.onnxruntime_binding import BoundSession, pinned_memory
 
 __all__ = ["OnnxRuntime"]
 
+_OUT_OF_MEMORY = "2"  # of CUDA's errors the one that a smaller batch gets over
 _ERRORS_ONLY = 3  # severity: 0 verbose .. 4 fatal
 
 
@@ -84,7 +85,10 @@ def _run(
     try:
         return session.run(inputs) if isinstance(session, BoundSession) else _run_plain(session, inputs)
     except Exception as error:  # as above
-        raise RuntimeFailure(f"ONNX Runtime failed: {_first_line(error)}") from error
+        number = re.search(r"CUDA failure (\d+)", str(error))
+        lost = number is not None and number.group(1) != _OUT_OF_MEMORY
+        kind = DeviceLost if lost else RuntimeFailure
+        raise kind(f"ONNX Runtime failed: {_first_line(error)}") from error
 
 
 def _run_plain(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -25,7 +25,7 @@ from export.torch_packing import Layout, layout_of, packed
 from export.torch_runtime import TorchRuntime
 from hindsight.api import Detector
 from hindsight.artifact import find_artifact
-from hindsight.errors import RuntimeFailure
+from hindsight.errors import DeviceLost, RuntimeFailure
 from tests.parity.exporting import feeds_of
 
 CPU = torch.device("cpu")
@@ -291,6 +291,24 @@ def test_a_failed_batch_leaves_the_next_its_place() -> None:
         with pytest.raises(RuntimeError, match="as asked"):
             ours.run("sum", some_arrays(2))
         assert_right(ours.run("sum", some_arrays()), some_arrays())
+
+
+def test_what_cuda_itself_reports_loses_the_device() -> None:
+    runtime = TorchRuntime(find_artifact("cells"), CPU, TorchOptions())
+    kinds: list[tuple[type[Exception], type[Exception]]] = [
+        (torch.AcceleratorError, DeviceLost),
+        (torch.OutOfMemoryError, RuntimeFailure),
+        (RuntimeError, RuntimeFailure),
+    ]
+    for raised, expected in kinds:
+
+        def broken(inputs: Mapping[str, Tensor], error: type[Exception] = raised) -> dict[str, Tensor]:
+            raise error("as asked")
+
+        runtime._functions["detect"] = broken
+        with pytest.raises(RuntimeFailure, match="as asked") as caught:
+            runtime.detect(feeds_of(1, 32, 32))
+        assert type(caught.value) is expected
 
 
 def test_graphs_give_their_memory_to_a_batch_that_needs_it() -> None:

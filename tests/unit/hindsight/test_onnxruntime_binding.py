@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact, find_artifact
-from hindsight.errors import RuntimeFailure
+from hindsight.errors import DeviceLost, RuntimeFailure
 from hindsight.runtime import onnxruntime as backend
 from hindsight.runtime import open_runtime
 from hindsight.runtime.onnxruntime import OnnxRuntime
@@ -133,6 +133,26 @@ def test_outputs_of_a_shape_that_inputs_do_not_tell(tmp_path: Path) -> None:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found = BoundSession(session, Memory).run({"x": np.array([0, 1, 0, 2], np.float32)})
     assert found["rows"].tolist() == [[1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", DeviceLost),
+        ("CUDA failure 2: out of memory ; GPU=0", RuntimeFailure),
+        ("Invalid input name: x", RuntimeFailure),
+    ],
+)
+def test_a_lost_device_is_told_from_other_failures(
+    bound: OnnxRuntime, monkeypatch: pytest.MonkeyPatch, message: str, kind: type[Exception]
+) -> None:
+    def fail(self: BoundSession, inputs: Arrays) -> Arrays:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(BoundSession, "run", fail)
+    with pytest.raises(RuntimeFailure, match="ONNX Runtime failed") as caught:
+        bound.detect(feeds(1))
+    assert type(caught.value) is kind
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -45,14 +46,14 @@ class CudaExecutor:
         graphs: int,
     ) -> None:
         self._functions, self._context = dict(functions), context
-        self._copies, self.stream = streams_of(device)
+        lane = lane_of(device)
+        self._copies, self.stream, self._lock = lane.copies, lane.compute, lane.lock
         self._graphs = GraphCache(
             graphs, before_drop=self.stream.synchronize, after_drop=torch.cuda.empty_cache
         )
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(_SLOTS):
             self._slots.put(_Slot(device))
-        self._lock = threading.Lock()
 
     @property
     def captured(self) -> int:
@@ -201,9 +202,19 @@ def _pinned(count: int) -> Tensor:
     return torch.empty(count, dtype=torch.uint8, pin_memory=True)
 
 
+@dataclass(frozen=True)
+class Lane:
+    """A GPU's two streams, and who may hand them work now."""
+
+    copies: torch.cuda.Stream
+    compute: torch.cuda.Stream
+    lock: threading.Lock
+
+
 @cache
-def streams_of(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """(copies, compute) of a GPU, for all runtimes of the process: libraries keep a workspace per stream that
-    has ever called them, so new streams for each model loaded would cost memory for good.
+def lane_of(device: torch.device) -> Lane:
+    """One a GPU for all runtimes of the process. Libraries keep a workspace for each stream that has ever
+    called them: new streams for each model loaded would cost memory for good. And what anybody enqueues while
+    a graph is being captured would become part of it.
     """
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)
+    return Lane(torch.cuda.Stream(device), torch.cuda.Stream(device), threading.Lock())

@@ -9,7 +9,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export import torch_cuda
-from export.torch_cuda import CudaExecutor
+from export.torch_cuda import CudaExecutor, Lane
 from export.torch_graphs import MEETINGS_WHEN_FULL, GraphCache
 from export.torch_options import TorchOptions
 from export.torch_packing import Layout, layout_of, packed
@@ -201,7 +201,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch_cuda, "streams_of", lambda device: (FakeStream(), FakeStream()))
+    lane = Lane(cast(Any, FakeStream()), cast(Any, FakeStream()), threading.Lock())
+    monkeypatch.setattr(torch_cuda, "lane_of", lambda device: lane)
     monkeypatch.setattr(torch_cuda, "_pinned", lambda count: torch.empty(count, dtype=torch.uint8))
     monkeypatch.setattr(torch_cuda, "CapturedGraph", Rerun)
 

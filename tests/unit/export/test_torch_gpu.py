@@ -176,6 +176,29 @@ def test_several_threads_get_their_own_answers(runtime: TorchRuntime) -> None:
     assert not wrong
 
 
+def test_two_models_may_capture_at_once() -> None:
+    opened = [on_gpu(), open_torch(find_artifact("pcb"), device="cuda", threads=None, argument="")]
+    shapes = [(1, 96 + 32 * index, 128) for index in range(6)]
+    expected = [[one.detect(feeds_of(*shape)) for shape in shapes] for one in opened]
+    wrong: list[str] = []
+
+    def work(index: int) -> None:
+        for _ in range(3):
+            for shape, answer in zip(shapes, expected[index], strict=True):
+                found = opened[index].detect(feeds_of(*shape))
+                if not np.allclose(found["scores"], answer["scores"], atol=1e-4):
+                    wrong.append(f"model {index} at {shape}")
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and [one.graphs for one in opened] == [6, 6]
+    for one in opened:
+        one.close()
+
+
 @pytest.mark.filterwarnings("ignore")  # the compiler gives advice as warnings
 def test_compiled_dense_parts_answer_alike(on_cpu: TorchRuntime) -> None:
     opened, feeds = on_gpu("compile"), boxes_of(feeds_of(2, 128, 160))

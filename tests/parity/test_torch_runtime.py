@@ -239,3 +239,25 @@ def test_options_of_the_argument() -> None:
 def test_devices() -> None:
     with pytest.raises(OptionError, match="must be cpu, cuda or cuda:N"):
         open_torch(find_artifact("cells"), device="tpu", threads=None, argument="")
+
+
+def test_the_dense_part_compiles_whole_once_a_shape(cells: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the backend that only traces: generating code would take minutes here."""
+    compiled: list[str] = []
+    compile_for_good = torch.compile
+
+    def traced(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        compiled.append(function.__name__)
+        return compile_for_good(function, backend="eager", fullgraph=True, **options)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    runtime = on_cpu(find_artifact("cells"), "compile")
+    assert compiled == ["extract", "forward"]
+    torch._dynamo.utils.counters.clear()
+    for height in (64, 96, 64):
+        feeds = feeds_of(1, height, 96)
+        found = runtime.detect(feeds)
+        for name, values in cells.detect(feeds).items():
+            np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4
+    runtime.close()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.torch_graphs import CapturedGraph, Function, GraphCache
-from export.torch_packing import Layout, layout_of, packed
+from export.torch_packing import Layout, layout_of, packed, tensor_of
 
 Arrays = Mapping[str, NDArray[Any]]
 _SLOTS = 2  # one batch computes while the next is staged
@@ -46,6 +46,7 @@ class CudaExecutor:
         graphs: int,
     ) -> None:
         self._functions, self._context = dict(functions), context
+        self._device = device
         lane = lane_of(device)
         self._copies, self.stream, self._lock = lane.copies, lane.compute, lane.lock
         self._graphs = GraphCache(
@@ -82,6 +83,20 @@ class CudaExecutor:
             self._slots.put(slot)
             raise
         return PendingBatch(slot, self._slots)
+
+    def to_device(self, arrays: Sequence[NDArray[Any]]) -> list[Tensor]:
+        """Copies of `arrays` for the work of `stream`, made on the copy stream."""
+        pinned = [tensor_of(values).pin_memory() for values in arrays]
+        with self._lock:
+            with torch.cuda.stream(self._copies):
+                copies = [values.to(self._device, non_blocking=True) for values in pinned]
+                arrived = torch.cuda.Event()
+                arrived.record(self._copies)
+            self.stream.wait_event(arrived)
+            for values in copies:
+                # whoever drops one early must not let the copy stream write there while it is being read
+                values.record_stream(self.stream)
+        return copies
 
     @contextmanager
     def enqueuing(self) -> Iterator[None]:

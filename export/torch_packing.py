@@ -65,6 +65,12 @@ def layout_of(arrays: Mapping[str, NDArray[Any]]) -> Layout:
     return Layout(tuple(_placed(described, _ALIGNMENT)))
 
 
+def tensor_of(values: NDArray[Any]) -> Tensor:
+    """On the CPU, sharing memory where torch can: it takes neither read-only nor scattered arrays."""
+    whole = np.ascontiguousarray(values)
+    return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
+
+
 def packed(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Layout]:
     """All tensors in one uint8 [bytes] on their device, widest elements first so that each is aligned."""
     order = sorted(outputs.items(), key=lambda item: -item[1].element_size())

@@ -32,8 +32,8 @@ _log = logging.getLogger("hindsight.torch")
 class TorchPreprocessor:
     """See hindsight.runtime.Preprocessor.
 
-    run: detects, given the inputs on the host and those on `device`. enqueuing: entered while work for the
-    device is handed over. nvjpeg: decode JPEGs on the GPU.
+    run: detects, given the inputs on the host and those on `device`. to_device: copies arrays there.
+    enqueuing: entered while other work for the device is handed over. nvjpeg: decode JPEGs on the GPU.
     """
 
     def __init__(
@@ -41,12 +41,14 @@ class TorchPreprocessor:
         device: torch.device,
         rule: ResizeRule,
         run: Run,
+        to_device: Callable[[Sequence[NDArray[np.uint8]]], list[Tensor]],
         enqueuing: Callable[[], AbstractContextManager[None]],
         *,
         nvjpeg: bool,
     ) -> None:
         self._device, self._rule = device, rule
-        self._run, self._enqueuing, self._nvjpeg = run, enqueuing, nvjpeg
+        self._run, self._to_device, self._enqueuing = run, to_device, enqueuing
+        self._nvjpeg = nvjpeg
 
     def detect(
         self, photos: Sequence[Photo], thresholds: Mapping[str, NDArray[Any]], limits: ImageLimits
@@ -57,23 +59,45 @@ class TorchPreprocessor:
         shapes = {padded_hw(placement.valid_hw, self._rule) for placement in placements}
         if len(shapes) != 1:
             raise ValueError(f"the photos of one batch must have one padded shape, got {sorted(shapes)}")
-        ours = [
-            self._nvjpeg and header is not None and header.format == "JPEG" and header.mode in ("RGB", "L")
-            for header in headers
-        ]
-        # what the CPU has to decode, before the device is held
-        pixels: list[Photo] = [
-            photo if on_device or not isinstance(photo, bytes) else decode_image(photo, limits)
-            for photo, on_device in zip(photos, ours, strict=True)
-        ]
+        encoded, pixels = self._shared_out(photos, headers, limits)
         try:
+            decoded = self._upload(pixels)
             with self._enqueuing():
-                decoded = decoded_on(self._device, pixels, headers, limits)
-                images = letterboxed(decoded, placements, shapes.pop())
+                decoded |= self._decode(encoded, headers, limits)
+                whole = [decoded[place] for place in range(len(photos))]
+                images = letterboxed(whole, placements, shapes.pop())
         except RuntimeError as error:
             raise RuntimeFailure(f"torch cannot letterbox: {str(error).splitlines()[0][:300]}") from error
         sizes = np.array([placement.valid_hw for placement in placements], np.int64)
         return placements, self._run({"image_sizes": sizes, **thresholds}, {"images": images})
+
+    def _shared_out(
+        self, photos: Sequence[Photo], headers: Sequence[Header | None], limits: ImageLimits
+    ) -> tuple[dict[int, bytes], dict[int, NDArray[np.uint8]]]:
+        """By place: the JPEGs for nvJPEG, and the pixels of all else."""
+        encoded: dict[int, bytes] = {}
+        pixels: dict[int, NDArray[np.uint8]] = {}
+        for place, (photo, header) in enumerate(zip(photos, headers, strict=True)):
+            if not isinstance(photo, bytes):
+                pixels[place] = photo
+            elif self._nvjpeg and header and header.format == "JPEG" and header.mode in ("RGB", "L"):
+                encoded[place] = photo
+            else:
+                pixels[place] = decode_image(photo, limits)
+        return encoded, pixels
+
+    def _upload(self, pixels: Mapping[int, NDArray[np.uint8]]) -> dict[int, Tensor]:
+        tensors = self._to_device(list(pixels.values()))
+        return {place: tensor.permute(2, 0, 1) for place, tensor in zip(pixels, tensors, strict=True)}
+
+    def _decode(
+        self, encoded: Mapping[int, bytes], headers: Sequence[Header | None], limits: ImageLimits
+    ) -> dict[int, Tensor]:
+        if not encoded:
+            return {}
+        own = [header for place in encoded if (header := headers[place]) is not None]
+        images = jpegs_on(self._device, list(encoded.values()), own, limits)
+        return dict(zip(encoded, images, strict=True))
 
 
 def _placement(photo: Photo, header: Header | None, rule: ResizeRule) -> Placement:
@@ -108,23 +132,7 @@ def scaled(image: Tensor, hw: tuple[int, int]) -> Tensor:
     return levels[0].to(torch.uint8)
 
 
-def decoded_on(
-    device: torch.device, photos: Sequence[Photo], headers: Sequence[Header | None], limits: ImageLimits
-) -> list[Tensor]:
-    """uint8 [3, h, w] each, upright, on `device`. What is still encoded is a JPEG for nvJPEG."""
-    jpegs = [index for index, photo in enumerate(photos) if isinstance(photo, bytes)]
-    found: dict[int, Tensor] = {}
-    if jpegs:
-        encoded = [photo for photo in photos if isinstance(photo, bytes)]
-        own_headers = [header for index in jpegs if (header := headers[index]) is not None]
-        found |= zip(jpegs, _jpegs_on(device, encoded, own_headers, limits), strict=True)
-    for index, photo in enumerate(photos):
-        if not isinstance(photo, bytes):
-            found[index] = _uploaded(photo, device)
-    return [found[index] for index in range(len(photos))]
-
-
-def _jpegs_on(
+def jpegs_on(
     device: torch.device, encoded: Sequence[bytes], headers: Sequence[Header], limits: ImageLimits
 ) -> list[Tensor]:
     """By nvJPEG; where it refuses one, all by the CPU, which tells what is wrong with it."""
@@ -138,7 +146,9 @@ def _jpegs_on(
             images: list[Tensor] = decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
     except RuntimeError as error:
         _log.warning("JPEGs are decoded on the CPU: nvJPEG says %s", str(error).splitlines()[0][:200])
-        return [_uploaded(decode_image(photo, limits), device) for photo in encoded]
+        return [
+            torch.from_numpy(decode_image(photo, limits)).to(device).permute(2, 0, 1) for photo in encoded
+        ]
     turned = [upright(image, header.orientation) for image, header in zip(images, headers, strict=True)]
     for image, header in zip(turned, headers, strict=True):
         if tuple(image.shape[1:]) != header.hw:
@@ -154,11 +164,3 @@ def upright(image: Tensor, orientation: int) -> Tensor:
         return image.rot90(1 if orientation == 8 else 3, (1, 2))
     flips = {2: (2,), 3: (1, 2), 4: (1,), 7: (1, 2)}.get(orientation, ())
     return image.flip(flips) if flips else image
-
-
-def _uploaded(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    whole = np.ascontiguousarray(pixels)
-    on_host = torch.from_numpy(whole if whole.flags.writeable else whole.copy())
-    if device.type == "cuda":
-        on_host = on_host.pin_memory()
-    return on_host.to(device, non_blocking=True).permute(2, 0, 1)

@@ -21,6 +21,7 @@ from export.torch_cuda import CudaExecutor
 from export.torch_dense import dense_context, made_ready
 from export.torch_graphs import Function
 from export.torch_options import TorchOptions, parse_options
+from export.torch_packing import tensor_of
 from export.torch_preprocess import TorchPreprocessor
 from hindsight.artifact import Artifact
 from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
@@ -100,7 +101,7 @@ class TorchRuntime:
             if self._executor is not None:
                 return self._executor.run(what, inputs, on_device)
             with self._context():
-                outputs = function({name: _tensor(values) for name, values in inputs.items()})
+                outputs = function({name: tensor_of(values) for name, values in inputs.items()})
                 return {name: values.numpy() for name, values in outputs.items()}
         except (RuntimeError, ValueError, KernelError) as error:
             # what CUDA itself reports, rather than torch, stays with the process
@@ -112,7 +113,9 @@ class TorchRuntime:
             return self._run("detect", inputs, on_device)
 
         rule, nvjpeg = self._artifact.manifest.resize, self._options.nvjpeg
-        return TorchPreprocessor(self._device, rule, run, executor.enqueuing, nvjpeg=nvjpeg)
+        return TorchPreprocessor(
+            self._device, rule, run, executor.to_device, executor.enqueuing, nvjpeg=nvjpeg
+        )
 
     def _context(self) -> AbstractContextManager[None]:
         return dense_context(self._device, self._options)
@@ -151,11 +154,6 @@ def _checked(inputs: Arrays, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         if first != expected:
             raise RuntimeFailure(f"{name} must have {expected[0]} rows, got {list(inputs[name].shape)}")
     return {name: inputs[name] for name in names}
-
-
-def _tensor(values: NDArray[Any]) -> Tensor:
-    whole = np.ascontiguousarray(values)
-    return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
 
 
 def _device(device: str) -> torch.device:

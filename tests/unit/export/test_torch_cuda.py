@@ -201,6 +201,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(Tensor, "pin_memory", Tensor.clone)
+    monkeypatch.setattr(Tensor, "record_stream", lambda values, stream: None)
     lane = Lane(cast(Any, FakeStream()), cast(Any, FakeStream()), threading.Lock())
     monkeypatch.setattr(torch_cuda, "lane_of", lambda device: lane)
     monkeypatch.setattr(torch_cuda, "_pinned", lambda count: torch.empty(count, dtype=torch.uint8))

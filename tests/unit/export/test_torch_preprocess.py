@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hindsight
-from export.torch_preprocess import TorchPreprocessor, letterboxed, upright
+from export.torch_preprocess import TorchPreprocessor, jpegs_on, letterboxed, upright
 from export.torch_runtime import open_torch
 from hindsight.api import Detector
 from hindsight.artifact import Artifact, find_artifact
-from hindsight.decode import _UPRIGHT, DEFAULT_LIMITS, decode_image
+from hindsight.decode import _UPRIGHT, DEFAULT_LIMITS, decode_image, read_header
 from hindsight.errors import CorruptImage, ImageTooLarge
 from hindsight.manifest import ResizeRule
 from hindsight.options import DetectOptions
@@ -79,7 +79,7 @@ class OnTheCpu:
         self.close, self.rescore, self.detect = self._plain.close, self._plain.rescore, self._plain.detect
         self.batches: list[int] = []
         self.preprocessor = TorchPreprocessor(
-            CPU, artifact.manifest.resize, self._run, self._enqueuing, nvjpeg=nvjpeg
+            CPU, artifact.manifest.resize, self._run, self._to_device, self._enqueuing, nvjpeg=nvjpeg
         )
 
     def _run(
@@ -87,6 +87,9 @@ class OnTheCpu:
     ) -> dict[str, NDArray[Any]]:
         self.batches.append(len(on_device["images"]))
         return self._plain.detect({**inputs, "images": on_device["images"].numpy()})
+
+    def _to_device(self, arrays: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
+        return [torch.from_numpy(values.copy()) for values in arrays]
 
     @contextlib.contextmanager
     def _enqueuing(self) -> Iterator[None]:
@@ -178,16 +181,10 @@ def test_nvjpeg_decodes_nearly_as_pillow() -> None:
     """On a photo, where colour changes gently; on noise the two differ by much more."""
     artifact = find_artifact("cells")
     data = artifact.samples[0].read_bytes()
-    runtime = open_torch(artifact, device="cuda", threads=None, argument="nvjpeg")
-    assert runtime.preprocessor is not None
-    from export.torch_preprocess import decoded_on
-    from hindsight.decode import read_header
-
-    found = decoded_on(torch.device("cuda", 0), [data], [read_header(data)], DEFAULT_LIMITS)[0]
+    found = jpegs_on(torch.device("cuda", 0), [data], [read_header(data)], DEFAULT_LIMITS)[0]
     expected = decode_image(data)
     difference = np.abs(found.permute(1, 2, 0).cpu().numpy().astype(int) - expected)
     assert difference.mean() < 2
-    runtime.close()
 
 
 def test_thresholds_go_through(tiny_artifact: Artifact) -> None:

@@ -37,7 +37,8 @@ class OnnxRuntime:
         self._threads = threads
         self._spinning = spinning
         self._opening = threading.Lock()
-        self._allocate = None if device == "cpu" else pinned_memory()
+        number = device.partition(":")[2] or "0"
+        self._allocate = None if device == "cpu" else pinned_memory(int(number))
         self._rescore: ort.InferenceSession | BoundSession | None = None
         self._detect: ort.InferenceSession | BoundSession | None = self._open(artifact.model_path)
 

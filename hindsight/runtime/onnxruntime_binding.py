@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,13 +111,14 @@ class _Pageable:
 
 
 class _Pinned:
-    """Page-locked by the CUDA runtime, for every context of the process."""
+    """Page-locked by the CUDA runtime. device: whose context it is made in, so that no other GPU gets one."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, device: int, size: int) -> None:
         import ctypes
 
         from cuda.bindings import runtime
 
+        runtime.cudaSetDevice(device)
         status, address = runtime.cudaHostAlloc(size, runtime.cudaHostAllocPortable)
         if int(status) != 0:
             raise MemoryError(f"{size} bytes of page-locked memory: {status!r}")
@@ -130,11 +132,11 @@ class _Pinned:
         runtime.cudaFreeHost(self._address)
 
 
-def pinned_memory() -> Callable[[int], HostMemory]:
+def pinned_memory(device: int) -> Callable[[int], HostMemory]:
     """What allocates page-locked memory; without cuda-bindings, ordinary memory, and the log says so."""
     try:
-        _Pinned(1).free()
+        _Pinned(device, 1).free()
     except (ImportError, RuntimeError, OSError, MemoryError) as error:
         _log.warning("copies to the GPU go through pageable memory, more slowly: %s", error)
         return _Pageable
-    return _Pinned
+    return partial(_Pinned, device)

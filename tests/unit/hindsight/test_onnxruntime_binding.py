@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from hindsight.errors import DeviceLost, RuntimeFailure
 from hindsight.runtime import onnxruntime as backend
 from hindsight.runtime import open_runtime
 from hindsight.runtime.onnxruntime import OnnxRuntime
-from hindsight.runtime.onnxruntime_binding import BoundSession
+from hindsight.runtime.onnxruntime_binding import BoundSession, pinned_memory
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -52,7 +53,7 @@ def bound(tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """The runtime as it is on CUDA, but for the provider."""
     Memory.held = 0
     monkeypatch.setattr(backend, "_providers", lambda device: ["CPUExecutionProvider"])
-    monkeypatch.setattr(backend, "pinned_memory", lambda: Memory)
+    monkeypatch.setattr(backend, "pinned_memory", lambda number: Memory)
     yield OnnxRuntime(tiny_artifact, device="cuda")
 
 
@@ -133,6 +134,15 @@ def test_outputs_of_a_shape_that_inputs_do_not_tell(tmp_path: Path) -> None:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found = BoundSession(session, Memory).run({"x": np.array([0, 1, 0, 2], np.float32)})
     assert found["rows"].tolist() == [[1, 3]]
+
+
+def test_without_cuda_memory_is_pageable_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    memory = pinned_memory(0)(10)
+    assert memory.bytes.shape == (10,) and "pageable memory" in caplog.text
+    memory.free()
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class Gpu:
         """`size` bytes of host memory that the GPU copies from and to by itself; zeroed."""
         address = int(self._call(f"pinning {size} bytes", self._driver.cuMemHostAlloc(max(size, 1), 0)))
         self._made.callback(self._driver.cuMemFreeHost, address)
-        memory = np.frombuffer((ctypes.c_uint8 * max(size, 1)).from_address(address), np.uint8)
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * max(size, 1)).from_address(address))
         memory[:] = 0
         return memory[:size]
 

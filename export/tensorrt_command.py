@@ -63,11 +63,12 @@ def target_of(flavour: str, gpu: str | None) -> Target:
             f"--gpu is for TensorRT for RTX; {flavour} builds for the GPU of the machine it runs on"
         )
     if gpu == ANY_GPU:
-        return Target(flavour, ANY_GPU, _EVERY_CAPABILITY)
+        return Target(flavour, ANY_GPU, _EVERY_CAPABILITY, ANY_GPU)
     chosen = [word.strip() for word in gpu.split(",")]
     if not all(word.replace(".", "", 1).isdigit() and word[-2:-1] == "." for word in chosen):
         raise ExportError(f"--gpu must be any, or compute capabilities as in 8.9,12.0; got {gpu!r}")
-    return Target(flavour, ANY_GPU, tuple(dict.fromkeys(chosen)))
+    capabilities = tuple(dict.fromkeys(chosen))
+    return Target(flavour, ANY_GPU, capabilities, f"sm{'-sm'.join(capabilities).replace('.', '')}")
 
 
 def _this_gpu(flavour: str) -> Target:
@@ -80,7 +81,7 @@ def _this_gpu(flavour: str) -> Target:
         if flavour == "tensorrt_rtx":
             advice += ", or build for others with --gpu any (TensorRT for RTX)"
         raise ExportError(f"{error}; an engine is built for one GPU: {advice}") from error
-    target = Target(flavour, gpu.name, (gpu.capability,))
+    target = Target(flavour, gpu.name, (gpu.capability,), gpu.name)
     gpu.close()
     return target
 

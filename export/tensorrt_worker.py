@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def main() -> None:
     trt = importlib.import_module(job.flavour)
     logger = trt.Logger(trt.Logger.WARNING)
     _register(trt, job)
-    cache = Path(job.timing_cache) if job.timing_cache else None
+    cache = Path(f"{job.timing_cache}-{trt.__version__}") if job.timing_cache else None
     for graph in job.graphs:
         _say(progress=f"{graph.graph}: parsing")
         _build(trt, logger, job, graph, cache)
@@ -92,7 +93,8 @@ def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path 
         config.plugins_to_serialize = [job.plugin_library]
     timings = None
     if cache is not None:
-        timings = config.create_timing_cache(cache.read_bytes() if cache.is_file() else b"")
+        stored = cache.read_bytes() if cache.is_file() else b""
+        timings = config.create_timing_cache(stored) or config.create_timing_cache(b"")
         config.set_timing_cache(timings, ignore_mismatch=False)
     monitor = _monitor(trt, graph.graph)
     config.progress_monitor = monitor
@@ -101,7 +103,9 @@ def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path 
         _refuse(f"{graph.graph} could not be built")
     Path(graph.plan).write_bytes(plan)
     if cache is not None and timings is not None:
-        cache.write_bytes(config.get_timing_cache().serialize())
+        draft = cache.with_name(f"{cache.name}-{os.getpid()}")
+        draft.write_bytes(config.get_timing_cache().serialize())
+        draft.replace(cache)
 
 
 def _target(trt: ModuleType, config: Any, capabilities: tuple[str, ...]) -> None:

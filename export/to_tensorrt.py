@@ -22,7 +22,6 @@ from export.tensorrt_shapes import Size, detection_buckets, rescoring_buckets
 from export.tensorrt_worker import GraphJob, Job
 from hindsight.artifact import Artifact
 from hindsight.engines import (
-    ANY_GPU,
     ENGINE_FORMAT,
     FLAVOURS,
     PRECISIONS,
@@ -41,11 +40,14 @@ _LAST_LINES = 3  # of TensorRT's log, in an error
 
 @dataclass(frozen=True)
 class Target:
-    """What an engine is built for. gpu: a name, or ANY_GPU. capabilities: compute capabilities, as "8.9"."""
+    """What an engine is built for. gpu: a name, or ANY_GPU. capabilities: compute capabilities, as "8.9".
+    label: what the name of its folder begins with.
+    """
 
     flavour: str
     gpu: str
     capabilities: tuple[str, ...]
+    label: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def build_engine(
         draft = Path(name) / "engine"
         draft.mkdir()
         prepared = _prepare(artifact, precision, batches, sizes, progress)
-        cache = root / f".timing-{engine_folder_name(target.gpu, target.flavour, '', precision)}"
+        cache = root / f".timing-{engine_folder_name(target.label, target.flavour, '', 'any')}"
         job = _job(prepared, target, Path(name), draft, plugin_library, cache)
         version = _run(job, Path(name), progress)
         record = EngineRecord(
@@ -113,8 +115,7 @@ def build_engine(
             plans=tuple(_plan(item, draft) for item in prepared),
         )
         write_record(draft, record)
-        gpu = ANY_GPU if target.gpu == ANY_GPU else target.gpu
-        place = root / engine_folder_name(gpu, target.flavour, version, precision)
+        place = root / engine_folder_name(target.label, target.flavour, version, precision)
         if place.exists():
             place.rename(Path(name) / "old")
         draft.rename(place)

@@ -77,12 +77,14 @@ def find_engine(
     gpu: str,
     precision: str | None = None,
     *,
+    capability: str | None = None,
     allow_failed_parity: bool = False,
 ) -> Engine:
     """The engine of `artifact` that may run here, its files verified.
 
     flavour, version: of the TensorRT that is installed. gpu: the name of the GPU. precision: None takes the
-    first of PRECISIONS there is. allow_failed_parity: for `hindsight parity`, which measures it anew. Raises
+    first of PRECISIONS there is. capability: the GPU's compute capability, if known, which an engine for any GPU
+    must list. allow_failed_parity: for `hindsight parity`, which measures it anew. Raises
     OptionError for an unknown precision; RuntimeFailure, with the command that builds one, where there is no
     engine for this GPU and version made from these very graphs, or where its recorded parity failed.
     """
@@ -93,7 +95,9 @@ def find_engine(
     for folder, engine in list_engines(artifact):
         if isinstance(engine, ArtifactError):
             refused.append((f"{folder.name} ({engine})", None))
-        elif reasons := _reasons_against(engine.record, artifact, flavour, version, gpu, precision):
+        elif reasons := _reasons_against(
+            engine.record, artifact, flavour, version, gpu, precision, capability
+        ):
             refused.append((f"{folder.name} ({', '.join(reasons)})", engine.record))
         else:
             fitting.append(engine)
@@ -112,9 +116,17 @@ def find_engine(
 
 
 def _reasons_against(
-    record: EngineRecord, artifact: Artifact, flavour: str, version: str, gpu: str, precision: str | None
+    record: EngineRecord,
+    artifact: Artifact,
+    flavour: str,
+    version: str,
+    gpu: str,
+    precision: str | None,
+    capability: str | None,
 ) -> list[str]:
     reasons = []
+    if record.gpu == ANY_GPU and capability not in (None, *record.compute_capabilities):
+        reasons.append(f"for compute capability {', '.join(record.compute_capabilities)}, not {capability}")
     if record.gpu not in (gpu, ANY_GPU):
         reasons.append(f"for another GPU, {record.gpu}")
     if (record.flavour, record.version) != (flavour, version):

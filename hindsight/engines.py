@@ -83,10 +83,10 @@ def find_engine(
     """The engine of `artifact` that may run here, its files verified.
 
     flavour, version: of the TensorRT that is installed. gpu: the name of the GPU. precision: None takes the
-    first of PRECISIONS there is. capability: the GPU's compute capability, if known, which an engine for any GPU
-    must list. allow_failed_parity: for `hindsight parity`, which measures it anew. Raises
-    OptionError for an unknown precision; RuntimeFailure, with the command that builds one, where there is no
-    engine for this GPU and version made from these very graphs, or where its recorded parity failed.
+    first of PRECISIONS there is. capability: the GPU's compute capability, if known, which an engine for any
+    GPU must list. allow_failed_parity: for `hindsight parity`, which measures it anew. Raises OptionError for
+    an unknown precision; RuntimeFailure, with the command that builds one, where there is no engine for this
+    GPU and version made from these very graphs, or where its recorded parity failed.
     """
     if precision is not None and precision not in PRECISIONS:
         raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

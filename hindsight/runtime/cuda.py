@@ -81,14 +81,14 @@ class Gpu:
     def stream(self) -> Any:
         """A stream that does not wait for the default one."""
         flags = self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING
-        stream = self._call("making a stream", self._driver.cuStreamCreate(flags))
+        stream = self._call("making a stream", self._driver.cuStreamCreate(int(flags)))
         self._made.callback(self._driver.cuStreamDestroy, stream)
         return stream
 
     def event(self) -> Any:
         """An event that only orders, and takes no time."""
         flags = self._driver.CUevent_flags.CU_EVENT_DISABLE_TIMING
-        event = self._call("making an event", self._driver.cuEventCreate(flags))
+        event = self._call("making an event", self._driver.cuEventCreate(int(flags)))
         self._made.callback(self._driver.cuEventDestroy, event)
         return event
 

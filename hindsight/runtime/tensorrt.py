@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -40,9 +41,7 @@ class TensorRtRuntime:
     def __init__(self, artifact: Artifact, *, device: str, argument: str = "") -> None:
         precision, unchecked = _options(argument)
         if device == "cpu":
-            raise OptionError(
-                "runtime tensorrt needs a GPU: use device cuda or cuda:N, or runtime onnxruntime"
-            )
+            raise OptionError("runtime tensorrt needs a GPU: device cuda or cuda:N; onnxruntime does not")
         number = gpu_number(device)
         self._artifact = artifact
         self._turn = threading.Lock()
@@ -144,11 +143,12 @@ class TensorRtRuntime:
         gpu, self._gpu = self._gpu, None
         if gpu is None:
             return
-        with gpu.current():
-            for plan in self._plans.values():
-                plan.close()
-            self._plans = {}
-        gpu.close()
+        plans, self._plans = self._plans, {}
+        with ExitStack() as freeing:  # a GPU in error still gives back what it can
+            freeing.callback(gpu.close)
+            freeing.enter_context(gpu.current())
+            for plan in plans.values():
+                freeing.callback(plan.close)
 
 
 def _options(argument: str) -> tuple[str | None, bool]:

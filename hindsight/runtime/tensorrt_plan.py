@@ -1,4 +1,4 @@
-"""One TensorRT plan on one GPU: buffers, streams and CUDA graphs of every bucket, and running batches in them.
+"""One TensorRT plan on one GPU: buffers, streams and CUDA graphs of every bucket, and batches run in them.
 
 A bucket has two lanes, each with its own buffers, so that the copy of a batch's next part to the GPU overlaps
 with the computation of the part before. All inputs of a lane are one block of memory, and all outputs: a part
@@ -52,7 +52,7 @@ class _Tensor:
 
 @dataclass
 class _Lane:
-    """Buffers of one execution, and what is on its way in them. graph: None where it could not be captured."""
+    """Buffers of one execution, and what orders it. graph: None where it could not be captured."""
 
     inputs: int
     outputs: int
@@ -114,6 +114,8 @@ class LoadedPlan:
             self._enqueue(profile, lane, step)
             pending.append((profile, lane, step))
         parts += [self._collect(*item) for item in pending]
+        if len(parts) == 1:
+            return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
@@ -126,11 +128,7 @@ class LoadedPlan:
         self._engine = None
 
     def _open(self, index: int, bucket: Bucket) -> _Profile:
-        context = self._engine.create_execution_context(
-            self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        )
-        if context is None:
-            raise RuntimeFailure(f"{self._name}: TensorRT makes no execution context; its log says why")
+        context = self._context()
         context.set_device_memory(self._scratch, self._scratch_size)
         if not context.set_optimization_profile_async(index, int(self._compute)):
             raise RuntimeFailure(f"{self._name}: TensorRT does not switch to profile {index}")
@@ -153,6 +151,23 @@ class LoadedPlan:
         profile.lanes = [self._lane(profile) for _ in range(_LANES)]
         self._warm_up(profile)
         return profile
+
+    def _context(self) -> Any:
+        user_managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if hasattr(self._engine, "create_runtime_config"):
+            # TensorRT for RTX compiles kernels while it runs. Ours see one shape only: compile for it at once,
+            # or a CUDA graph would keep the slow kernels of the first run.
+            config = self._engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(user_managed)
+            strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
+            if strategies is not None:
+                config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+            context = self._engine.create_execution_context(config)
+        else:
+            context = self._engine.create_execution_context(user_managed)
+        if context is None:
+            raise RuntimeFailure(f"{self._name}: TensorRT makes no execution context")
+        return context
 
     def _lay_out(self, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> tuple[_Tensor, ...]:
         tensors: list[_Tensor] = []
@@ -239,7 +254,7 @@ class LoadedPlan:
                 if not profile.context.set_tensor_address(tensor.name, block + tensor.offset):
                     raise RuntimeFailure(f"{self._name}: TensorRT does not take the address of {tensor.name}")
         if not profile.context.execute_async_v3(int(self._compute)):
-            raise RuntimeFailure(f"{self._name}: TensorRT does not execute it; its log says why")
+            raise RuntimeFailure(f"{self._name}: TensorRT does not execute it")
 
     def _collect(self, profile: _Profile, lane: _Lane, step: Step) -> dict[str, NDArray[Any]]:
         self._gpu.wait(lane.downloaded)

@@ -155,8 +155,8 @@ class LoadedPlan:
     def _context(self) -> Any:
         user_managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if hasattr(self._engine, "create_runtime_config"):
-            # TensorRT for RTX compiles kernels while it runs. Ours see one shape only: compile for it at once,
-            # or a CUDA graph would keep the slow kernels of the first run.
+            # TensorRT for RTX compiles kernels while it runs. A context sees one shape only: compile for it at
+            # once, or a CUDA graph would keep the slow kernels of the first run.
             config = self._engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(user_managed)
             strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)

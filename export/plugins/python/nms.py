@@ -19,6 +19,7 @@ from export.plugins.python.operator import (
     Value,
     Work,
     check_addresses,
+    check_count,
     check_rank,
     check_same,
     check_size,
@@ -45,6 +46,7 @@ class _Suppression:
         return self.values
 
     def output_types(self, types: Sequence[str]) -> list[str]:
+        check_count(self.name, self.inputs, types)
         for name, found in zip(self.inputs, types, strict=True):
             if found != FLOAT:
                 raise ValueError(f"{self.name}: expected {name} of type FLOAT, got {found}")

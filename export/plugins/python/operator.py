@@ -107,6 +107,12 @@ class Kind:
     make: Callable[[Mapping[str, Value]], Operator]
 
 
+def check_count(operator: str, names: Sequence[str], found: Sequence[Any]) -> None:
+    """Raises ValueError for too few or too many inputs."""
+    if len(found) != len(names):
+        raise ValueError(f"{operator}: expected {len(names)} inputs ({', '.join(names)}), got {len(found)}")
+
+
 def check_rank(operator: str, name: str, shape: Sequence[Any], rank: int, meaning: str) -> None:
     """Raises ValueError that names the input and what it should be."""
     if len(shape) != rank:

@@ -17,6 +17,7 @@ from export.plugins.python.operator import (
     Value,
     Work,
     check_addresses,
+    check_count,
     check_rank,
     check_same,
     check_size,
@@ -72,6 +73,7 @@ class RoiAlign:
         }
 
     def output_types(self, types: Sequence[str]) -> list[str]:
+        check_count(self.name, self.inputs, types)
         rois, *features = types
         if rois != FLOAT:
             raise ValueError(f"{self.name}: expected rois of type FLOAT, got {rois}")
@@ -99,10 +101,21 @@ class RoiAlign:
         if position == 0:
             return (tensor.dtype, tensor.format) == (FLOAT, LINEAR)
         if position == 1:
-            return tensor.dtype in _SHORT and tensor.format in (LINEAR, CHANNELS_LAST[tensor.dtype])
+            return tensor.dtype in _SHORT and tensor.format in self._formats(tensor)
         if position == len(self.inputs):
             return (tensor.dtype, tensor.format) == (tensors[1].dtype, LINEAR)
         return (tensor.dtype, tensor.format) == (tensors[1].dtype, tensors[1].format)
+
+    def _formats(self, feature: Tensor) -> tuple[str, ...]:
+        """Formats to offer. Of 16-bit maps that the fast kernel takes only its own: builders that measure
+        nothing (TensorRT-RTX without a GPU) would take the other, and turning a map over costs less than
+        pooling it slowly. Both in float32: not every layer of an engine writes it channels-last.
+        """
+        both = (LINEAR, CHANNELS_LAST[feature.dtype])
+        known = len(feature.shape) == 4 and feature.shape[1] > 0
+        if feature.dtype == FLOAT or not known or self._vector((1, 1, feature.shape[1]), feature) is None:
+            return both
+        return both[1:]
 
     def workspace_bytes(self, shapes: Sequence[tuple[int, ...]]) -> int:
         return 0
@@ -145,13 +158,16 @@ class RoiAlign:
     def _layout(self, feature: Tensor, sizes: tuple[int, int, int]) -> tuple[str, RoiAlignLaunch]:
         """The kernel for channels-last maps where they are and it takes them."""
         width = _BYTES[feature.dtype]
-        if feature.format != LINEAR:
-            vector = roi_align_launch(*sizes, self.output_size, width, width, vector=True)
-            if vector is not None:
-                return "vector", vector
+        if feature.format != LINEAR and (vector := self._vector(sizes, feature)) is not None:
+            return "vector", vector
         strided = roi_align_launch(*sizes, self.output_size, width, width, vector=False)
         assert strided is not None  # the strided kernel takes everything
         return "strided", strided
+
+    def _vector(self, sizes: tuple[int, int, int], feature: Tensor) -> RoiAlignLaunch | None:
+        """`sizes`: images, boxes, channels."""
+        width = _BYTES[feature.dtype]
+        return roi_align_launch(*sizes, self.output_size, width, width, vector=True)
 
 
 def _describe_level(params: RoiAlignParams, level: int, feature: Tensor, stride: int) -> None:

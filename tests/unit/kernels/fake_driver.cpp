@@ -47,6 +47,12 @@ CUresult cuModuleGetFunction(void** function, void* module, const char* name) {
     return kSuccess;
 }
 
+CUresult cuCtxGetDevice(int* device) { return current_context ? (*device = 0, kSuccess) : kInvalidContext; }
+CUresult cuFuncLoad(void* function) {
+    if (current_context != &primary_context) return kInvalidContext;
+    return static_cast<std::string*>(function)->empty() ? kNotFound : kSuccess;
+}
+
 CUresult cuLaunchKernel(
     void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
     unsigned block_z, unsigned shared, void* stream, void** params, void** extra
@@ -77,6 +83,8 @@ CUresult cuGetProcAddress_v2(const char* name, void** address, int, unsigned lon
     HAVE(cuDevicePrimaryCtxRetain);
     HAVE(cuCtxGetCurrent);
     HAVE(cuCtxSetCurrent);
+    HAVE(cuCtxGetDevice);
+    HAVE(cuFuncLoad);
     HAVE(cuModuleLoadData);
     HAVE(cuModuleGetFunction);
     HAVE(cuLaunchKernel);

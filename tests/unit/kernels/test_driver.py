@@ -17,9 +17,19 @@ import threading
 import torch
 from model.ops import batched_nms, multilevel_roi_align
 from model.ops.kernels import launchers
-from model.ops.kernels.driver import Queue, launch
+from model.ops.kernels.driver import Queue, current_device, launch, load
 from model.ops.kernels.compile import KernelError
 from tests.unit.kernels.lists import crowd
+
+# before anything else: a plugin is attached in a thread that may have called nothing of CUDA yet
+assert current_device() == 0
+load("batched_nms", "batched_nms", 0)
+try:
+    load("batched_nms", "soft_nms", 0)
+except KernelError as error:
+    assert "finding soft_nms in batched_nms.cu" in str(error), error
+else:
+    raise SystemExit("loaded a kernel that is not there")
 
 queue = Queue(device=0, stream=5)
 case, limit = crowd(0, 2, 3, 70), torch.tensor([0.5])
@@ -49,6 +59,15 @@ for attempt, wrong in [("GPU 3", Queue(3, 5)), ("launching batched_nms", Queue(0
         assert attempt in str(error) and "CUDA_ERROR_INVALID_VALUE" in str(error), error
     else:
         raise SystemExit("no error for " + attempt)
+cuda.cuCtxSetCurrent(cuda.cuDevicePrimaryCtxRetain(0)[1])
+assert current_device() == 0
+
+# a driver before CUDA 12.4
+def lacking(function):
+    raise RuntimeError('Function "cuFuncLoad" not found')
+
+cuda.cuFuncLoad = lacking
+load("roi_align", "roi_align_vector_f16_f32", 0)
 print("launched")
 """
 

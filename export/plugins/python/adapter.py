@@ -105,8 +105,10 @@ def plugin_class(trt: Any) -> type[Any]:
         ) -> None:
             if (work := self.work) is None:
                 return  # nothing to compute
-            work.bind(inputs, outputs, workspace)
-            launch(work.source, work.kernel, work.params, work.launch, Queue(current_device(), stream))
+            params = type(work.params).from_buffer_copy(work.params)  # clones share the work
+            self.operator.bind(params, inputs, outputs, workspace)
+            queue = Queue(current_device(), stream)
+            launch(self.operator.source, work.kernel, params, work.launch, queue)
 
         def get_fields_to_serialize(self) -> Any:
             # TensorRT keeps addresses: what they point to lives with the plugin
@@ -137,10 +139,17 @@ def creator_class(trt: Any) -> type[Any]:
 
 
 def _tensor(description: Any) -> Tensor:
-    return Tensor(description.type.name, description.format.name, tuple(description.dims))
+    return Tensor(description.type.name, description.format.name, _shape(description.dims))
+
+
+def _shape(dims: Any) -> tuple[int, ...]:
+    try:
+        return tuple(dims)
+    except ValueError:  # TensorRT marks sizes that are not there by a count of -1
+        return ()
 
 
 def _largest(description: Any) -> tuple[int, ...]:
     """The largest shape of the profile; at run time, where there is none, the shape itself."""
-    largest, present = tuple(description.max), tuple(description.desc.dims)
+    largest, present = _shape(description.max), _shape(description.desc.dims)
     return largest if len(largest) == len(present) and min(largest, default=0) >= 0 else present

@@ -24,7 +24,7 @@ from export.plugins.python.operator import (
     check_same,
     check_size,
 )
-from model.ops.kernels.params import NmsLaunch, NmsParams, SoftNmsParams, nms_launch, soft_nms_launch
+from model.ops.kernels.params import NmsParams, SoftNmsParams, nms_launch, soft_nms_launch
 
 KEY_BYTES = 8
 METHODS = ("linear", "gaussian")
@@ -86,24 +86,40 @@ class _Suppression:
         return groups, classes, count
 
 
-class BatchedNms(_Suppression):
+class _Greedy(_Suppression):
+    """BatchedNms and IouGuidedNms."""
+
+    def plan(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work | None:
+        if outputs[0].volume == 0:
+            return None
+        groups, classes, count = self._sizes(inputs)
+        chosen = nms_launch(groups * classes, count)
+        params = NmsParams(
+            classes=classes, count=count, shared_keys=chosen.shared_keys, spill_keys=chosen.spill_keys
+        )
+        return Work(self.source, params, chosen)
+
+    def bind(self, params: NmsParams, inputs: Sequence[int], outputs: Sequence[int], workspace: int) -> None:
+        check_addresses(self.name, self.inputs[:1], inputs[:1])
+        params.boxes, params.scores, params.threshold = inputs[0], inputs[1], inputs[-1]
+        params.keep = outputs[0]
+        if "ious" in self.inputs:
+            params.ious, params.kept_scores = inputs[2], outputs[1]
+        params.spill = workspace
+
+
+class BatchedNms(_Greedy):
     """boxes, scores, threshold -> keep bool [G, K, N]."""
 
     name, source = "BatchedNms", "batched_nms"
     inputs, outputs = ("boxes", "scores", "threshold"), ("keep",)
 
-    def plan(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work | None:
-        return _greedy(self, inputs, outputs)
 
-
-class IouGuidedNms(_Suppression):
+class IouGuidedNms(_Greedy):
     """boxes, class_scores, ious, threshold -> keep bool [G, K, N], scores float32 [G, K, N]."""
 
     name, source = "IouGuidedNms", "iou_guided_nms"
     inputs, outputs = ("boxes", "class_scores", "ious", "threshold"), ("keep", "scores")
-
-    def plan(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work | None:
-        return _greedy(self, inputs, outputs)
 
 
 class SoftNms(_Suppression):
@@ -139,35 +155,15 @@ class SoftNms(_Suppression):
             min_score=self.values["min_score"],
         )
 
-        def bind(sources: Sequence[int], results: Sequence[int], workspace: int) -> None:
-            check_addresses(self.name, self.inputs[:1], sources[:1])
-            params.boxes, params.scores, params.threshold = sources
-            params.decayed = results[0]
-            params.spill = workspace
+        return Work(self.source, params, chosen)
 
-        return Work(self.source, self.source, params, chosen, bind)
-
-
-def _greedy(
-    operator: BatchedNms | IouGuidedNms, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
-) -> Work | None:
-    if outputs[0].volume == 0:
-        return None
-    groups, classes, count = operator._sizes(inputs)
-    chosen: NmsLaunch = nms_launch(groups * classes, count)
-    params = NmsParams(
-        classes=classes, count=count, shared_keys=chosen.shared_keys, spill_keys=chosen.spill_keys
-    )
-
-    def bind(sources: Sequence[int], results: Sequence[int], workspace: int) -> None:
-        check_addresses(operator.name, operator.inputs[:1], sources[:1])
-        params.boxes, params.scores, params.threshold = sources[0], sources[1], sources[-1]
-        params.keep = results[0]
-        if isinstance(operator, IouGuidedNms):
-            params.ious, params.kept_scores = sources[2], results[1]
+    def bind(
+        self, params: SoftNmsParams, inputs: Sequence[int], outputs: Sequence[int], workspace: int
+    ) -> None:
+        check_addresses(self.name, self.inputs[:1], inputs[:1])
+        params.boxes, params.scores, params.threshold = inputs
+        params.decayed = outputs[0]
         params.spill = workspace
-
-    return Work(operator.source, operator.source, params, chosen, bind)
 
 
 _SHAPES = {

@@ -38,13 +38,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Work:
-    """One launch for given shapes. `bind` writes addresses (inputs, outputs, workspace) into `params`."""
+    """One launch for given shapes; `Operator.bind` writes the addresses into a copy of `params`."""
 
-    source: str
     kernel: str
     params: Params
     launch: Launch
-    bind: Callable[[Sequence[int], Sequence[int], int], None]
 
 
 class Sizes(Protocol):
@@ -96,6 +94,9 @@ class Operator(Protocol):
 
     def plan(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work | None:
         """The launch for these shapes; None where there is nothing to compute. Raises ValueError."""
+
+    def bind(self, params: Any, inputs: Sequence[int], outputs: Sequence[int], workspace: int) -> None:
+        """Write addresses into the parameters of a launch. Raises ValueError for one that it cannot use."""
 
 
 @dataclass(frozen=True)

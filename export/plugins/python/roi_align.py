@@ -145,15 +145,16 @@ class RoiAlign:
         layout, chosen = self._layout(features[0], (images, boxes, channels))
         params.channels_per_block = chosen.channels_per_block
         short = _SHORT[features[0].dtype]
+        return Work(f"roi_align_{layout}_{short}_{short}", params, chosen)
 
-        def bind(sources: Sequence[int], results: Sequence[int], workspace: int) -> None:
-            check_addresses(self.name, (*self.inputs, *self.outputs), (*sources, *results))
-            params.rois = sources[0]
-            for level, address in enumerate(sources[1:]):
-                params.features[level] = address
-            params.output = results[0]
-
-        return Work(self.source, f"roi_align_{layout}_{short}_{short}", params, chosen, bind)
+    def bind(
+        self, params: RoiAlignParams, inputs: Sequence[int], outputs: Sequence[int], workspace: int
+    ) -> None:
+        check_addresses(self.name, (*self.inputs, *self.outputs), (*inputs, *outputs))
+        params.rois = inputs[0]
+        for level, address in enumerate(inputs[1:]):
+            params.features[level] = address
+        params.output = outputs[0]
 
     def _layout(self, feature: Tensor, sizes: tuple[int, int, int]) -> tuple[str, RoiAlignLaunch]:
         """The kernel for channels-last maps where they are and it takes them."""

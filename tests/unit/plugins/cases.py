@@ -112,7 +112,7 @@ def plain(*tensors: torch.Tensor) -> tuple[list[torch.Tensor], list[str]]:
 
 def roi_cases() -> dict[str, Callable[[], Case]]:
     """Every type, layout and convention; channels that need padding; the fast kernel and the other."""
-    cases = {}
+    cases: dict[str, Callable[[], Case]] = {}
     for dtype, layouts in (
         (torch.float32, ("LINEAR", "HWC")),
         (torch.float16, ("LINEAR", "HWC8")),
@@ -130,14 +130,26 @@ SIZES = [(16, 7), (72, 7), (12, 5), (13, 3), (16, 14)]
 
 def suppression_lists() -> dict[str, Callable[[], Sequence[Case]]]:
     """Crowds, ties and lists that break suppression."""
-    lists: dict[str, Callable[[], tuple[torch.Tensor, torch.Tensor]]] = {
+    lists: dict[str, Callable[[], Lists]] = {
         "crowd": partial(crowd, 1, 2, 3, 70),
         "coarse": partial(coarse, 2, 2, 5, 40),
         "one": partial(crowd, 3, 1, 1, 1),
-        **{name: partial(lambda name: degenerate()[name], name) for name in degenerate()},
+        **{name: partial(_degenerate, name) for name in degenerate()},
     }
     return {
-        f"{label} {threshold}": partial(lambda make, limit: nms_cases(*make(), limit), make, threshold)
+        f"{label} {threshold}": partial(_cases_of, make, threshold)
         for label, make in lists.items()
         for threshold in (0.3, 0.7)
     }
+
+
+Lists = tuple[torch.Tensor, torch.Tensor]  # boxes and scores
+
+
+def _degenerate(name: str) -> Lists:
+    return degenerate()[name]
+
+
+def _cases_of(make: Callable[[], Lists], threshold: float) -> Sequence[Case]:
+    boxes, scores = make()
+    return nms_cases(boxes, scores, threshold)

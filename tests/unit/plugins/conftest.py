@@ -32,4 +32,4 @@ def cpp(tmp_path_factory: pytest.TempPathFactory) -> CppForm:
 @pytest.fixture(params=["python", "cpp"])
 def form(request: pytest.FixtureRequest) -> Form:
     """One form after the other."""
-    return PythonForm() if request.param == "python" else request.getfixturevalue("cpp")  # type: ignore[no-any-return]
+    return PythonForm() if request.param == "python" else request.getfixturevalue("cpp")

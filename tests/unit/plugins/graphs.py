@@ -29,6 +29,7 @@ ELEMENTS = {
     "BOOL": TensorProto.BOOL,
 }
 Sizes = Mapping[str, int]
+Inputs = Mapping[str, tuple[str, Sequence[int | str]]]
 SUPPRESSIONS: dict[str, dict[str, Value]] = {
     "BatchedNms": {},
     "IouGuidedNms": {},
@@ -45,7 +46,7 @@ class Graph:
 
     name: str
     attributes: Mapping[str, Any]
-    inputs: Mapping[str, tuple[str, Sequence[int | str]]]
+    inputs: Inputs
     outputs: Mapping[str, str]
     formats: Mapping[str, str] = dataclasses.field(
         default_factory=dict
@@ -82,7 +83,9 @@ class Graph:
 
 def roi_graph(levels: int, kind: str, channels: int = 16, **wrong: Any) -> Graph:
     """The sizes of the levels are open on their own: h and w of the first, halved from level to level."""
-    maps = {f"feature_{level}": (kind, ["B", channels, f"h{level}", f"w{level}"]) for level in range(levels)}
+    maps: Inputs = {
+        f"feature_{level}": (kind, ["B", channels, f"h{level}", f"w{level}"]) for level in range(levels)
+    }
     attributes = {
         "strides": [4 * 2**level for level in range(levels)],
         "output_size": 7,
@@ -100,13 +103,13 @@ def roi_graph(levels: int, kind: str, channels: int = 16, **wrong: Any) -> Graph
 def suppression_graph(name: str, classes: int | str = 3, **wrong: Any) -> Graph:
     """Groups and boxes open; classes too where they are "K"."""
     scores = "class_scores" if name == "IouGuidedNms" else "scores"
-    ious = {"ious": ("FLOAT", ["G", "N"])} if name == "IouGuidedNms" else {}
+    ious: Inputs = {"ious": ("FLOAT", ["G", "N"])} if name == "IouGuidedNms" else {}
     outputs = {
         "BatchedNms": {"keep": "BOOL"},
         "IouGuidedNms": {"keep": "BOOL", "scores": "FLOAT"},
         "SoftNms": {"decayed": "FLOAT"},
     }
-    inputs = {"boxes": ("FLOAT", ["G", "N", 4]), scores: ("FLOAT", ["G", classes, "N"]), **ious}
+    inputs: Inputs = {"boxes": ("FLOAT", ["G", "N", 4]), scores: ("FLOAT", ["G", classes, "N"]), **ious}
     return Graph(
         name, {**SUPPRESSIONS[name], **wrong}, {**inputs, "threshold": ("FLOAT", [1])}, outputs[name]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import platform
 import subprocess
 import sys
@@ -13,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from export.plugins.python import adapter, register_plugins
+from export.plugins.python import adapter, attributes, register_plugins
 from export.plugins.python.adapter import creator_class
-from export.plugins.python.operator import Tensor
+from export.plugins.python.operator import Tensor, Value
 from export.plugins.python.register import KINDS
 from model.ops.kernels.compile import KERNELS
 from model.ops.kernels.driver import Queue
@@ -34,10 +35,9 @@ STREAM, DEVICE = 5, 3
 
 @pytest.fixture(scope="module")
 def trt() -> Any:
-    import tensorrt_rtx
-
-    register_plugins(tensorrt_rtx)
-    return tensorrt_rtx
+    module = importlib.import_module("tensorrt_rtx")
+    register_plugins(module)
+    return module
 
 
 class Grid:
@@ -167,16 +167,17 @@ def test_addresses_that_a_kernel_cannot_read_are_refused(trt: Any, grid: Grid) -
 
 def test_attributes_are_read_by_name_and_kind(trt: Any) -> None:
     (kind,) = (kind for kind in KINDS if kind.name == "SoftNms")
-    values = {"method": "linear", "sigma": 0.5, "min_score": 0.25, "steps": 3}
-    for wrong, message in [
+    values: dict[str, Value] = {"method": "linear", "sigma": 0.5, "min_score": 0.25, "steps": 3}
+    mistakes: list[tuple[dict[str, Value], str]] = [
         ({"steps": 1.5}, "expected attribute 'steps' to be an integer, got 1.5"),
         ({"sigma": "wide"}, "expected attribute 'sigma' to be a number, got 'wide'"),
         ({"method": 4}, "expected attribute 'method' to be a text"),
-    ]:
-        fields, _kept = adapter.attributes.serialised(trt, {**values, **wrong})
+    ]
+    for wrong, message in mistakes:
+        fields, _kept = attributes.serialised(trt, {**values, **wrong})
         with pytest.raises(ValueError, match=f"^SoftNms: {message}"):
             creator_class(trt)(kind).create_plugin("node", fields, trt.TensorRTPhase.BUILD)
-    fields, _kept = adapter.attributes.serialised(trt, {"method": "linear"})
+    fields, _kept = attributes.serialised(trt, {"method": "linear"})
     with pytest.raises(ValueError, match=r"^SoftNms: the node lacks the attribute 'min_score'"):
         creator_class(trt)(kind).create_plugin("node", fields, trt.TensorRTPhase.BUILD)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from export.onnx_deform import NAMES as WITHOUT_PLUGIN
 from export.onnx_domain import DOMAIN, PLUGIN_ATTRIBUTES
 from export.onnx_ops import register_schemas
+from export.plugins.python import register_plugins
 from export.plugins.python.nms import KEY_BYTES
 from export.plugins.python.operator import NAMESPACE, VERSION, Tensor, Value
 from export.plugins.python.register import KINDS
@@ -68,6 +70,13 @@ def values_for(name: str) -> dict[str, Value]:
 
 def test_both_folders_hold_the_same_contract() -> None:
     assert tomllib.loads((PLUGINS / "cpp" / "contract.toml").read_text()) == CONTRACT
+
+
+def test_the_runtime_finds_the_plugins_by_an_entry_point() -> None:
+    project = tomllib.loads((PLUGINS.parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["hindsight.tensorrt_plugins"].keys() == {"hindsight"}
+    module, _, function = project["entry-points"]["hindsight.tensorrt_plugins"]["hindsight"].partition(":")
+    assert getattr(importlib.import_module(module), function) is register_plugins
 
 
 def test_limits_and_names_are_the_codes() -> None:
@@ -229,7 +238,7 @@ def test_the_onnx_schema(name: str) -> None:
     kinds = {"integers": "INTS", "integer": "INT", "number": "FLOAT", "text": "STRING"}
     wanted = {key: kinds[kind] for key, kind in contract["attributes"].items()}
     wanted |= dict.fromkeys(PLUGIN_ATTRIBUTES, "STRING")
-    assert {key: each.type.name for key, each in schema.attributes.items()} == wanted
+    assert {key: str(each.type).rpartition(".")[2] for key, each in schema.attributes.items()} == wanted
     named = {entry["name"]: entry for entry in contract["input"]}
     for entry in schema.inputs:
         source = named[named[entry.name].get("same_as", entry.name)]

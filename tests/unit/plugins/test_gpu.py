@@ -23,6 +23,7 @@ import torch
 from export.plugins.python import adapter, register_plugins
 from export.plugins.python.register import KINDS
 from model.ops import multilevel_roi_align
+from model.ops.kernels import driver
 from tests.unit.kernels.lists import crowd
 from tests.unit.kernels.test_host_roi_align import some_boxes
 from tests.unit.plugins.cases import Case, nms_cases, roi_cases, suppression_lists
@@ -43,11 +44,10 @@ pytestmark = [
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Kernels that the Python plugins launched."""
     names: list[str] = []
-    launch = adapter.launch
 
     def counted(source: str, kernel: str, *args: Any) -> None:
         names.append(kernel)
-        launch(source, kernel, *args)
+        driver.launch(source, kernel, *args)
 
     monkeypatch.setattr(adapter, "launch", counted)
     return names
@@ -56,7 +56,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture(params=["python", "cpp"])
 def library(request: pytest.FixtureRequest) -> Path | None:
     """None for the Python plugins, the compiled library for the others."""
-    return None if request.param == "python" else request.getfixturevalue("compiled_library")  # type: ignore[no-any-return]
+    return None if request.param == "python" else request.getfixturevalue("compiled_library")
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +141,8 @@ def roi_inputs(batch: int, count: int, height: int, width: int, seed: int) -> di
 
 def expected(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     rois, *features = inputs.values()
-    return multilevel_roi_align(features, rois, [4, 8], 7, 2, False).half()
+    pooled: torch.Tensor = multilevel_roi_align(features, rois, [4, 8], 7, 2, False)
+    return pooled.half()
 
 
 def shapes_of(inputs: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -210,11 +211,10 @@ def some_inputs(label: str, seed: int) -> dict[str, torch.Tensor]:
 
 def test_kernels_are_loaded_when_a_context_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
-    load = adapter.load
 
     def counted(source: str, kernel: str, device: int) -> None:
         loaded.append(kernel)
-        load(source, kernel, device)
+        driver.load(source, kernel, device)
 
     monkeypatch.setattr(adapter, "load", counted)
     ((_, engine),) = engines(tmp_path, {"nms": suppression_graph("BatchedNms")})

@@ -49,6 +49,7 @@ class TensorRtRuntime:
         self._trt = _tensorrt()
         self._gpu: Gpu | None = Gpu(number)
         self._plans: dict[str, LoadedPlan] = {}
+        self._failures: dict[str, RuntimeFailure] = {}
         try:
             self._engine = find_engine(
                 artifact,
@@ -111,13 +112,16 @@ class TensorRtRuntime:
             raise RuntimeFailure(
                 f"the engine {self._engine.folder.name} has no plan of {graph}; build it again: {command}"
             )
+        if graph in self._failures:  # what was allocated until then is freed by close alone
+            raise self._failures[graph]
         if graph not in self._plans:
             assert self._gpu is not None  # the caller has made it current
             engine, log = self._deserialise(plan)
             try:
                 self._plans[graph] = LoadedPlan(self._trt, engine, plan.buckets, self._gpu, plan.file)
             except RuntimeFailure as error:
-                raise RuntimeFailure(f"{error}{log.last()}") from error
+                self._failures[graph] = RuntimeFailure(f"{error}{log.last()}")
+                raise self._failures[graph] from error
         return plan, self._plans[graph]
 
     def _deserialise(self, plan: Plan) -> tuple[Any, Any]:

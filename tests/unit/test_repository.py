@@ -148,7 +148,7 @@ def test_the_paper_index_names_only_files_that_exist() -> None:
 
 OURS = {"hindsight", "model", "training", "export", "service"}
 EXTRAS_OF = {
-    "hindsight": ["cpu"],
+    "hindsight": ["cpu", "gpu"],
     "service": ["cpu"],
     "model": ["train"],
     "training": ["cpu", "train"],

@@ -222,6 +222,15 @@ print(message(lambda: open_runtime("tensorrt", artifact, device="gpu")))
 gpu.fake_limit_memory(300_000)
 print(message(opened))
 gpu.fake_limit_memory(-1)
+runtime = opened()
+gpu.fake_limit_memory(gpu.fake_memory() + 100_000)
+feeds = {name: inputs(1, 64, 96)[name] for name in ("images", "image_sizes")} | boxes(1, 4)
+print(message(lambda: runtime.rescore(feeds)))
+used = gpu.fake_memory()
+assert "OUT_OF_MEMORY" in message(lambda: runtime.rescore(feeds)) and gpu.fake_memory() == used
+assert runtime.detect(inputs(1, 64, 96))["boxes"].shape == (1, 20, 4)
+runtime.close()
+gpu.fake_limit_memory(-1)
 own.entry_points = lambda group: []
 print(message(opened))
 print(alive())
@@ -232,7 +241,9 @@ def test_errors_say_what_to_do_and_leave_nothing_on_the_gpu(fakes: Path, artifac
     add_engine(artifact)
     done = run(fakes, artifact, ERRORS)
     assert done.returncode == 0, done.stderr
-    shape, lacking, precision, argument, number, device, memory, plugins, left = done.stdout.splitlines()
+    shape, lacking, precision, argument, number, device, memory, rescoring, plugins, left = (
+        done.stdout.splitlines()
+    )
     assert "no shape for an input of 96x96, only for 64x96, 96x64" in shape and "--to tensorrt" in shape
     assert "model.onnx needs the inputs class_threshold" in lacking
     assert "in bf16; there is" in precision and "(in fp16); build it here: hindsight export" in precision
@@ -240,6 +251,7 @@ def test_errors_say_what_to_do_and_leave_nothing_on_the_gpu(fakes: Path, artifac
     assert number.startswith("RuntimeFailure: GPU 1, finding the GPU")
     assert device == "OptionError: device must be cuda or cuda:N, got 'gpu'"
     assert "the CUDA driver says CUDA_ERROR_OUT_OF_MEMORY" in memory
+    assert "the CUDA driver says CUDA_ERROR_OUT_OF_MEMORY" in rescoring
     assert "no installed package offers our TensorRT plugins" in plugins
     assert left == "{}"
 

@@ -18,6 +18,7 @@ from export.to_tensorrt import Target, build_engine
 from export.weights import store_weights
 from hindsight.artifact import Artifact, find_artifact, load_artifact, write_artifact_manifest
 from hindsight.engines import Bucket, Engine, find_engine
+from hindsight.errors import RuntimeFailure
 from model.zoo import build
 from tests.parity.exporting import EXTRA
 

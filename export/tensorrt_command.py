@@ -93,8 +93,8 @@ def _summary(engine: Engine, artifact: Artifact) -> str:
     lines = [f"wrote {engine.folder}: {size:.1f} MB, plugin layers: {layers}"]
     if record.gpu == ANY_GPU:
         lines.append(
-            f"it runs on GPUs of compute capability {', '.join(record.compute_capabilities)}, not where it "
-            "was built without one"
+            f"it runs on GPUs of compute capability {', '.join(record.compute_capabilities)}; on a machine "
+            "without one it can be built, but not run"
         )
     lines.append(f"compare it with the model before you serve it: hindsight parity {artifact.path}")
     return "\n".join(lines)

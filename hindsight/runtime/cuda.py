@@ -110,6 +110,10 @@ class Gpu:
             self._driver.cuMemcpyDtoHAsync(target.ctypes.data, source, target.nbytes, stream),
         )
 
+    def move(self, target: int, source: int, size: int, stream: Any) -> None:
+        """Enqueue a copy within the device's memory."""
+        self._call("copying on the GPU", self._driver.cuMemcpyDtoDAsync(target, source, size, stream))
+
     def record(self, event: Any, stream: Any) -> None:
         """The event happens when all that was enqueued on the stream so far is done."""
         self._call("recording an event", self._driver.cuEventRecord(event, stream))

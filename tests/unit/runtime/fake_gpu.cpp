@@ -161,6 +161,12 @@ CUresult cuMemcpyDtoHAsync(void* target, Address source, size_t size, Stream* st
     enqueue(stream, [=] { std::memcpy(target, reinterpret_cast<void*>(source), size); });
     return kSuccess;
 }
+CUresult cuMemcpyDtoDAsync(Address target, Address source, size_t size, Stream* stream) {
+    NEEDS_CONTEXT
+    if (sizes[target] < (long long)size || sizes[source] < (long long)size) return kInvalidValue;
+    enqueue(stream, [=] { std::memcpy(reinterpret_cast<void*>(target), reinterpret_cast<void*>(source), size); });
+    return kSuccess;
+}
 CUresult cuStreamBeginCapture(Stream* stream, int mode) {
     NEEDS_CONTEXT
     if (stream->capturing || mode != 1) return kInvalidValue;  // 1: this thread's calls alone
@@ -218,6 +224,7 @@ CUresult cuGetProcAddress_v2(const char* name, void** address, int, unsigned lon
     HAVE(cuEventSynchronize);
     HAVE(cuMemcpyHtoDAsync);
     HAVE(cuMemcpyDtoHAsync);
+    HAVE(cuMemcpyDtoDAsync);
     HAVE(cuStreamBeginCapture);
     HAVE(cuStreamEndCapture);
     HAVE(cuGraphInstantiate);

@@ -115,6 +115,7 @@ class Context:
         return stream != 0
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert not self._calls, "a context that was captured must stay as it was"
         self._shapes[name] = shape
         if name == "nms_threshold":
             return shape == (1,)
@@ -127,6 +128,7 @@ class Context:
         return tuple(outputs[0].shape)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        assert not self._calls, "a context that was captured must stay as it was"
         self._addresses[name] = address
         return address % 256 == 0
 

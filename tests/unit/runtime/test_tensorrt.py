@@ -163,7 +163,7 @@ for count, number in [(1, 4), (3, 2), (5, 9), (1, 100)]:
         np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
 used = gpu.fake_memory()
 import hindsight.runtime.tensorrt_plan as plan_module
-plan_module._MAX_SHAPES = 3
+plan_module._MORE_SHAPES = 3
 captured = []
 for turn in range(2):
     for height, width in [(32, 32), (32, 64), (32, 96), (64, 32), (64, 64)]:
@@ -219,7 +219,7 @@ print(message(lambda: opened("tensorrt:bf16")))
 print(message(lambda: opened("tensorrt:int8")))
 print(message(lambda: open_runtime("tensorrt", artifact, device="cuda:1")))
 print(message(lambda: open_runtime("tensorrt", artifact, device="gpu")))
-gpu.fake_limit_memory(300_000)
+gpu.fake_limit_memory(150_000)
 print(message(opened))
 gpu.fake_limit_memory(-1)
 runtime = opened()

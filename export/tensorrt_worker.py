@@ -14,8 +14,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
+_LONGEST_REASON = 500
 # TensorRT's names for the ways to hold a layer of ours
 _PLUGIN_LAYERS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 
@@ -48,7 +49,7 @@ class Job:
 
 
 def main() -> None:
-    """Build what the job file says. Exit status 1, the reason on stderr, where TensorRT refuses."""
+    """Build what the job file says. Exit status 1, the reason as `refused`, where TensorRT refuses."""
     from hindsight.engine_json import build
 
     job = build(Job, json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
@@ -145,9 +146,8 @@ def _monitor(trt: ModuleType, graph: str) -> Any:
     return Monitor()
 
 
-def _refuse(reason: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(f"{' '.join(reason.split())}\n")
+def _refuse(reason: str) -> NoReturn:
+    _say(refused=" ".join(reason.split())[:_LONGEST_REASON])
     raise SystemExit(1)
 
 

@@ -173,7 +173,7 @@ def _run(job: Job, scratch: Path, progress: Callable[[str], None]) -> str:
     description, log = scratch / "job.json", scratch / "log"
     description.write_text(json.dumps(dataclasses.asdict(job)), encoding="utf-8")
     command = [sys.executable, "-m", "export.tensorrt_worker", str(description)]
-    done: dict[str, Any] = {}
+    last: dict[str, Any] = {}
     with (
         log.open("wb") as errors,
         subprocess.Popen(
@@ -186,14 +186,15 @@ def _run(job: Job, scratch: Path, progress: Callable[[str], None]) -> str:
                 message = _message(line)
                 if "progress" in message:
                     progress(message["progress"])
-                if message.get("done"):
-                    done = message
+                last = message or last
         except BaseException:
             process.kill()
             raise
-    if process.returncode != 0 or not done:
+    if "refused" in last:
+        raise ExportError(f"TensorRT built no engine: {last['refused']}")
+    if process.returncode != 0 or "done" not in last:
         raise ExportError(f"TensorRT built no engine ({_ending(process.returncode)}): {_last_lines(log)}")
-    return str(done["version"])
+    return str(last["version"])
 
 
 def _message(line: str) -> dict[str, Any]:

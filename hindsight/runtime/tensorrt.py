@@ -24,9 +24,10 @@ from hindsight.runtime.buckets import plan_batch
 from hindsight.runtime.cuda import Gpu, gpu_number
 from hindsight.runtime.tensorrt_plan import LoadedPlan
 
-__all__ = ["UNCHECKED", "TensorRtRuntime"]
+__all__ = ["EMBEDDED", "UNCHECKED", "TensorRtRuntime"]
 
 UNCHECKED = "unchecked"  # argument: load an engine although its recorded parity failed
+EMBEDDED = "embedded"  # argument: load an engine that carries machine code of plugins
 _PLUGINS = "hindsight.tensorrt_plugins"  # entry points: functions (trt) -> None
 _DETECT, _RESCORE = "model.onnx", "rescore.onnx"
 _LOG = logging.getLogger(__name__)
@@ -35,12 +36,12 @@ _LOG = logging.getLogger(__name__)
 class TensorRtRuntime:
     """See hindsight.runtime.Runtime. The rescoring plan is loaded by the first `rescore`.
 
-    argument: what followed "tensorrt:", a precision, `unchecked`, or both with a comma or colon between. One
-    execution at a time; calls from several threads take turns.
+    argument: what followed "tensorrt:", a precision, `unchecked`, `embedded`, with commas or colons between.
+    One execution at a time; calls from several threads take turns.
     """
 
     def __init__(self, artifact: Artifact, *, device: str, argument: str = "") -> None:
-        precision, unchecked = _options(argument)
+        precision, words = _options(argument)
         if device == "cpu":
             raise OptionError("runtime tensorrt needs a GPU: device cuda or cuda:N; onnxruntime does not")
         number = gpu_number(device)
@@ -58,10 +59,16 @@ class TensorRtRuntime:
                 self._gpu.name,
                 precision,
                 capability=self._gpu.capability,
-                allow_failed_parity=unchecked,
+                allow_failed_parity=UNCHECKED in words,
             )
             if not self._engine.record.plugins_embedded:
                 _register_plugins(self._trt)
+            elif EMBEDDED not in words:
+                # The manifest of a model says nothing of engines, so this one may be anybody's.
+                raise RuntimeFailure(
+                    f"the engine {self._engine.folder.name} carries machine code, which runs when it is loaded: "
+                    f"if you built it, say tensorrt:{EMBEDDED}"
+                )
             with self._gpu.current():
                 self._plan(_DETECT)
         except BaseException:
@@ -127,7 +134,6 @@ class TensorRtRuntime:
     def _deserialise(self, plan: Plan) -> tuple[Any, Any]:
         log = _logger_class(self._trt)()
         runtime = self._trt.Runtime(log)
-        # The plan carries compiled code of ours; find_engine has held it to the sha256 in its record.
         runtime.engine_host_code_allowed = self._engine.record.plugins_embedded
         engine = runtime.deserialize_cuda_engine((self._engine.folder / plan.file).read_bytes())
         if engine is None:
@@ -155,15 +161,15 @@ class TensorRtRuntime:
                 freeing.callback(plan.close)
 
 
-def _options(argument: str) -> tuple[str | None, bool]:
+def _options(argument: str) -> tuple[str | None, frozenset[str]]:
     words = [word for word in re.split("[,:]", argument) if word]
     precisions = [word for word in words if word in PRECISIONS]
-    unknown = [word for word in words if word not in (*PRECISIONS, UNCHECKED)]
+    unknown = [word for word in words if word not in (*PRECISIONS, UNCHECKED, EMBEDDED)]
     if unknown or len(precisions) > 1:
         raise OptionError(
             f"runtime tensorrt takes one of {', '.join(PRECISIONS)}, as in tensorrt:fp16; got {argument!r}"
         )
-    return (precisions[0] if precisions else None), UNCHECKED in words
+    return (precisions[0] if precisions else None), frozenset(words)
 
 
 def _tensorrt() -> ModuleType:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import shutil
 from importlib.util import find_spec
 
+import onnx
 import pytest
 import torch
 
+from export.errors import ExportError
 from export.graphs import trace_graphs
 from export.prepare import prepared_copy
 from export.to_onnx import Description, manifest_of
 from export.to_tensorrt import Target, build_engine
 from export.weights import store_weights
 from hindsight.artifact import Artifact, find_artifact, load_artifact, write_artifact_manifest
-from hindsight.engines import Bucket, Engine, find_engine
+from hindsight.engines import Bucket, Engine, engines_folder, find_engine
 from hindsight.errors import RuntimeFailure
 from model.zoo import build
 from tests.parity.exporting import EXTRA
@@ -66,6 +68,26 @@ def test_the_flagship_builds_with_every_operator_a_plugin(flagship: Artifact, pr
     assert {plan.graph: plan.plugin_layers for plan in record.plans} == {"model.onnx": 6, "rescore.onnx": 1}
     rescoring = record.plan_of("rescore.onnx")
     assert rescoring is not None and Bucket(2, 96, 160, boxes=1000) in rescoring.buckets
+
+
+def test_a_graph_that_a_plugin_refuses_is_one_line_and_leaves_nothing(
+    flagship: Artifact, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cells"
+    shutil.copytree(flagship.path, folder, ignore=shutil.ignore_patterns("engines"))
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    place, node = next(
+        (place, node) for place, node in enumerate(model.graph.node) if node.op_type == "BatchedNms"
+    )
+    cast = onnx.helper.make_node("Cast", [node.input[0]], ["half_boxes"], to=onnx.TensorProto.FLOAT16)
+    node.input[0] = "half_boxes"
+    model.graph.node.insert(place, cast)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    write_artifact_manifest(folder, flagship.manifest)
+    broken = load_artifact(folder)
+    with pytest.raises(ExportError, match=r"built no engine: model\.onnx is not understood.*batched_nms"):
+        build_engine(broken, TARGET, precision="fp32", batches=[1], sizes=[(64, 96)])
+    assert not any(engines_folder(broken).iterdir())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -16,6 +16,7 @@ import onnxruntime as ort
 
 __version__ = "10.13.0"
 registered: list[str] = []
+host_code_allowed: list[bool] = []
 
 _library: Any = ctypes.CDLL("libcuda.so.1")
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_long)
@@ -54,6 +55,7 @@ class Runtime:
         self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+        host_code_allowed.append(self.engine_host_code_allowed)
         try:
             return Engine(json.loads(plan))
         except ValueError:

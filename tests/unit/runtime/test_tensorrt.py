@@ -280,6 +280,19 @@ def test_loading_and_unloading_is_flat_and_a_failed_parity_needs_unchecked(
     assert "parity of 2026-11-21T12:00:00+00:00 failed (7 of 100 detections differ" in refused
 
 
+def test_an_engine_that_carries_machine_code_needs_the_users_word(fakes: Path, artifact: Artifact) -> None:
+    add_engine(artifact, replace(RECORD, plugins_embedded=True))
+    program = """
+print(message(opened))
+runtime = opened("tensorrt:fp16,embedded")
+assert tensorrt.registered == [] and tensorrt.host_code_allowed == [True]
+runtime.close()
+"""
+    done = run(fakes, artifact, program)
+    assert done.returncode == 0, done.stderr
+    assert "carries machine code" in done.stdout and "say tensorrt:embedded" in done.stdout
+
+
 def test_a_damaged_plan_is_an_error_with_tensorrts_last_words(fakes: Path, artifact: Artifact) -> None:
     add_engine(artifact)
     (folder,) = engines_folder(artifact).iterdir()

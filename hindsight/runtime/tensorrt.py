@@ -66,8 +66,8 @@ class TensorRtRuntime:
             elif EMBEDDED not in words:
                 # The manifest of a model says nothing of engines, so this one may be anybody's.
                 raise RuntimeFailure(
-                    f"the engine {self._engine.folder.name} carries machine code, which runs when it is loaded: "
-                    f"if you built it, say tensorrt:{EMBEDDED}"
+                    f"the engine {self._engine.folder.name} carries machine code, which runs when it is "
+                    f"loaded: if you built it, say tensorrt:{EMBEDDED}"
                 )
             with self._gpu.current():
                 self._plan(_DETECT)

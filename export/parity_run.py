@@ -1,0 +1,174 @@
+"""`hindsight parity` without its console: each runtime in turn on the photos, compared, the result kept."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from export.annotations import read_annotations
+from export.parity_backends import Answers, answers_of, compare_backends
+from export.parity_limits import Limits, looser, named_limits, parse_tolerance, precision_of, with_choices
+from export.parity_photos import PhotoBatch, find_photos, plan_batches
+from export.parity_result import CandidateResult, ParityResult
+from hindsight.artifact import Artifact, find_artifact
+from hindsight.errors import OptionError
+from hindsight.runtime import Runtime, open_runtime
+
+_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """name: for `open_runtime`, an argument after a colon included."""
+
+    name: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.device}"
+
+    def open(self, artifact: Artifact, threads: int | None) -> Runtime:
+        """Raises OptionError, RuntimeFailure."""
+        return open_runtime(self.name, artifact, device=self.device, threads=threads)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is compared, and by which limits."""
+
+    artifact: Artifact
+    reference: Backend
+    candidates: tuple[Backend, ...]
+    precision: str | None
+    tolerance: tuple[float, float] | None
+    outliers: float | None
+
+    @classmethod
+    def parse(
+        cls,
+        model: str,
+        backends: str,
+        device: str,
+        precision: str | None,
+        tolerance: str | None,
+        outliers: float | None,
+    ) -> Request:
+        """From the command's words. Raises OptionError, ModelNotFound, ArtifactError."""
+        named = [_backend(text, device) for text in backends.split(",")]
+        if len(named) < 2:
+            raise OptionError(
+                "--backends needs a reference and at least one other, as in onnxruntime,tensorrt"
+            )
+        if precision is not None:
+            named_limits(precision)
+        return cls(
+            find_artifact(model), named[0], tuple(named[1:]), precision, parse_tolerance(tolerance), outliers
+        )
+
+    def limits(self, reference: str, candidate: str) -> Limits:
+        """Of two runtimes that compute in these precisions."""
+        own = looser(reference, candidate) if self.precision is None else named_limits(self.precision)
+        return with_choices(own, self.tolerance, self.outliers)
+
+
+def run_parity(
+    request: Request,
+    images: Path,
+    annotations: Path | None,
+    *,
+    batch: int,
+    limit: int | None,
+    threads: int | None,
+    progress: Callable[[str], None],
+) -> ParityResult:
+    """Compare on the photos of the folder `images`. One runtime is open at a time.
+
+    A result of an engine is written into the engine's record. Raises OptionError, ImageError, RuntimeFailure.
+    """
+    artifact = request.artifact
+    paths = find_photos(images, limit)
+    names = [path.name for path in paths]
+    classes = artifact.manifest.class_names
+    objects = None if annotations is None else read_annotations(annotations, names, classes)
+    progress("reading the photos")
+    plan = plan_batches(paths, artifact.manifest.resize, batch)
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    expected, reference_precision, _ = _run(request.reference, artifact, plan, threads, progress, None)
+    results = []
+    for backend in request.candidates:
+        found, precision, engine = _run(backend, artifact, plan, threads, progress, expected)
+        limits = request.limits(reference_precision, precision)
+        result = compare_backends(str(backend), expected, found, artifact, plan, limits, objects)
+        results.append(_recorded(result, engine, date))
+    return ParityResult(
+        reference=str(request.reference),
+        candidates=tuple(results),
+        model={
+            "name": artifact.manifest.name,
+            "version": artifact.manifest.version,
+            "sha256": artifact.manifest.files["model.onnx"],
+        },
+        photos={
+            "folder": images.name,
+            "count": len(paths),
+            "batch": batch,
+            "annotations": None if annotations is None else annotations.name,
+        },
+        versions=_versions(),
+        hardware={"cpu": platform.processor() or platform.machine()},
+        date=date,
+    )
+
+
+def _run(
+    backend: Backend,
+    artifact: Artifact,
+    plan: Sequence[PhotoBatch],
+    threads: int | None,
+    progress: Callable[[str], None],
+    reference: Answers | None,
+) -> tuple[Answers, str, Path | None]:
+    """-> its answers, the precision it computes in, the folder of its engine."""
+    progress(f"{backend}: loading")
+    runtime = backend.open(artifact, threads)
+    try:
+        answers = answers_of(runtime, artifact, plan, lambda text: progress(f"{backend}: {text}"), reference)
+        return answers, precision_of(backend.name, runtime), _engine_folder(runtime)
+    finally:
+        runtime.close()
+
+
+def _engine_folder(runtime: Runtime) -> Path | None:
+    folder = getattr(runtime, "engine_folder", None)
+    return folder if isinstance(folder, Path) else None
+
+
+def _recorded(result: CandidateResult, engine: Path | None, date: str) -> CandidateResult:
+    if engine is None:
+        return result
+    from hindsight.engines import record_parity
+
+    record_parity(engine, result.for_engine(date))
+    return replace(result, recorded_in=engine.name)
+
+
+def _backend(text: str, device: str) -> Backend:
+    """`NAME`, `NAME:ARGUMENT`, and either with `@DEVICE`."""
+    name, _, own = text.strip().partition("@")
+    if not name:
+        raise OptionError(f"--backends: expected names with commas between, got {text!r}")
+    return Backend(name, own or device)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

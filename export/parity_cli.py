@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,17 +12,17 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from export.parity_result import ApDifference, CandidateResult, ParityResult, RunResult
+    from export.parity_result import ApDifference, CandidateResult, RunResult
 
 _PAST_TOLERANCE = 1
-_COLUMNS = {
-    "boxes": "px",
+_GAPS = {
+    "boxes": "box corner, input px",
     "scores": "score",
-    "class_scores": "class",
+    "class_scores": "class score",
     "ious": "IoU",
     "purities": "purity",
     "integrities": "integrity",
-    "masks": "masks",
+    "masks": "mask cell",
 }
 
 
@@ -76,34 +76,33 @@ def parity(
     except (HindsightError, OSError) as error:
         fail(str(error))
     console = output()
-    console.print(_table(result))
+    for candidate in result.candidates:
+        console.print(_table(candidate, result.reference))
     for line in _summary(result.candidates, out):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not result.passed:
         raise typer.Exit(_PAST_TOLERANCE)
 
 
-def _table(result: ParityResult) -> Table:
+def _table(candidate: CandidateResult, reference: str) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"Parity with {result.reference}: largest (mean) difference, boxes in input pixels")
-    names = [name for name in _COLUMNS if any(name in run.gaps for run in _runs(result.candidates))]
-    for heading in ("backend", "run", "images", "matched", "at a cliff", "outliers"):
-        table.add_column(heading, justify="left" if heading in ("backend", "run") else "right")
-    for name in names:
-        table.add_column(_COLUMNS[name], justify="right")
-    for candidate in result.candidates:
-        for run in _runs([candidate]):
-            counts = (run.images, run.matched, run.at_a_cliff, run.outliers)
-            table.add_row(candidate.backend, run.run, *map(str, counts), *(_gap(run, name) for name in names))
+    runs = [*candidate.runs, *((candidate.rescored,) if candidate.rescored else ())]
+    table = Table("", title=f"{candidate.backend} against {reference}: largest (mean) differences")
+    for run in runs:
+        table.add_column(run.run, justify="right")
+    counts: dict[str, Callable[[RunResult], int]] = {
+        "images": lambda run: run.images,
+        "matched": lambda run: run.matched,
+        "at a cliff": lambda run: run.at_a_cliff,
+        "outliers": lambda run: run.outliers,
+    }
+    for title, count in counts.items():
+        table.add_row(title, *(str(count(run)) for run in runs))
+    for name, title in _GAPS.items():
+        if any(name in run.gaps for run in runs):
+            table.add_row(title, *(_gap(run, name) for run in runs))
     return table
-
-
-def _runs(candidates: Sequence[CandidateResult]) -> Iterator[RunResult]:
-    for candidate in candidates:
-        yield from candidate.runs
-        if candidate.rescored is not None:
-            yield candidate.rescored
 
 
 def _gap(run: RunResult, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from export.parity import Tolerance
@@ -36,8 +37,8 @@ def named_limits(precision: str) -> Limits:
 
 
 def precision_of(name: str, runtime: Runtime) -> str:
-    """What the runtime says it computes in, else what its argument says (`tensorrt:fp16`), else fp32."""
-    for said in (getattr(runtime, "precision", None), *name.split(":")[1:]):
+    """What the runtime says it computes in, else what its argument says (`torch:fp16,compile`), else fp32."""
+    for said in (getattr(runtime, "precision", None), *re.split("[:,]", name)[1:]):
         if isinstance(said, str) and said in LIMITS:
             return said
     return "fp32"

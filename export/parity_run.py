@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from export.parity_photos import PhotoBatch, find_photos, plan_batches
 from export.parity_result import CandidateResult, ParityResult
 from hindsight.artifact import Artifact, find_artifact
 from hindsight.errors import OptionError
-from hindsight.runtime import Runtime, open_runtime
+from hindsight.runtime import Runtime, open_runtime, runtime_names
 
 _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13")
 
@@ -58,7 +59,7 @@ class Request:
         outliers: float | None,
     ) -> Request:
         """From the command's words. Raises OptionError, ModelNotFound, ArtifactError."""
-        named = [_backend(text, device) for text in backends.split(",")]
+        named = [_backend(text, device) for text in _split(backends)]
         if len(named) < 2:
             raise OptionError(
                 "--backends needs a reference and at least one other, as in onnxruntime,tensorrt"
@@ -154,6 +155,18 @@ def _recorded(result: CandidateResult, engine: Path | None, date: str) -> Candid
 
     record_parity(engine, result.for_engine(date))
     return replace(result, recorded_in=engine.name)
+
+
+def _split(backends: str) -> list[str]:
+    """At the commas, but for those inside an argument: `torch:fp16,compile,tensorrt` are two."""
+    known, found = runtime_names(), list[str]()
+    for part in (word.strip() for word in backends.split(",")):
+        inside = bool(found) and ":" in found[-1] and re.split("[:@]", part)[0] not in known
+        if inside:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
 
 
 def _backend(text: str, device: str) -> Backend:

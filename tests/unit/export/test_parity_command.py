@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from export.parity_cli import parity
+from export.parity_run import Request
 from hindsight.artifact import Artifact
 from tests.factories import make_tiny_artifact, tiles_image
 from tests.unit.export import wrong_runtimes
@@ -127,6 +128,18 @@ def test_every_candidate_is_held_against_the_first(
     result = run(tiny_artifact, photos, "onnxruntime@cpu,changed:same,changed:moved", tmp_path)
     assert result.exit_code == 1
     assert [row["passed"] for row in read(tmp_path)["candidates"]] == [True, False]
+
+
+def test_an_argument_may_hold_commas(tiny_artifact: Artifact) -> None:
+    words = "onnxruntime, changed:fp16,compile@cuda,changed:bf16,changed,graphs=8"
+    request = Request.parse(str(tiny_artifact.path), words, "cpu", None, None, None)
+    assert [str(backend) for backend in (request.reference, *request.candidates)] == [
+        "onnxruntime@cpu",
+        "changed:fp16,compile@cuda",
+        "changed:bf16@cpu",
+        "changed@cpu",
+        "graphs=8@cpu",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["coco", "voc"])

@@ -1,4 +1,4 @@
-"""A pytest plugin for GPU hosts: a run in which no test of a marker could run has proven nothing, so it fails.
+"""A pytest plugin for GPU hosts: a run in which no test of a marker could run proves nothing, so it fails.
 
 `make test-gpu` switches it on with `-p tests.plugins_gpu`. Tests marked `gpu` or `tensorrt` skip themselves
 where they cannot run; here that must not look like success. What was skipped is listed with its reason.

@@ -1,0 +1,154 @@
+"""The detectors of benchmarks/gpu.py, each as a call on inputs that lie on the device already.
+
+torchvision's Faster R-CNN and our baseline hold the same random weights, spread so that there are detections.
+What favours torchvision: cuDNN may search for the fastest algorithms, its images are normalised floats of the
+final size, so that its resize step is left out, and its batch norms are the fast kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.detector_facts import CLASSES, reference_and_ours
+from export.prepare import prepared_copy
+from export.torch_dense import dense_context, made_ready
+from export.torch_options import TorchOptions
+from model.complexity import multiply_adds
+from model.config import DetectorConfig
+from model.detector import TwoStageDetector
+from model.zoo import config_of
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is. seconds: of one measurement. product: side of the ceiling's matrices."""
+
+    device: str
+    image_hw: tuple[int, int]
+    batches: tuple[int, ...]
+    precisions: tuple[str, ...]
+    proposals: int
+    seconds: float
+    product: int
+
+    @property
+    def middle(self) -> int:
+        """The batch at which systems are compared."""
+        return self.batches[len(self.batches) // 2]
+
+
+FULL = Scale("cuda", (800, 1344), (1, 8, 16), ("fp16", "bf16"), 1000, 1.0, 8192)
+TOY = Scale("cpu", (64, 96), (1, 2), ("bf16",), 20, 0.01, 64)
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """A detector and the inputs of one batch. found: how many detections an image a call answers."""
+
+    call: Call
+    found: Callable[[Any], float]
+
+
+def configs(scale: Scale) -> dict[str, DetectorConfig]:
+    """Ours, R50-FPN, with torchvision's class count and the same proposals."""
+    named = {
+        "baseline": config_of("faster_rcnn", CLASSES),
+        "baseline + DIR": config_of("faster_rcnn_dir", CLASSES),
+        "decoupled cascade": config_of("decoupled_rcnn", CLASSES),
+        "decoupled cascade + DIR": config_of("hindsight", CLASSES),
+    }
+    return {name: _with_proposals(config, scale) for name, config in named.items()}
+
+
+def _with_proposals(config: DetectorConfig, scale: Scale) -> DetectorConfig:
+    return replace(config, rpn=replace(config.rpn, pre_nms_test=1000, post_nms_test=scale.proposals))
+
+
+def with_looks(config: DetectorConfig, looks: int) -> DetectorConfig:
+    """`config` with its localization head reading `looks` boxes."""
+    assert config.localization is not None
+    return replace(config, localization=replace(config.localization, boxes_at_inference=looks))
+
+
+def giga_multiply_adds(config: DetectorConfig, scale: Scale) -> float:
+    """Of one image."""
+    return multiply_adds(config, scale.image_hw, scale.proposals) / 1e9
+
+
+def torchvision_system(scale: Scale, batch: int, precision: str, *, compiled: bool = False) -> System:
+    """Their eager detector, under autocast unless fp32; `compiled`: through torch.compile."""
+    theirs, _ = reference_and_ours(proposals=scale.proposals)
+    theirs.to(scale.device)
+    images = [image.permute(2, 0, 1).float().div(255).contiguous() for image in photos(scale, batch)]
+    run: Any = theirs
+    if compiled:
+        # The toy only shows that the part works: compiling for a CPU would take minutes.
+        run = torch.compile(theirs, backend="eager" if scale.device == "cpu" else "inductor")
+    return System(lambda: _quietly(run, images, scale, precision), _their_count)
+
+
+def _quietly(run: nn.Module, images: list[Tensor], scale: Scale, precision: str) -> Any:
+    types = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    narrow = torch.autocast(scale.device, types[precision]) if precision in types else nullcontext()
+    with torch.no_grad(), torch.backends.cudnn.flags(True, benchmark=True), narrow:
+        return run(images)
+
+
+def _their_count(answers: Any) -> float:
+    return sum(len(answer["boxes"]) for answer in answers) / len(answers)
+
+
+def our_detector(config: DetectorConfig, scale: Scale) -> TwoStageDetector:
+    """With the same weights as torchvision's where it is the baseline; else random, but lively."""
+    if config == configs(scale)["baseline"]:
+        _, ours = reference_and_ours(proposals=scale.proposals)
+        return ours.eval()
+    torch.manual_seed(7)
+    detector = TwoStageDetector(config).eval()
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
+            if name.endswith(("logits.weight", "objectness.weight")):
+                parameter.mul_(5)  # untrained heads score every box alike, and nothing would be found
+    return detector
+
+
+def our_system(detector: TwoStageDetector, scale: Scale, batch: int, precision: str) -> System:
+    """Ours as the runtime `torch` prepares it, batch norms folded."""
+    options = TorchOptions(precision)  # type: ignore[arg-type]
+    device = torch.device(scale.device)
+    ready = made_ready(prepared_copy(detector), device, options)
+    inputs = our_inputs(scale, batch)
+
+    def call() -> Any:
+        with dense_context(device, options):
+            return ready(*inputs)
+
+    return System(call, lambda output: float(output.num_detections.float().mean()))
+
+
+def our_inputs(scale: Scale, batch: int) -> tuple[Tensor, ...]:
+    """model.onnx's inputs on the device, thresholds as torchvision's."""
+    values = (0.05, 0.0, 0.5)
+    fill = torch.ones(batch, device=scale.device)
+    sizes = torch.tensor([scale.image_hw] * batch, device=scale.device)
+    thresholds = (fill * value for value in values)
+    return (photos(scale, batch), sizes, *thresholds, torch.tensor([0.5], device=scale.device))
+
+
+def photos(scale: Scale, batch: int) -> Tensor:
+    """uint8 [B, H, W, 3]: soft blotches of many sizes, the same ones for every system."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = scale.image_hw
+    image = torch.zeros(batch, 3, height, width)
+    for cell in (4, 16, 64):
+        coarse = torch.rand(batch, 3, -(-height // cell), -(-width // cell), generator=generator)
+        image += nn.functional.interpolate(coarse, size=(height, width), mode="bilinear") / 3
+    return (image * 255).byte().permute(0, 2, 3, 1).contiguous().to(scale.device)

@@ -1,0 +1,51 @@
+"""What may follow the colon of the runtime's name: `torch:fp16,compile,graphs=8`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+
+from hindsight.errors import OptionError
+
+Precision = Literal["fp32", "tf32", "fp16", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """precision: of convolutions and fully connected layers; boxes, softmax and NMS are always float32.
+
+    compile: torch.compile for backbone, pyramid and RPN. graphs: how many CUDA graphs are kept, one a shape
+    of input; 0: none.
+    """
+
+    precision: Precision = "fp32"
+    compile: bool = False
+    graphs: int = 16
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The type that the dense part computes in, where that is not float32."""
+        return _HALVES.get(self.precision)
+
+
+def parse_options(argument: str) -> TorchOptions:
+    """Raises OptionError for a word that is none of them."""
+    precision: Precision = "fp32"
+    compiled, graphs = False, TorchOptions.graphs
+    for word in (part.strip() for part in argument.split(",") if part.strip()):
+        if word in PRECISIONS:
+            precision = cast(Precision, word)
+        elif word == "compile":
+            compiled = True
+        elif word.startswith("graphs=") and word.removeprefix("graphs=").isdecimal():
+            graphs = int(word.removeprefix("graphs="))
+        else:
+            raise OptionError(
+                f"runtime torch takes {', '.join(PRECISIONS)}, compile and graphs=N, separated by commas; "
+                f"got {word!r}"
+            )
+    return TorchOptions(precision, compiled, graphs)

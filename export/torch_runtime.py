@@ -1,0 +1,137 @@
+"""Artifacts in torch: the detector itself, rebuilt from the graphs' weights, on the CPU or a GPU.
+
+The same inputs, outputs and names as model.onnx and rescore.onnx. On a GPU the operators are our CUDA kernels
+and a batch takes one copy there, one CUDA graph, one copy back: torch_cuda.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.rebuild import rebuilt_detector
+from export.torch_dense import dense_context, made_ready
+from export.torch_options import TorchOptions, parse_options
+from hindsight.artifact import Artifact
+from hindsight.errors import OptionError, RuntimeFailure
+from model.detector import TwoStageDetector
+
+Arrays = Mapping[str, NDArray[Any]]
+Function = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+_DETECT = ("images", "image_sizes", "class_threshold", "score_threshold", "iou_weight", "nms_threshold")
+_RESCORE = ("images", "image_sizes", "boxes", "num_boxes")
+_RESCORED = ("ious", "purities", "integrities", "class_scores")
+_MULTIPLE = 32  # of height and width
+
+
+def open_torch(artifact: Artifact, *, device: str, threads: int | None, argument: str) -> TorchRuntime:
+    """The runtime `torch`; see hindsight.runtime.RuntimeFactory. argument: torch_options.py.
+
+    threads: of torch in this whole process, on the CPU. Raises OptionError, RuntimeFailure, ArtifactError.
+    """
+    options, where = parse_options(argument), _device(device)
+    if threads is not None and where.type == "cpu":
+        torch.set_num_threads(threads)
+    return TorchRuntime(artifact, where, options)
+
+
+class TorchRuntime:
+    """See hindsight.runtime.Runtime. Methods may be called from several threads; on a GPU their copies then
+    overlap each other's computation.
+    """
+
+    def __init__(self, artifact: Artifact, device: torch.device, options: TorchOptions) -> None:
+        self._artifact = artifact
+        self._options, self._device = options, device
+        detector = made_ready(rebuilt_detector(artifact), device, options)
+        self._functions: dict[str, Function] = {"detect": _detection(detector)}
+        if artifact.rescore_path is not None:
+            self._functions["rescore"] = _rescoring(detector)
+
+    def detect(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run the detector. Raises RuntimeFailure."""
+        return self._run("detect", _checked(inputs, _DETECT))
+
+    def rescore(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Judge given boxes. Raises RuntimeFailure, OptionError where the model has no such head."""
+        self._artifact.require_rescoring()
+        return self._run("rescore", _checked(inputs, _RESCORE))
+
+    def close(self) -> None:
+        """Drop the detector."""
+        self._functions.clear()
+
+    def _run(self, what: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        function = self._functions.get(what)
+        if function is None:
+            raise RuntimeFailure("the runtime is closed")
+        try:
+            with dense_context(self._device, self._options):
+                outputs = function({name: _tensor(values) for name, values in inputs.items()})
+        except RuntimeError as error:
+            raise RuntimeFailure(f"torch failed: {_first_line(error)}") from error
+        return {name: values.numpy() for name, values in outputs.items()}
+
+
+def _detection(detector: TwoStageDetector) -> Function:
+    def detect(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        output = detector(*(inputs[name] for name in _DETECT))
+        return {name: values for name, values in output._asdict().items() if values is not None}
+
+    return detect
+
+
+def _rescoring(detector: TwoStageDetector) -> Function:
+    def rescore(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        named = zip(_RESCORED, detector.rescore(*(inputs[name] for name in _RESCORE)), strict=True)
+        return {name: values for name, values in named if values is not None}
+
+    return rescore
+
+
+def _checked(inputs: Arrays, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """The inputs in their order, whole. Raises RuntimeFailure where one is missing or misshapen."""
+    missing = [name for name in names if name not in inputs]
+    if missing:
+        raise RuntimeFailure(f"inputs lack {', '.join(missing)}")
+    images = inputs["images"]
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise RuntimeFailure(f"images must be uint8 [B, H, W, 3], got {images.dtype} {list(images.shape)}")
+    if images.shape[1] % _MULTIPLE or images.shape[2] % _MULTIPLE or not all(images.shape):
+        raise RuntimeFailure(
+            f"height and width of images must be multiples of {_MULTIPLE}, got {list(images.shape)}"
+        )
+    for name in names:
+        first, expected = inputs[name].shape[:1], (1,) if name == "nms_threshold" else images.shape[:1]
+        if first != expected:
+            raise RuntimeFailure(f"{name} must have {expected[0]} rows, got {list(inputs[name].shape)}")
+    return {name: inputs[name] for name in names}
+
+
+def _tensor(values: NDArray[Any]) -> Tensor:
+    whole = np.ascontiguousarray(values)
+    return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
+
+
+def _device(device: str) -> torch.device:
+    if device == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise OptionError(f"device must be cpu, cuda or cuda:N, got {device!r}")
+    if not torch.cuda.is_available():
+        raise OptionError("torch finds no CUDA device: is this its CUDA build, and is there a driver?")
+    index, count = int(match.group(1) or 0), torch.cuda.device_count()
+    if index >= count:
+        raise OptionError(f"device {device} does not exist: this machine has {count} (cuda:0 .. )")
+    return torch.device("cuda", index)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]

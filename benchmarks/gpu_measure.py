@@ -29,15 +29,16 @@ def synchronise(device: str) -> None:
 
 
 def time_calls(call: Call, device: str, images: int, seconds: float) -> Row:
-    """Milliseconds of one call waited for (median and the middle 80 %), and images a second of calls in a row.
+    """Milliseconds of one call waited for (median, ninth decile), and images a second of calls in a row.
 
-    `seconds`: about how long either takes; at least 5 calls, at most 100.
+    `seconds`: about how long either takes; at least 5 calls (2 on the CPU), at most 100.
     """
-    for _ in range(_WARM_UP):
+    for _ in range(_WARM_UP if device != "cpu" else 1):
         call()
     synchronise(device)
     one = _elapsed(call, device)
-    repeats = max(_LEAST_REPEATS, min(_MOST_REPEATS, int(seconds / max(one, 1e-6))))
+    least = _LEAST_REPEATS if device != "cpu" else 2
+    repeats = max(least, min(_MOST_REPEATS, int(seconds / max(one, 1e-6))))
     times = sorted(_elapsed(call, device) for _ in range(repeats))
     begin = time.perf_counter()
     for _ in range(repeats):
@@ -46,7 +47,6 @@ def time_calls(call: Call, device: str, images: int, seconds: float) -> Row:
     in_a_row = time.perf_counter() - begin
     return {
         "milliseconds": round(1e3 * statistics.median(times), 3),
-        "milliseconds_p10": round(1e3 * times[len(times) // 10], 3),
         "milliseconds_p90": round(1e3 * times[(len(times) * 9) // 10], 3),
         "images_per_second": round(images * repeats / in_a_row, 2),
         "calls": repeats,
@@ -90,7 +90,7 @@ def top_kernels(call: Call, device: str, count: int = 10) -> list[Row]:
     """The kernels (on a CPU: the operators) that take longest in a call, with their share of all of them."""
     on_gpu = device != "cpu"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    calls = 3
+    calls = 3 if on_gpu else 1
     call()
     synchronise(device)
     with profile(activities=activities) as recorded:
@@ -140,8 +140,9 @@ def product_ceiling(device: str, side: int, seconds: float) -> list[Row]:
 
 
 def captured(call: Call) -> tuple[Call, object]:
-    """(a replay of `call` as a CUDA graph, what it writes to). Raises RuntimeError where it cannot be captured:
-    something in it waits for the GPU, or comes from the host.
+    """(a replay of `call` as a CUDA graph, what it writes to).
+
+    Raises RuntimeError where that cannot be: something in it waits for the GPU, or comes from the host.
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class Scale:
 
 
 FULL = Scale("cuda", (800, 1344), (1, 8, 16), ("fp16", "bf16"), 1000, 1.0, 8192)
-TOY = Scale("cpu", (64, 96), (1, 2), ("bf16",), 20, 0.01, 64)
+TOY = Scale("cpu", (32, 64), (1, 2), ("bf16",), 20, 0.01, 64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ def giga_multiply_adds(config: DetectorConfig, scale: Scale) -> float:
 
 def torchvision_system(scale: Scale, batch: int, precision: str, *, compiled: bool = False) -> System:
     """Their eager detector, under autocast unless fp32; `compiled`: through torch.compile."""
-    theirs, _ = reference_and_ours(proposals=scale.proposals)
+    theirs, _ = _with_same_weights(scale.proposals)
     theirs.to(scale.device)
     images = [image.permute(2, 0, 1).float().div(255).contiguous() for image in photos(scale, batch)]
     run: Any = theirs
@@ -106,11 +107,16 @@ def _their_count(answers: Any) -> float:
     return sum(len(answer["boxes"]) for answer in answers) / len(answers)
 
 
+@cache
+def _with_same_weights(proposals: int) -> tuple[nn.Module, TwoStageDetector]:
+    theirs, ours = reference_and_ours(proposals=proposals)
+    return theirs, ours.eval()
+
+
 def our_detector(config: DetectorConfig, scale: Scale) -> TwoStageDetector:
     """With the same weights as torchvision's where it is the baseline; else random, but lively."""
     if config == configs(scale)["baseline"]:
-        _, ours = reference_and_ours(proposals=scale.proposals)
-        return ours.eval()
+        return _with_same_weights(scale.proposals)[1]
     torch.manual_seed(7)
     detector = TwoStageDetector(config).eval()
     with torch.no_grad():

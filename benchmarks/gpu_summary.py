@@ -1,4 +1,4 @@
-"""What the rows of benchmarks/gpu.py say beside the goals: ratios, shares of the ceiling, costs.
+"""What the rows of benchmarks/gpu.py say beside the goals: ratios, costs, shares of the ceiling."""
 
 from __future__ import annotations
 

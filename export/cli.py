@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
     from export.to_onnx import Exported
+    from hindsight.artifact import Artifact
 
 _BYTES_PER_MB = 1e6
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors checkpoint written by hindsight train.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; an artifact that is there is replaced.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A .safetensors checkpoint written by hindsight train; "
+            "with --to tensorrt also a model folder or a shipped model's name."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; an artifact that is there is replaced.")
+    ] = None,
+    to: Annotated[
+        str, typer.Option(help="onnx: a model folder. tensorrt: an engine inside one, on a GPU host.")
+    ] = "onnx",
     name: Annotated[str | None, typer.Option(help="Name of the model. [default: the folder's]")] = None,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
     samples: Annotated[Path | None, typer.Option(help="Folder of sample images to ship along.")] = None,
@@ -33,16 +45,42 @@ def export(
         float, typer.Option(help="Default weight of the predicted IoU in the score.")
     ] = 0.5,
     nms_threshold: Annotated[float, typer.Option(help="Default NMS threshold.")] = 0.5,
+    precision: Annotated[str, typer.Option(help="Of an engine: fp32, fp16 or bf16.")] = "fp16",
+    batch: Annotated[str | None, typer.Option(help="Batches an engine is built for. [default: 1,8]")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH,... an engine is built for. [default: from the resize rule]"),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="TensorRT for RTX only: any, or compute capabilities. [default: this GPU]"),
+    ] = None,
+    plugin_library: Annotated[
+        Path | None, typer.Option(help="Compiled plugin to embed in an engine. [default: Python plugins]")
+    ] = None,
 ) -> None:
-    """Turn a checkpoint into a model folder that runs without torch, proven equal to the checkpoint."""
-    # Heavy imports wait until the command is called.
+    """Turn a checkpoint into a model folder that runs without torch, proven equal to the checkpoint; or a
+    model folder into a TensorRT engine.
+    """
+    # Heavy imports wait until they are needed: an engine is built without torch.
+    from hindsight.commands.console import fail, output
+    from hindsight.errors import HindsightError
+
+    options = _EngineOptions(precision, batch, size, gpu, plugin_library)
+    try:
+        checkpoint = _checkpoint(source, out, to)
+        if checkpoint is None:
+            return _export_engine(_artifact(source), options)
+    except (HindsightError, OSError) as error:
+        fail(str(error))
+
     from export.to_onnx import Description, export_artifact
     from hindsight.artifact import Defaults
-    from hindsight.commands.console import fail, output, progress_console
-    from hindsight.errors import HindsightError
+    from hindsight.commands.console import progress_console
     from model.checkpoint import CheckpointError
 
     try:
+        assert out is not None  # _checkpoint saw to it
         about = Description(
             name=name or out.resolve().name,
             version=version,
@@ -53,14 +91,52 @@ def export(
             samples=samples,
             defaults=Defaults(class_threshold, score_threshold, iou_weight, nms_threshold),
         )
-        console = progress_console()
-        with console.status("starting") as status:
+        with progress_console().status("starting") as status:
             exported = export_artifact(checkpoint, out, about, weights=weights, progress=status.update)
+        console = output()
+        console.print(_table(exported))
+        console.print(_summary(exported), markup=False, highlight=False)
+        if to == "tensorrt":
+            _export_engine(exported.artifact, options)
     except (HindsightError, CheckpointError, OSError) as error:
         fail(str(error))
-    console = output()
-    console.print(_table(exported))
-    console.print(_summary(exported), markup=False, highlight=False)
+
+
+class _EngineOptions(NamedTuple):
+    """What only an engine is asked for, as it was typed."""
+
+    precision: str
+    batch: str | None
+    size: str | None
+    gpu: str | None
+    plugin_library: Path | None
+
+
+def _checkpoint(source: str, out: Path | None, to: str) -> Path | None:
+    """The checkpoint to begin with; None where an engine is made of a model that is there already."""
+    from export.errors import ExportError
+
+    if to not in ("onnx", "tensorrt"):
+        raise ExportError(f"--to must be onnx or tensorrt, got {to!r}")
+    if to == "tensorrt" and not source.endswith(".safetensors"):
+        if out is not None:
+            raise ExportError(f"--out is for checkpoints: the engine goes into the folder of {source}")
+        return None
+    if out is None:
+        raise ExportError("--out is missing: the folder to write the model into")
+    return Path(source)
+
+
+def _artifact(source: str) -> Artifact:
+    from hindsight.artifact import find_artifact
+
+    return find_artifact(source)
+
+
+def _export_engine(artifact: Artifact, options: _EngineOptions) -> None:
+    from export.tensorrt_command import export_engine
+
+    export_engine(artifact, **options._asdict())
 
 
 def _metrics(path: Path | None) -> dict[str, Any]:

@@ -122,19 +122,21 @@ def multilevel_roi_align_function(levels: int) -> onnx.FunctionProto:
     """Body of MultilevelRoiAlign{levels}: each box is pooled once, on its own level.
 
     The boxes of a level are picked out (none is fine), pooled, the results concatenated and put back in the
-    order of the boxes. `rois` [B, N, 4] in input pixels, features [B, C, h, w] each -> [B * N, C, s, s].
+    order of the boxes. `rois` [B, N, 4] in input pixels, features [B, C, h, w] each -> [B * N, C, s, s] of
+    the features' type. It pools in float32: ONNX's RoiAlign has one type for boxes and features.
     """
     name = roi_align_name(levels)
     features = [f"feature_{level}" for level in range(levels)]
     if levels == 1:
-        selection, ordering = "", "pooled = Identity (pooled_0)"
+        selection, ordering = "", "pooled = CastLike (pooled_0, feature_0)"
     else:
         selection = _level_assignment()
         ordering = f"""
             pooled_by_level = Concat <axis = 0> ({", ".join(f"pooled_{level}" for level in range(levels))})
             order = Concat <axis = 0> ({", ".join(f"rows_{level}" for level in range(levels))})
             places = ScatterElements <axis = 0> (all_rows, order, all_rows)
-            pooled = Gather <axis = 0> (pooled_by_level, places)
+            pooled_in_order = Gather <axis = 0> (pooled_by_level, places)
+            pooled = CastLike (pooled_in_order, feature_0)
         """
     poolings = "\n".join(_level_pooling(level, levels) for level in range(levels))
     return parse_function(
@@ -194,7 +196,7 @@ def _level_pooling(level: int, levels: int) -> str:
     mode = "coordinate_transformation_mode"
     sizes = "output_height: int = @output_size, output_width: int = @output_size"
     pool = f"RoiAlign <{sizes}, sampling_ratio: int = @sampling_ratio, spatial_scale = 1.0, {mode} = "
-    operands = f"(feature_{level}, scaled_{level}, image_{level})"
+    operands = f"(wide_{level}, scaled_{level}, image_{level})"
     if levels == 1:
         pick = f"boxes_{level} = Identity (boxes)\nimage_{level} = Identity (image_of_row)"
     else:
@@ -210,6 +212,7 @@ def _level_pooling(level: int, levels: int) -> str:
     # The boxes are divided by the stride because spatial_scale, a float, cannot refer to the list `strides`.
     return f"""
         {pick}
+        wide_{level} = Cast <to = 1> (feature_{level})
         index_{level} = Constant <value_int: int = {level}> ()
         stride_{level} = Gather <axis = 0> (strides_px, index_{level})
         scaled_{level} = Div (boxes_{level}, stride_{level})
@@ -234,10 +237,13 @@ def _roi_align_schema(levels: int) -> OpSchema:
         doc="RoIAlign of every box on the feature level that suits its size.",
         inputs=[
             OpSchema.FormalParameter("rois", "T", "[B, N, 4] xyxy in input pixels"),
-            *(OpSchema.FormalParameter(f"feature_{level}", "T", "[B, C, h, w]") for level in range(levels)),
+            *(OpSchema.FormalParameter(f"feature_{level}", "F", "[B, C, h, w]") for level in range(levels)),
         ],
-        outputs=[OpSchema.FormalParameter("pooled", "T", "[B * N, C, output_size, output_size]")],
-        type_constraints=[("T", ["tensor(float)"], "boxes and features")],
+        outputs=[OpSchema.FormalParameter("pooled", "F", "[B * N, C, output_size, output_size]")],
+        type_constraints=[
+            ("T", ["tensor(float)"], "boxes"),
+            ("F", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "features"),
+        ],
         attributes=[
             attribute("strides", OpSchema.AttrType.INTS, required=True),
             attribute("output_size", integer, required=True),

@@ -1,7 +1,7 @@
 """What executes a model: one Protocol, and the runtimes by name.
 
-A runtime takes and gives numpy arrays under exactly the names of model.onnx and rescore.onnx. Others than the
-two below join through the entry-point group `hindsight.runtimes` (name -> "module:function" with the
+A runtime takes and gives numpy arrays under exactly the names of model.onnx and rescore.onnx. Others than
+those below join through the entry-point group `hindsight.runtimes` (name -> "module:function" with the
 signature of `RuntimeFactory`), so importing this costs nothing.
 """
 
@@ -60,20 +60,30 @@ def _onnxruntime(artifact: Artifact, *, device: str, threads: int | None, argume
     return OnnxRuntime(artifact, device=device, threads=threads)
 
 
+def _tensorrt(artifact: Artifact, *, device: str, threads: int | None, argument: str) -> Runtime:
+    from hindsight.runtime.tensorrt import TensorRtRuntime
+
+    return TensorRtRuntime(artifact, device=device, argument=argument)
+
+
 def _sleep(artifact: Artifact, *, device: str, threads: int | None, argument: str) -> Runtime:
     from hindsight.runtime.sleep import SleepRuntime
 
     return SleepRuntime(artifact, argument)
 
 
-_BUILT_IN: dict[str, Callable[..., Runtime]] = {"onnxruntime": _onnxruntime, "sleep": _sleep}
+_BUILT_IN: dict[str, Callable[..., Runtime]] = {
+    "onnxruntime": _onnxruntime,
+    "sleep": _sleep,
+    "tensorrt": _tensorrt,
+}
 
 
 def open_runtime(
     name: str, artifact: Artifact, *, device: str = "cpu", threads: int | None = None
 ) -> Runtime:
-    """Open `artifact` with the runtime `name`: "onnxruntime", "sleep:MS", or one that an installed package
-    registers.
+    """Open `artifact` with the runtime `name`: "onnxruntime", "tensorrt", "tensorrt:PRECISION", "sleep:MS", or
+    one that an installed package registers.
 
     device: "cpu", "cuda" or "cuda:N", as far as the runtime knows it. threads: of one execution; None leaves
     it to the runtime. Raises OptionError for an unknown runtime, device or thread count; RuntimeFailure where

@@ -1,7 +1,7 @@
 """Load compiled kernels into a GPU and launch them, through cuda.bindings; no torch.
 
 Everything happens in the device's primary context, which torch and TensorRT use too. A kernel is loaded at
-its first launch on a device, which no CUDA graph capture may contain: run an operator once before.
+its first launch on a device, which no CUDA graph capture may contain: run an operator once before, or `load`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,27 @@ def launch(source: str, kernel: str, params: Params, shape: Launch, queue: Queue
             0,
         )
     _checked(answer, f"launching {kernel}")
+
+
+def load(source: str, kernel: str, device: int) -> None:
+    """Compile and load one kernel of SOURCE.cu now: a CUDA graph may capture its first launch.
+
+    Raises KernelError, KernelsUnavailable.
+    """
+    with _bound(device) as driver:
+        # the driver may put off loading to the first launch
+        _checked(driver.cuFuncLoad(_function(source, kernel, device)), f"loading {kernel} into GPU {device}")
+
+
+def current_device() -> int:
+    """Number of the GPU whose context is current in this thread; where none is, 0, as CUDA's runtime has it.
+
+    Raises KernelError, KernelsUnavailable.
+    """
+    driver = _driver()
+    if int(_checked(driver.cuCtxGetCurrent(), "asking for the CUDA context")) == 0:
+        return 0
+    return int(_checked(driver.cuCtxGetDevice(), "asking for the current GPU"))
 
 
 @cache

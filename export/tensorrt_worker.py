@@ -1,0 +1,158 @@
+"""The process that TensorRT builds in: `python -m export.tensorrt_worker JOB.json`.
+
+TensorRT ends the whole process when a build with plugins goes wrong, so nobody builds in a process that
+anyone needs. Lines of JSON on stdout say how far it is, the last one what was built; TensorRT's log goes to
+stderr. Needs TensorRT and our plugins; neither onnx nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# TensorRT's names for the ways to hold a layer of ours
+_PLUGIN_LAYERS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
+
+
+@dataclass(frozen=True)
+class GraphJob:
+    """One network: ONNX file in, plan file out. profiles: the one shape of every open input, per profile."""
+
+    graph: str
+    onnx: str
+    plan: str
+    plugin_layers: int
+    profiles: tuple[dict[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """capabilities: those to build for ("8.9"), where the flavour can choose; empty: this machine's GPU.
+
+    plugin_library: a compiled plugin to use and to put into the plans, in place of the Python plugins.
+    """
+
+    flavour: str
+    graphs: tuple[GraphJob, ...]
+    capabilities: tuple[str, ...]
+    timing_cache: str | None
+    plugin_library: str | None
+
+
+def main() -> None:
+    """Build what the job file says. Exit status 1, the reason on stderr, where TensorRT refuses."""
+    from hindsight.engine_json import build
+
+    job = build(Job, json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    trt = importlib.import_module(job.flavour)
+    logger = trt.Logger(trt.Logger.WARNING)
+    _register(trt, job)
+    cache = Path(f"{job.timing_cache}-{trt.__version__}") if job.timing_cache else None
+    for graph in job.graphs:
+        _say(progress=f"{graph.graph}: parsing")
+        _build(trt, logger, job, graph, cache)
+    _say(done=True, version=trt.__version__)
+
+
+def _register(trt: ModuleType, job: Job) -> None:
+    if job.plugin_library is not None:
+        trt.get_plugin_registry().load_library(job.plugin_library)
+        return
+    from export.plugins.python import register_plugins
+
+    register_plugins(trt)
+
+
+def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path | None) -> None:
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(Path(graph.onnx).read_bytes()):
+        _refuse(f"{graph.graph} is not understood: {parser.get_error(0).desc()}")
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    plugins = sum(layer.type.name in _PLUGIN_LAYERS for layer in layers)
+    if plugins != graph.plugin_layers:
+        _refuse(f"{graph.graph} has {plugins} plugin layers after parsing, expected {graph.plugin_layers}")
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 shall mean it
+    for profile in graph.profiles:
+        shapes = builder.create_optimization_profile()
+        for name, shape in profile.items():
+            shapes.set_shape(name, shape, shape, shape)
+        if config.add_optimization_profile(shapes) < 0:
+            _refuse(f"{graph.graph} cannot take the shapes {profile}")
+    if job.capabilities:
+        _target(trt, config, job.capabilities)
+    if job.plugin_library is not None:
+        config.plugins_to_serialize = [job.plugin_library]
+    timings = None
+    if cache is not None:
+        stored = cache.read_bytes() if cache.is_file() else b""
+        timings = config.create_timing_cache(stored) or config.create_timing_cache(b"")
+        config.set_timing_cache(timings, ignore_mismatch=False)
+    monitor = _monitor(trt, graph.graph)
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        _refuse(f"{graph.graph} could not be built")
+    Path(graph.plan).write_bytes(plan)
+    if cache is not None and timings is not None:
+        draft = cache.with_name(f"{cache.name}-{os.getpid()}")
+        draft.write_bytes(config.get_timing_cache().serialize())
+        draft.replace(cache)
+
+
+def _target(trt: ModuleType, config: Any, capabilities: tuple[str, ...]) -> None:
+    config.num_compute_capabilities = len(capabilities)
+    for index, capability in enumerate(capabilities):
+        name = f"SM{capability.replace('.', '')}"
+        known = trt.ComputeCapability.__members__
+        if name not in known:
+            there = ", ".join(sorted(other for other in known if other.startswith("SM")))
+            _refuse(f"this TensorRT does not build for compute capability {capability}; it knows {there}")
+        config.set_compute_capability(known[name], index)
+
+
+def _monitor(trt: ModuleType, graph: str) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]
+        """Tells of the outermost phases; the inner ones come and go too fast to read."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if not parent_phase:
+                self._steps[phase_name] = num_steps
+                _say(progress=f"{graph}: {phase_name}")
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self._steps:
+                _say(progress=f"{graph}: {phase_name}, {step + 1} of {self._steps[phase_name]}")
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+def _refuse(reason: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"{' '.join(reason.split())}\n")
+    raise SystemExit(1)
+
+
+def _say(**message: object) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

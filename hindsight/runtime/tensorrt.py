@@ -1,0 +1,219 @@
+"""TensorRT on an NVIDIA GPU, from the engines that `hindsight export --to tensorrt` built on this machine."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import cache
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hindsight.artifact import Artifact
+from hindsight.engines import FLAVOURS, PRECISIONS, Engine, Plan, find_engine, rebuild_command
+from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.runtime.buckets import plan_batch
+from hindsight.runtime.cuda import Gpu, gpu_number
+from hindsight.runtime.tensorrt_plan import LoadedPlan
+
+__all__ = ["UNCHECKED", "TensorRtRuntime"]
+
+UNCHECKED = "unchecked"  # argument: load an engine although its recorded parity failed
+_PLUGINS = "hindsight.tensorrt_plugins"  # entry points: functions (trt) -> None
+_DETECT, _RESCORE = "model.onnx", "rescore.onnx"
+_LOG = logging.getLogger(__name__)
+
+
+class TensorRtRuntime:
+    """See hindsight.runtime.Runtime. The rescoring plan is loaded by the first `rescore`.
+
+    argument: what followed "tensorrt:", words joined by colons: a precision, and `unchecked`. One execution
+    at a time; calls from several threads take turns.
+    """
+
+    def __init__(self, artifact: Artifact, *, device: str, argument: str = "") -> None:
+        precision, unchecked = _options(argument)
+        if device == "cpu":
+            raise OptionError("runtime tensorrt needs a GPU: device cuda or cuda:N; onnxruntime does not")
+        number = gpu_number(device)
+        self._artifact = artifact
+        self._turn = threading.Lock()
+        self._trt = _tensorrt()
+        self._gpu: Gpu | None = Gpu(number)
+        self._plans: dict[str, LoadedPlan] = {}
+        try:
+            self._engine = find_engine(
+                artifact,
+                self._trt.__name__,
+                self._trt.__version__,
+                self._gpu.name,
+                precision,
+                capability=self._gpu.capability,
+                allow_failed_parity=unchecked,
+            )
+            if not self._engine.record.plugins_embedded:
+                _register_plugins(self._trt)
+            with self._gpu.current():
+                self._plan(_DETECT)
+        except BaseException:
+            self._free()
+            raise
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that is loaded."""
+        return self._engine
+
+    def detect(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run model.onnx. Raises RuntimeFailure."""
+        with self._turn, self._open().current():
+            return self._run(_DETECT, inputs, None)
+
+    def rescore(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run rescore.onnx. Raises RuntimeFailure, OptionError where the model has none."""
+        self._artifact.require_rescoring()
+        boxes = inputs["boxes"].shape[1]
+        with self._turn, self._open().current():
+            outputs = self._run(_RESCORE, inputs, boxes)
+        return {name: np.ascontiguousarray(values[:, :boxes]) for name, values in outputs.items()}
+
+    def close(self) -> None:
+        """Free everything on the GPU."""
+        with self._turn:
+            self._free()
+
+    def _run(self, graph: str, inputs: Mapping[str, NDArray[Any]], boxes: int | None) -> dict[str, Any]:
+        count, height, width, _ = inputs["images"].shape
+        plan, loaded = self._plan(graph)
+        missing = sorted(loaded.input_names - set(inputs))
+        if missing or count == 0:
+            raise RuntimeFailure(
+                f"{graph} needs a batch of images and {', '.join(missing) or 'one at least'}"
+            )
+        try:
+            steps = plan_batch(count, height, width, plan.buckets, boxes=boxes)
+        except OptionError as error:
+            command = rebuild_command(self._artifact, self._engine.record.precision)
+            raise RuntimeFailure(f"{error}; build it for more: {command} --size ...") from error
+        return loaded.run(inputs, steps)
+
+    def _plan(self, graph: str) -> tuple[Plan, LoadedPlan]:
+        plan = self._engine.record.plan_of(graph)
+        if plan is None:
+            command = rebuild_command(self._artifact, self._engine.record.precision, self._engine.record)
+            raise RuntimeFailure(
+                f"the engine {self._engine.folder.name} has no plan of {graph}; build it again: {command}"
+            )
+        if graph not in self._plans:
+            assert self._gpu is not None  # the caller has made it current
+            engine, log = self._deserialise(plan)
+            try:
+                self._plans[graph] = LoadedPlan(self._trt, engine, plan.buckets, self._gpu, plan.file)
+            except RuntimeFailure as error:
+                raise RuntimeFailure(f"{error}{log.last()}") from error
+        return plan, self._plans[graph]
+
+    def _deserialise(self, plan: Plan) -> tuple[Any, Any]:
+        log = _logger_class(self._trt)()
+        runtime = self._trt.Runtime(log)
+        # The plan carries compiled code of ours; find_engine has held it to the sha256 in its record.
+        runtime.engine_host_code_allowed = self._engine.record.plugins_embedded
+        engine = runtime.deserialize_cuda_engine((self._engine.folder / plan.file).read_bytes())
+        if engine is None:
+            command = rebuild_command(self._artifact, self._engine.record.precision, self._engine.record)
+            raise RuntimeFailure(
+                f"TensorRT does not load {self._engine.folder.name}/{plan.file}{log.last()}; "
+                f"build it again: {command}"
+            )
+        return engine, log
+
+    def _open(self) -> Gpu:
+        if self._gpu is None:
+            raise RuntimeFailure("the runtime is closed")
+        return self._gpu
+
+    def _free(self) -> None:
+        gpu, self._gpu = self._gpu, None
+        if gpu is None:
+            return
+        plans, self._plans = self._plans, {}
+        with ExitStack() as freeing:  # a GPU in error still gives back what it can
+            freeing.callback(gpu.close)
+            freeing.enter_context(gpu.current())
+            for plan in plans.values():
+                freeing.callback(plan.close)
+
+
+def _options(argument: str) -> tuple[str | None, bool]:
+    words = [word for word in argument.split(":") if word]
+    precisions = [word for word in words if word in PRECISIONS]
+    unknown = [word for word in words if word not in (*PRECISIONS, UNCHECKED)]
+    if unknown or len(precisions) > 1:
+        raise OptionError(
+            f"runtime tensorrt takes one of {', '.join(PRECISIONS)}, as in tensorrt:fp16; got {argument!r}"
+        )
+    return (precisions[0] if precisions else None), UNCHECKED in words
+
+
+def _tensorrt() -> ModuleType:
+    """The module tensorrt; tensorrt_rtx where that is what is installed."""
+    for flavour in FLAVOURS:
+        try:
+            return importlib.import_module(flavour)
+        except ModuleNotFoundError as error:
+            if error.name != flavour:
+                raise RuntimeFailure(f"{flavour} cannot be imported: {error}") from error
+        except ImportError as error:  # a library it links to is missing
+            raise RuntimeFailure(f"{flavour} cannot be imported: {error}") from error
+    raise RuntimeFailure("TensorRT is not installed: install hindsight-detector[gpu,tensorrt]")
+
+
+def _register_plugins(trt: ModuleType) -> None:
+    found = entry_points(group=_PLUGINS)
+    if not found:
+        raise RuntimeFailure(f"no installed package offers our TensorRT plugins (entry points {_PLUGINS})")
+    for entry in found:
+        try:
+            register: Callable[[ModuleType], object] = entry.load()
+        except ImportError as error:
+            raise RuntimeFailure(
+                f"the TensorRT plugins of {entry.value} cannot be imported: {error}"
+            ) from error
+        register(trt)
+
+
+@cache
+def _logger_class(trt: ModuleType) -> Any:
+    levels = {
+        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.ERROR: logging.ERROR,
+        trt.ILogger.WARNING: logging.WARNING,
+        trt.ILogger.INFO: logging.DEBUG,
+        trt.ILogger.VERBOSE: logging.DEBUG,
+    }
+
+    class Log(trt.ILogger):  # type: ignore[misc,name-defined]
+        """TensorRT's log into Python's, its last error kept for the message of an exception."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._errors: deque[str] = deque(maxlen=1)
+
+        def log(self, severity: Any, msg: str) -> None:
+            level = levels.get(severity, logging.DEBUG)
+            if level >= logging.ERROR:
+                self._errors.append(" ".join(msg.split()))
+            _LOG.log(level, "TensorRT: %s", msg)
+
+        def last(self) -> str:
+            """ ": " and the last error, or nothing."""
+            return f": {self._errors[-1]}" if self._errors else ""
+
+    return Log

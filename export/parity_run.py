@@ -16,10 +16,13 @@ from export.parity_limits import Limits, looser, named_limits, parse_tolerance, 
 from export.parity_photos import PhotoBatch, find_photos, plan_batches
 from export.parity_result import CandidateResult, ParityResult
 from hindsight.artifact import Artifact, find_artifact
+from hindsight.engines import Engine, record_parity
 from hindsight.errors import OptionError
 from hindsight.runtime import Runtime, open_runtime, runtime_names
+from hindsight.runtime.tensorrt import UNCHECKED
 
 _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13")
+_OF_ENGINES = "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,11 @@ class Backend:
         return f"{self.name}@{self.device}"
 
     def open(self, artifact: Artifact, threads: int | None) -> Runtime:
-        """Raises OptionError, RuntimeFailure."""
-        return open_runtime(self.name, artifact, device=self.device, threads=threads)
+        """An engine whose parity failed is opened here too. Raises OptionError, RuntimeFailure."""
+        words = self.name.split(":")
+        may_have_failed = words[0] == _OF_ENGINES and UNCHECKED not in words
+        name = f"{self.name}:{UNCHECKED}" if may_have_failed else self.name
+        return open_runtime(name, artifact, device=self.device, threads=threads)
 
 
 @dataclass(frozen=True)
@@ -98,13 +104,16 @@ def run_parity(
     progress("reading the photos")
     plan = plan_batches(paths, artifact.manifest.resize, batch)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    expected, reference_precision, _ = _run(request.reference, artifact, plan, threads, progress, None)
+    expected, reference_precision, reference_engine = _run(
+        request.reference, artifact, plan, threads, progress, None
+    )
     results = []
     for backend in request.candidates:
         found, precision, engine = _run(backend, artifact, plan, threads, progress, expected)
         limits = request.limits(reference_precision, precision)
         result = compare_backends(str(backend), expected, found, artifact, plan, limits, objects)
-        results.append(_recorded(result, engine, date))
+        # Two engines may be wrong alike: that one agrees with the other is no proof to keep.
+        results.append(result if reference_engine else _recorded(result, engine, date))
     return ParityResult(
         reference=str(request.reference),
         candidates=tuple(results),
@@ -132,29 +141,25 @@ def _run(
     threads: int | None,
     progress: Callable[[str], None],
     reference: Answers | None,
-) -> tuple[Answers, str, Path | None]:
-    """-> its answers, the precision it computes in, the folder of its engine."""
+) -> tuple[Answers, str, Engine | None]:
+    """-> its answers, the precision it computes in, the engine that it runs."""
     progress(f"{backend}: loading")
     runtime = backend.open(artifact, threads)
     try:
         answers = answers_of(runtime, artifact, plan, lambda text: progress(f"{backend}: {text}"), reference)
-        return answers, precision_of(backend.name, runtime), _engine_folder(runtime)
+        own = getattr(runtime, "engine", None)
+        engine = own if isinstance(own, Engine) else None
+        precision = precision_of(backend.name, runtime) if engine is None else engine.record.precision
+        return answers, precision, engine
     finally:
         runtime.close()
 
 
-def _engine_folder(runtime: Runtime) -> Path | None:
-    folder = getattr(runtime, "engine_folder", None)
-    return folder if isinstance(folder, Path) else None
-
-
-def _recorded(result: CandidateResult, engine: Path | None, date: str) -> CandidateResult:
+def _recorded(result: CandidateResult, engine: Engine | None, date: str) -> CandidateResult:
     if engine is None:
         return result
-    from hindsight.engines import record_parity
-
-    record_parity(engine, result.for_engine(date))
-    return replace(result, recorded_in=engine.name)
+    record_parity(engine.folder, result.for_engine(date))
+    return replace(result, recorded_in=engine.folder.name)
 
 
 def _split(backends: str) -> list[str]:

@@ -25,7 +25,7 @@ def made_ready(detector: TwoStageDetector, device: torch.device, options: TorchO
         _narrow(detector, options.half)
     detector.to(device)
     if device.type == "cuda":
-        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        detector.to(memory_format=torch.channels_last)
     if options.compile:
         # As attributes of the instance they stand before the class's methods.
         for module, method in ((detector, "extract"), (detector.rpn, "forward")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -38,7 +38,7 @@ def parse_options(argument: str) -> TorchOptions:
     compiled, graphs = False, TorchOptions.graphs
     for word in (part.strip() for part in argument.split(",") if part.strip()):
         if word in PRECISIONS:
-            precision = cast(Precision, word)
+            precision = word
         elif word == "compile":
             compiled = True
         elif word.startswith("graphs=") and word.removeprefix("graphs=").isdecimal():

@@ -7,7 +7,8 @@ and a batch takes one copy there, one CUDA graph, one copy back: torch_cuda.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.rebuild import rebuilt_detector
+from export.torch_cuda import CudaExecutor
 from export.torch_dense import dense_context, made_ready
+from export.torch_graphs import Function
 from export.torch_options import TorchOptions, parse_options
 from hindsight.artifact import Artifact
 from hindsight.errors import OptionError, RuntimeFailure
 from model.detector import TwoStageDetector
+from model.ops.kernels.compile import KernelError
 
 Arrays = Mapping[str, NDArray[Any]]
-Function = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-_DETECT = ("images", "image_sizes", "class_threshold", "score_threshold", "iou_weight", "nms_threshold")
-_RESCORE = ("images", "image_sizes", "boxes", "num_boxes")
+DETECT_INPUTS = ("images", "image_sizes", "class_threshold", "score_threshold", "iou_weight", "nms_threshold")
+_RESCORE_INPUTS = ("images", "image_sizes", "boxes", "num_boxes")
 _RESCORED = ("ious", "purities", "integrities", "class_scores")
 _MULTIPLE = 32  # of height and width
 
@@ -42,8 +45,8 @@ def open_torch(artifact: Artifact, *, device: str, threads: int | None, argument
 
 
 class TorchRuntime:
-    """See hindsight.runtime.Runtime. Methods may be called from several threads; on a GPU their copies then
-    overlap each other's computation.
+    """See hindsight.runtime.Runtime. Methods may be called from several threads; on a GPU one thread's copies
+    then overlap the other's computation.
     """
 
     def __init__(self, artifact: Artifact, device: torch.device, options: TorchOptions) -> None:
@@ -53,35 +56,54 @@ class TorchRuntime:
         self._functions: dict[str, Function] = {"detect": _detection(detector)}
         if artifact.rescore_path is not None:
             self._functions["rescore"] = _rescoring(detector)
+        self._executor = (
+            CudaExecutor(device, self._functions, self._context, options.graphs)
+            if device.type == "cuda"
+            else None
+        )
+
+    @property
+    def graphs(self) -> int:
+        """How many CUDA graphs are captured now."""
+        return 0 if self._executor is None else self._executor.captured
 
     def detect(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run the detector. Raises RuntimeFailure."""
-        return self._run("detect", _checked(inputs, _DETECT))
+        return self._run("detect", _checked(inputs, DETECT_INPUTS))
 
     def rescore(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Judge given boxes. Raises RuntimeFailure, OptionError where the model has no such head."""
         self._artifact.require_rescoring()
-        return self._run("rescore", _checked(inputs, _RESCORE))
+        return self._run("rescore", _checked(inputs, _RESCORE_INPUTS))
 
     def close(self) -> None:
-        """Drop the detector."""
+        """Drop the detector and all GPU memory that it took."""
         self._functions.clear()
+        if self._executor is not None:
+            self._executor.close()
+        if self._options.compile:
+            torch.compiler.reset()  # compiled code keeps the weights it was compiled for
 
     def _run(self, what: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         function = self._functions.get(what)
         if function is None:
             raise RuntimeFailure("the runtime is closed")
         try:
-            with dense_context(self._device, self._options):
+            if self._executor is not None:
+                return self._executor.run(what, inputs)
+            with self._context():
                 outputs = function({name: _tensor(values) for name, values in inputs.items()})
-        except RuntimeError as error:
+                return {name: values.numpy() for name, values in outputs.items()}
+        except (RuntimeError, ValueError, KernelError) as error:
             raise RuntimeFailure(f"torch failed: {_first_line(error)}") from error
-        return {name: values.numpy() for name, values in outputs.items()}
+
+    def _context(self) -> AbstractContextManager[None]:
+        return dense_context(self._device, self._options)
 
 
 def _detection(detector: TwoStageDetector) -> Function:
     def detect(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        output = detector(*(inputs[name] for name in _DETECT))
+        output = detector(*(inputs[name] for name in DETECT_INPUTS))
         return {name: values for name, values in output._asdict().items() if values is not None}
 
     return detect
@@ -89,7 +111,7 @@ def _detection(detector: TwoStageDetector) -> Function:
 
 def _rescoring(detector: TwoStageDetector) -> Function:
     def rescore(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        named = zip(_RESCORED, detector.rescore(*(inputs[name] for name in _RESCORE)), strict=True)
+        named = zip(_RESCORED, detector.rescore(*(inputs[name] for name in _RESCORE_INPUTS)), strict=True)
         return {name: values for name, values in named if values is not None}
 
     return rescore

@@ -39,7 +39,7 @@ def write_names(model: onnx.ModelProto, state: Mapping[str, Tensor]) -> None:
 
 
 def named_tensors(model: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """(weight's name, its tensor) of every weight that the graph holds, perhaps one tensor under two names."""
+    """(weight's name, its tensor) of every weight in the graph; one tensor may come under two names."""
     tensors = {tensor.name.removesuffix(HALF): tensor for tensor in model.graph.initializer}
     for name, tensor in tensors.items():
         if name.startswith(PREFIX):

@@ -94,9 +94,8 @@ class TensorRtRuntime:
         plan, loaded = self._plan(graph)
         missing = sorted(loaded.input_names - set(inputs))
         if missing or count == 0:
-            raise RuntimeFailure(
-                f"{graph} needs a batch of images and {', '.join(missing) or 'one at least'}"
-            )
+            lacking = f"the inputs {', '.join(missing)}" if missing else "at least one image"
+            raise RuntimeFailure(f"{graph} needs {lacking}")
         try:
             steps = plan_batch(count, height, width, plan.buckets, boxes=boxes)
         except OptionError as error:

@@ -59,10 +59,8 @@ class _Lane:
     staged_inputs: NDArray[np.uint8]
     staged_outputs: NDArray[np.uint8]
     uploaded: Any
-    computed: Any
     downloaded: Any
     graph: Any = None
-    used: bool = False
 
 
 @dataclass
@@ -102,7 +100,10 @@ class LoadedPlan:
         return frozenset(tensor.name for tensor in self._profiles[0].inputs)
 
     def run(self, inputs: Arrays, steps: Sequence[Step]) -> dict[str, NDArray[Any]]:
-        """The outputs of the whole batch, its parts executed as `plan_batch` cut it."""
+        """The outputs of the whole batch, its parts executed as `plan_batch` cut it.
+
+        A lane takes a new part when the outputs of its last one are here, so nothing in it is still in use.
+        """
         pending: list[tuple[_Profile, _Lane, Step]] = []
         parts: list[dict[str, NDArray[Any]]] = []
         for turn, step in enumerate(steps):
@@ -155,8 +156,8 @@ class LoadedPlan:
     def _context(self) -> Any:
         user_managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if hasattr(self._engine, "create_runtime_config"):
-            # TensorRT for RTX compiles kernels while it runs. Ours see one shape only: compile for it at once,
-            # or a CUDA graph would keep the slow kernels of the first run.
+            # TensorRT for RTX compiles kernels while it runs. A context sees one shape only: have it compile
+            # for that at once, or a CUDA graph would keep the slow kernels of the first run.
             config = self._engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(user_managed)
             strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
@@ -186,7 +187,6 @@ class LoadedPlan:
             staged_inputs=gpu.pinned(inputs),
             staged_outputs=gpu.pinned(outputs),
             uploaded=gpu.event(),
-            computed=gpu.event(),
             downloaded=gpu.event(),
         )
 
@@ -230,8 +230,6 @@ class LoadedPlan:
 
     def _enqueue(self, profile: _Profile, lane: _Lane, step: Step) -> None:
         gpu = self._gpu
-        if lane.used:  # what it computed last has read its inputs before they are written over
-            gpu.order(self._upload, lane.computed)
         end = profile.inputs[-1].end
         if profile.inputs[-1].name == _LAST_INPUT:
             images = profile.inputs[-1]
@@ -243,10 +241,8 @@ class LoadedPlan:
             gpu.launch(lane.graph, self._compute)
         else:
             self._execute(profile, lane)
-        gpu.record(lane.computed, self._compute)
         gpu.download(lane.staged_outputs, lane.outputs, self._compute)
         gpu.record(lane.downloaded, self._compute)
-        lane.used = True
 
     def _execute(self, profile: _Profile, lane: _Lane) -> None:
         for tensors, block in ((profile.inputs, lane.inputs), (profile.outputs, lane.outputs)):

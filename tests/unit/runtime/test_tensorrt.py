@@ -1,0 +1,281 @@
+"""The TensorRT runtime through the real cuda.bindings, on a GPU that is fake_gpu.cpp and a TensorRT that is
+fake_tensorrt.py: what it executes is the tiny model, in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hindsight.artifact import Artifact
+from hindsight.engines import (
+    ENGINE_FORMAT,
+    Bucket,
+    EngineParity,
+    EngineRecord,
+    Plan,
+    engine_folder_name,
+    engines_folder,
+    write_record,
+)
+from hindsight.errors import OptionError
+from hindsight.runtime import open_runtime
+from tests.factories import make_tiny_artifact
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+GPU = "NVIDIA Pretender 9000"
+SIZES = ((64, 96), (96, 64))
+BATCHES = (1, 2, 4)
+RECORD = EngineRecord(ENGINE_FORMAT, "tensorrt", "10.13.0", GPU, ("8.9",), "fp16", False, {}, ())
+FAILED = EngineParity(False, 9.0, 1.0, 0.5, 100, 7, "2026-11-21T12:00:00+00:00")
+
+PREAMBLE = """
+import ctypes, logging, sys
+import numpy as np
+import tensorrt
+import hindsight.runtime.tensorrt as own
+from hindsight.artifact import load_artifact
+from hindsight.errors import HindsightError, RuntimeFailure
+from hindsight.runtime import open_runtime
+from pathlib import Path
+
+class Entry:
+    value = "fake"
+    def load(self):
+        return tensorrt.register
+
+own.entry_points = lambda group: [Entry()] if group == "hindsight.tensorrt_plugins" else []
+gpu = ctypes.CDLL("libcuda.so.1")
+KINDS = (b"context", b"memory", b"pinned", b"stream", b"event", b"graph", b"launchable")
+
+def alive():
+    return {kind.decode(): gpu.fake_alive(kind) for kind in KINDS if gpu.fake_alive(kind)}
+
+def opened(name="tensorrt"):
+    return open_runtime(name, artifact, device="cuda")
+
+def message(call):
+    try:
+        call()
+    except HindsightError as error:
+        return f"{type(error).__name__}: {error}"
+    raise SystemExit("no error")
+
+def inputs(count, height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    sizes = np.array([[height - 3 * k, width - 5 * k] for k in range(count)], np.int64)
+    return {
+        "images": images,
+        "image_sizes": sizes,
+        "class_threshold": np.linspace(0.1, 0.4, count, dtype=np.float32),
+        "score_threshold": np.full(count, 0.05, np.float32),
+        "iou_weight": np.linspace(0, 1, count, dtype=np.float32),
+        "nms_threshold": np.array([0.5], np.float32),
+    }
+
+def boxes(count, boxes):
+    rng = np.random.default_rng(1)
+    corners = np.sort(rng.uniform(0, 60, (count, boxes, 2, 2)), axis=2).reshape(count, boxes, 4)
+    return {"boxes": corners.astype(np.float32), "num_boxes": np.arange(count, dtype=np.int64) % (boxes + 1)}
+
+artifact = load_artifact(Path(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def fakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the module tensorrt and NVIDIA's driver in it."""
+    folder = tmp_path_factory.mktemp("fakes")
+    (folder / "tensorrt.py").write_text((HERE / "fake_tensorrt.py").read_text())
+    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    command += ["-o", str(folder / "libcuda.so.1"), str(HERE / "fake_gpu.cpp")]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return make_tiny_artifact(tmp_path / "tiny")
+
+
+def add_engine(artifact: Artifact, record: EngineRecord = RECORD) -> None:
+    folder = engines_folder(artifact) / engine_folder_name(GPU, "tensorrt", "10.13.0", record.precision)
+    folder.mkdir(parents=True)
+    plans = []
+    for graph, counts in (("model.onnx", [None]), ("rescore.onnx", [4, 100])):
+        buckets = [
+            Bucket(batch, *size, boxes=count) for size in SIZES for batch in BATCHES for count in counts
+        ]
+        profiles = []
+        for bucket in buckets:
+            batch = bucket.batch
+            shapes = {"images": [batch, bucket.height, bucket.width, 3], "image_sizes": [batch, 2]}
+            per_image = ("class_threshold", "score_threshold", "iou_weight", "num_boxes")
+            shapes |= {name: [batch] for name in per_image}
+            profiles.append(shapes | {"boxes": [batch, bucket.boxes or 0, 4]})
+        plan = json.dumps({"onnx": str(artifact.path / graph), "profiles": profiles}).encode()
+        file = f"{Path(graph).stem}.engine"
+        (folder / file).write_bytes(plan)
+        plans.append(Plan(graph, file, hashlib.sha256(plan).hexdigest(), 0, tuple(buckets)))
+    write_record(folder, replace(record, plans=tuple(plans)))
+
+
+def run(fakes: Path, artifact: Artifact, program: str) -> subprocess.CompletedProcess[str]:
+    paths = [str(fakes), str(ROOT)]
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", PREAMBLE + program, str(artifact.path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "LD_LIBRARY_PATH": str(fakes)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+AGREES = """
+reference = open_runtime("onnxruntime", artifact)
+runtime = opened()
+assert tensorrt.registered == ["plugins"]
+shapes = [(1, 64, 96), (3, 32, 64), (4, 96, 64), (11, 64, 64), (2, 64, 96)]
+for turn, (count, height, width) in enumerate(shapes):
+    feeds = inputs(count, height, width, turn)
+    expected, found = reference.detect(feeds), runtime.detect(feeds)
+    assert set(found) == set(expected) and expected["num_detections"].sum() > 0
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
+        assert found[name].dtype == values.dtype
+for count, number in [(1, 4), (3, 2), (5, 9), (1, 100)]:
+    feeds = inputs(count, 64, 96)
+    feeds = {name: feeds[name] for name in ("images", "image_sizes")} | boxes(count, number)
+    expected, found = reference.rescore(feeds), runtime.rescore(feeds)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
+launchables = gpu.fake_alive(b"launchable")
+runtime.close()
+assert alive() == {}, alive()
+assert "closed" in message(lambda: runtime.detect(inputs(1, 64, 96)))
+runtime.close()
+print(launchables)
+"""
+
+
+def test_it_answers_as_onnx_runtime_at_every_batch_and_size_and_frees_everything(
+    fakes: Path, artifact: Artifact
+) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, AGREES)
+    assert done.returncode == 0, done.stderr
+    profiles = len(SIZES) * len(BATCHES)
+    assert done.stdout.split() == [str(2 * (profiles + 2 * profiles))]  # two lanes; rescoring has two counts
+    assert "has not been compared with the model yet" in done.stderr
+
+
+NO_GRAPHS = """
+gpu.fake_refuse_captures(1)
+runtime, reference = opened(), open_runtime("onnxruntime", artifact)
+feeds = inputs(9, 64, 96)
+expected, found = reference.detect(feeds), runtime.detect(feeds)
+np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-4)
+assert gpu.fake_alive(b"launchable") == 0
+runtime.close()
+assert alive() == {}, alive()
+"""
+
+
+def test_where_nothing_can_be_captured_it_says_so_and_answers_the_same(
+    fakes: Path, artifact: Artifact
+) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, NO_GRAPHS)
+    assert done.returncode == 0, done.stderr
+    assert "batch 4 at 96x64: no CUDA graph (GPU 0, ending a capture: the CUDA driver says" in done.stderr
+
+
+ERRORS = """
+runtime = opened("tensorrt:fp16")
+print(message(lambda: runtime.detect(inputs(1, 96, 96))))
+print(message(lambda: runtime.detect({"images": inputs(1, 64, 96)["images"]})))
+runtime.close()
+print(message(lambda: opened("tensorrt:bf16")))
+print(message(lambda: opened("tensorrt:int8")))
+print(message(lambda: open_runtime("tensorrt", artifact, device="cuda:1")))
+print(message(lambda: open_runtime("tensorrt", artifact, device="gpu")))
+gpu.fake_limit_memory(300_000)
+print(message(opened))
+gpu.fake_limit_memory(-1)
+own.entry_points = lambda group: []
+print(message(opened))
+print(alive())
+"""
+
+
+def test_errors_say_what_to_do_and_leave_nothing_on_the_gpu(fakes: Path, artifact: Artifact) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, ERRORS)
+    assert done.returncode == 0, done.stderr
+    shape, lacking, precision, argument, number, device, memory, plugins, left = done.stdout.splitlines()
+    assert "no shape for an input of 96x96, only for 64x96, 96x64" in shape and "--to tensorrt" in shape
+    assert "model.onnx needs the inputs class_threshold" in lacking
+    assert "in bf16; there is" in precision and "(in fp16); build it here: hindsight export" in precision
+    assert argument.startswith("OptionError: runtime tensorrt takes one of fp16, bf16, fp32")
+    assert number.startswith("RuntimeFailure: GPU 1, finding the GPU")
+    assert device == "OptionError: device must be cuda or cuda:N, got 'gpu'"
+    assert "the CUDA driver says CUDA_ERROR_OUT_OF_MEMORY" in memory
+    assert "no installed package offers our TensorRT plugins" in plugins
+    assert left == "{}"
+
+
+REPEATED = """
+used = set()
+for _ in range(20):
+    runtime = opened("tensorrt:unchecked")
+    runtime.detect(inputs(3, 64, 96))
+    used.add(gpu.fake_memory())
+    runtime.close()
+    assert alive() == {} and gpu.fake_memory() == 0
+print(len(used))
+print(message(opened))
+"""
+
+
+def test_loading_and_unloading_is_flat_and_a_failed_parity_needs_unchecked(
+    fakes: Path, artifact: Artifact
+) -> None:
+    add_engine(artifact, replace(RECORD, parity=FAILED))
+    done = run(fakes, artifact, REPEATED)
+    assert done.returncode == 0, done.stderr
+    amounts, refused = done.stdout.splitlines()
+    assert amounts == "1"
+    assert "parity of 2026-11-21T12:00:00+00:00 failed (7 of 100 detections differ" in refused
+
+
+def test_a_damaged_plan_is_an_error_with_tensorrts_last_words(fakes: Path, artifact: Artifact) -> None:
+    add_engine(artifact)
+    (folder,) = engines_folder(artifact).iterdir()
+    record = json.loads((folder / "engine.json").read_text())
+    (folder / "model.engine").write_bytes(b"rubbish")
+    program = "print(message(opened))\nprint(alive())\n"
+    done = run(fakes, artifact, program)
+    assert "is not the file engine.json lists" in done.stdout, done.stderr
+    record["plans"][0]["sha256"] = hashlib.sha256(b"rubbish").hexdigest()
+    (folder / "engine.json").write_text(json.dumps(record))
+    done = run(fakes, artifact, program)
+    words, left = done.stdout.splitlines()
+    assert "fp16/model.engine: the plan is damaged somewhere; build it again: hindsight export" in words
+    assert left == "{}"
+
+
+def test_the_cpu_is_refused_before_anything_is_imported(artifact: Artifact) -> None:
+    with pytest.raises(OptionError, match="runtime tensorrt needs a GPU"):
+        open_runtime("tensorrt", artifact)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,22 @@ def time_calls(call: Call, device: str, images: int, seconds: float) -> Row:
         "images_per_second": round(images * repeats / in_a_row, 2),
         "calls": repeats,
     }
+
+
+def time_pipeline(submit: Callable[[], Any], images: int, seconds: float) -> Row:
+    """As `time_calls`, of batches that cross from host memory to the GPU and back: each waited for, and with
+    two under way. `submit`: begins a batch; its `result()` waits for it.
+    """
+    device = "cuda"
+    timed = time_calls(lambda: submit().result(), device, images, seconds)
+    under_way = deque([submit()])
+    begin = time.perf_counter()
+    for _ in range(timed["calls"]):
+        under_way.append(submit())
+        under_way.popleft().result()
+    timed["images_per_second"] = round(images * timed["calls"] / (time.perf_counter() - begin), 2)
+    under_way.popleft().result()
+    return timed
 
 
 def _elapsed(call: Call, device: str) -> float:
@@ -99,7 +116,7 @@ def top_kernels(call: Call, device: str, count: int = 10) -> list[Row]:
         synchronise(device)
     found = []
     for event in recorded.key_averages():
-        ours = event.device_type == torch.autograd.DeviceType.CUDA if on_gpu else True
+        ours = str(event.device_type).endswith("CUDA") if on_gpu else True
         microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         if ours and microseconds > 0:
             found.append((microseconds / calls, event.count / calls, event.key))

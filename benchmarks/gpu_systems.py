@@ -7,7 +7,7 @@ final size, so that its resize step is left out, and its batch norms are the fas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from benchmarks.detector_facts import CLASSES, reference_and_ours
 from export.prepare import prepared_copy
+from export.torch_cuda import CudaExecutor, PendingBatch
 from export.torch_dense import dense_context, made_ready
-from export.torch_options import TorchOptions
+from export.torch_options import Precision, TorchOptions
+from export.torch_runtime import DETECT_INPUTS
 from model.complexity import multiply_adds
 from model.config import DetectorConfig
 from model.detector import TwoStageDetector
@@ -35,7 +37,7 @@ class Scale:
     device: str
     image_hw: tuple[int, int]
     batches: tuple[int, ...]
-    precisions: tuple[str, ...]
+    precisions: tuple[Precision, ...]
     proposals: int
     seconds: float
     product: int
@@ -52,10 +54,13 @@ TOY = Scale("cpu", (32, 64), (1, 2), ("bf16",), 20, 0.01, 64)
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A detector and the inputs of one batch. found: how many detections an image a call answers."""
+    """A detector and the inputs of one batch. found: how many detections an image a call answers. serve: the
+    same from host memory to host memory, staged, as the runtime `torch` does it; None where there is no GPU.
+    """
 
     call: Call
     found: Callable[[Any], float]
+    serve: Callable[[], PendingBatch] | None = None
 
 
 def configs(scale: Scale) -> dict[str, DetectorConfig]:
@@ -126,10 +131,12 @@ def our_detector(config: DetectorConfig, scale: Scale) -> TwoStageDetector:
     return detector
 
 
-def our_system(detector: TwoStageDetector, scale: Scale, batch: int, precision: str) -> System:
-    """Ours as the runtime `torch` prepares it, batch norms folded."""
-    options = TorchOptions(precision)  # type: ignore[arg-type]
-    device = torch.device(scale.device)
+def our_system(
+    detector: TwoStageDetector, scale: Scale, batch: int, precision: Precision, *, compiled: bool = False
+) -> System:
+    """Ours as the runtime `torch` prepares it, batch norms folded; `compiled`: its option `compile`."""
+    options = TorchOptions(precision, compile=compiled)
+    device = torch.device("cpu") if scale.device == "cpu" else torch.device("cuda", 0)
     ready = made_ready(prepared_copy(detector), device, options)
     inputs = our_inputs(scale, batch)
 
@@ -137,7 +144,19 @@ def our_system(detector: TwoStageDetector, scale: Scale, batch: int, precision: 
         with dense_context(device, options):
             return ready(*inputs)
 
-    return System(call, lambda output: float(output.num_detections.float().mean()))
+    def found(output: Any) -> float:
+        return float(output.num_detections.float().mean())
+
+    if device.type == "cpu":
+        return System(call, found)
+
+    def detect(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        output = ready(*(given[name] for name in DETECT_INPUTS))
+        return {name: values for name, values in output._asdict().items() if values is not None}
+
+    executor = CudaExecutor(device, {"detect": detect}, lambda: dense_context(device, options), graphs=4)
+    on_host = {name: value.cpu().numpy() for name, value in zip(DETECT_INPUTS, inputs, strict=True)}
+    return System(call, found, lambda: executor.submit("detect", on_host))
 
 
 def our_inputs(scale: Scale, batch: int) -> tuple[Tensor, ...]:

@@ -149,7 +149,7 @@ def product_ceiling(device: str, side: int, seconds: float) -> list[Row]:
             {
                 "precision": name,
                 "side": side,
-                "teraflops": round(2 * side**3 * timed["images_per_second"] / 1e12, 3),
+                "teraflops": round(2 * side**3 * timed["images_per_second"] / 1e12, 6),
                 "milliseconds": timed["milliseconds"],
             }
         )

@@ -28,8 +28,7 @@ from model.structures import DetectorOutput
 from model.zoo import config_of
 from training.machine import origin
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "detector-facts.json"
+RESULT = Path(__file__).resolve().parent / "results" / "detector-facts.json"
 CLASSES = 90  # torchvision's 91 less background
 PIXELS, SCORES = 1e-3, 1e-4  # what two detections may differ by and still be the same
 

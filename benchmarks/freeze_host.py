@@ -28,8 +28,7 @@ from training.machine import origin
 from training.optimisers import build_optimiser
 from training.recipe import Optimisation, load_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "freeze-host.json"
+RESULT = Path(__file__).resolve().parent / "results" / "freeze-host.json"
 CLASSES = 3
 OBJECTS = 8  # on every image
 WARM_UP = 1

@@ -56,7 +56,8 @@ def copy_bandwidth(clock: Clock) -> float:
     """Bytes a second, read and written, of a copy of 1 GiB."""
     source = torch.zeros(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    return 2 * source.numel() / (clock(lambda: target.copy_(source))["least"] / 1e3)
+    milliseconds: float = clock(lambda: target.copy_(source))["least"]
+    return 2 * source.numel() / (milliseconds / 1e3)
 
 
 def figure_of(

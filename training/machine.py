@@ -25,7 +25,7 @@ def origin(device: str, *packages: str) -> dict[str, Any]:
 
 def hardware(device: str) -> str:
     """The GPU's name, or the processor's with its cores, for a device as torch names it."""
-    if device == "cpu":
+    if not device.startswith("cuda"):
         return processor()
     import torch  # slow to import, and who measures a server needs none
 

@@ -51,10 +51,7 @@ def kernel_or_torch(launcher: Callable[..., Any], torch_form: Callable[..., Any]
     return implementation
 
 
-for _operator, _launcher, _torch_form in [
-    (multilevel_roi_align, launchers.roi_align, multilevel_roi_align_torch),
-    (batched_nms, launchers.batched_nms, batched_nms_torch),
-    (iou_guided_nms, launchers.iou_guided_nms, iou_guided_nms_torch),
-    (soft_nms, launchers.soft_nms, soft_nms_torch),
-]:
-    _operator.register_kernel("cuda", kernel_or_torch(_launcher, _torch_form))
+multilevel_roi_align.register_kernel("cuda", kernel_or_torch(launchers.roi_align, multilevel_roi_align_torch))
+batched_nms.register_kernel("cuda", kernel_or_torch(launchers.batched_nms, batched_nms_torch))
+iou_guided_nms.register_kernel("cuda", kernel_or_torch(launchers.iou_guided_nms, iou_guided_nms_torch))
+soft_nms.register_kernel("cuda", kernel_or_torch(launchers.soft_nms, soft_nms_torch))

@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hindsight.runtime import runtime_names
 from hindsight.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,14 @@ def test_every_subcommand_loads(name: str) -> None:
     assert callable(installed.load())
 
 
+@pytest.mark.parametrize("name", PYPROJECT["project"]["entry-points"]["hindsight.runtimes"])
+def test_every_runtime_loads(name: str) -> None:
+    (installed,) = entry_points(group="hindsight.runtimes", name=name)
+    assert installed.value == PYPROJECT["project"]["entry-points"]["hindsight.runtimes"][name]
+    assert callable(installed.load())
+    assert name in runtime_names()
+
+
 def test_the_changelog_opens_with_the_current_version_after_what_is_unreleased() -> None:
     sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert __version__ == next(name for name in sections[:2] if name != "Unreleased")
@@ -149,7 +158,7 @@ def test_the_paper_index_names_only_files_that_exist() -> None:
 
 OURS = {"hindsight", "model", "training", "export", "service"}
 EXTRAS_OF = {
-    "hindsight": ["cpu"],
+    "hindsight": ["cpu", "gpu"],
     "service": ["cpu"],
     "model": ["train"],
     "training": ["cpu", "train"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -13,6 +13,7 @@ from export.onnx_ops import strip_functions
 from export.onnx_precision import lower_precision
 from hindsight.engines import Bucket
 
+Shape = tuple[int, ...]
 _PER_IMAGE = ("class_threshold", "score_threshold", "iou_weight", "num_boxes")
 
 
@@ -24,9 +25,14 @@ class TensorRtGraph:
     plugin_layers: int
     weight_files: tuple[str, ...]
 
-    def input_shapes(self, bucket: Bucket) -> dict[str, tuple[int, ...]]:
-        """The shape of every input that has an open dimension."""
-        shapes: dict[str, tuple[int, ...]] = {
+    def profile(self, bucket: Bucket, least_side: int) -> dict[str, tuple[Shape, ...]]:
+        """The least and the largest shape, the usual one, of every input with an open dimension."""
+        least = self._input_shapes(replace(bucket, height=least_side, width=least_side))
+        largest = self._input_shapes(bucket)
+        return {name: (least[name], largest[name]) for name in largest}
+
+    def _input_shapes(self, bucket: Bucket) -> dict[str, Shape]:
+        shapes: dict[str, Shape] = {
             "images": (bucket.batch, bucket.height, bucket.width, 3),
             "image_sizes": (bucket.batch, 2),
             **{name: (bucket.batch,) for name in _PER_IMAGE},

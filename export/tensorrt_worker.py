@@ -22,13 +22,15 @@ _PLUGIN_LAYERS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 
 @dataclass(frozen=True)
 class GraphJob:
-    """One network: ONNX file in, plan file out. profiles: the one shape of every open input, per profile."""
+    """One network: ONNX file in, plan file out. profiles: least and largest shape of every open input, in
+    each profile.
+    """
 
     graph: str
     onnx: str
     plan: str
     plugin_layers: int
-    profiles: tuple[dict[str, tuple[int, ...]], ...]
+    profiles: tuple[dict[str, tuple[tuple[int, ...], ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path 
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 shall mean it
     for profile in graph.profiles:
         shapes = builder.create_optimization_profile()
-        for name, shape in profile.items():
-            shapes.set_shape(name, shape, shape, shape)
+        for name, (least, largest) in profile.items():
+            shapes.set_shape(name, least, largest, largest)
         if config.add_optimization_profile(shapes) < 0:
             _refuse(f"{graph.graph} cannot take the shapes {profile}")
     if job.capabilities:

@@ -100,8 +100,9 @@ def build_engine(
         draft = Path(name) / "engine"
         draft.mkdir()
         prepared = _prepare(artifact, precision, batches, sizes, progress)
+        least = artifact.manifest.resize.pad_multiple
         cache = root / f".timing-{engine_folder_name(target.label, target.flavour, '', 'any')}"
-        job = _job(prepared, target, Path(name), draft, plugin_library, cache)
+        job = _job(prepared, least, target, Path(name), draft, plugin_library, cache)
         version = _run(job, Path(name), progress)
         record = EngineRecord(
             format_version=ENGINE_FORMAT,
@@ -142,6 +143,7 @@ def _prepare(
 
 def _job(
     prepared: Sequence[_Prepared],
+    least_side: int,
     target: Target,
     scratch: Path,
     draft: Path,
@@ -152,7 +154,7 @@ def _job(
     for item in prepared:
         source = scratch / item.name
         source.write_bytes(item.graph.model.SerializeToString())
-        profiles = tuple(item.graph.input_shapes(bucket) for bucket in item.buckets)
+        profiles = tuple(item.graph.profile(bucket, least_side) for bucket in item.buckets)
         graphs.append(
             GraphJob(item.name, str(source), str(draft / item.plan), item.graph.plugin_layers, profiles)
         )

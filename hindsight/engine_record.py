@@ -28,8 +28,10 @@ _ENGINES, _RECORD = "engines", "engine.json"
 
 @dataclass(frozen=True)
 class Bucket:
-    """The one shape an optimisation profile is built for; smaller inputs are padded up to it.
+    """The shape an optimisation profile is tuned for.
 
+    It runs any smaller height and width as they are: more padding would change what the model sees at the
+    image's edges, and so its answers. Batch and boxes are fixed: blank ones, which change nothing, fill up.
     boxes: N of rescore.onnx, None in a plan of model.onnx.
     """
 

@@ -1,4 +1,4 @@
-"""Which of an engine's fixed shapes a batch runs in."""
+"""Which of an engine's profiles a batch runs in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Step:
 def plan_batch(
     count: int, height: int, width: int, buckets: Sequence[Bucket], *, boxes: int | None = None
 ) -> list[Step]:
-    """Cut a batch of `count` images of height x width into executions; padding makes up for the rest.
+    """Cut a batch of `count` images of height x width into executions; blank images fill the last one.
 
     Of the buckets that the images (and, to rescore, `boxes` boxes an image) fit into, the smallest shape is
     taken, and of its batches those that cost least. Raises OptionError where no bucket is large enough.

@@ -46,6 +46,7 @@ class Gpu:
         self.name: str = name.split(b"\0")[0].decode()
         self.capability = self._capability(handle)
         self._made = ExitStack()
+        self._graphs: dict[int, Any] = {}
         self._context = self._call("opening the GPU", self._driver.cuDevicePrimaryCtxRetain(handle))
 
     @contextmanager
@@ -61,6 +62,9 @@ class Gpu:
     def close(self) -> None:
         """Free everything; to be called once, when nothing runs any more."""
         with self.current():
+            for graph in self._graphs.values():
+                self._driver.cuGraphExecDestroy(graph)
+            self._graphs.clear()
             self._made.close()
         self._call("closing the GPU", self._driver.cuDevicePrimaryCtxRelease(self._handle))
 
@@ -140,8 +144,12 @@ class Gpu:
             launchable = self._call("readying a graph", driver.cuGraphInstantiate(graph, 0))
         finally:
             driver.cuGraphDestroy(graph)
-        self._made.callback(driver.cuGraphExecDestroy, launchable)
+        self._graphs[int(launchable)] = launchable
         return launchable
+
+    def forget(self, graph: Any) -> None:
+        """Free a captured graph that nothing runs any more."""
+        self._call("freeing a graph", self._driver.cuGraphExecDestroy(self._graphs.pop(int(graph))))
 
     def launch(self, graph: Any, stream: Any) -> None:
         """Enqueue a captured graph."""

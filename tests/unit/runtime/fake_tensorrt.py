@@ -1,7 +1,7 @@
 """A module `tensorrt` whose plans name an ONNX file, which ONNX Runtime executes on fake_gpu.cpp's streams.
 
-A plan: JSON {"onnx": PATH, "profiles": [{input: shape}, ...]}. It insists on what TensorRT insists on:
-addresses set, shapes of the profile, memory given.
+A plan: JSON {"onnx": PATH, "profiles": [{input: largest shape}, ...]}. It insists on what TensorRT insists
+on: addresses set, shapes of the profile, memory given.
 """
 
 from __future__ import annotations
@@ -83,8 +83,13 @@ class Engine:
     def get_tensor_dtype(self, name: str) -> Any:
         return (self.inputs | self.outputs)[name]
 
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return [1] if name == "nms_threshold" else [-1] * len(self.profiles[0][name])
+
     def get_tensor_profile_shape(self, name: str, index: int) -> list[list[int]]:
-        return [self.profiles[index].get(name, [1])] * 3  # nms_threshold is no profile's
+        largest = self.profiles[index][name]
+        least = [largest[0], 32, 32, 3] if name == "images" else largest
+        return [least, largest, largest]
 
     def get_device_memory_size_for_profile_v2(self, index: int) -> int:
         return int(ProfileSize.SCRATCH)
@@ -111,7 +116,10 @@ class Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shapes[name] = shape
-        return list(shape) == self._engine.get_tensor_profile_shape(name, self._profile)[0]
+        if name == "nms_threshold":
+            return shape == (1,)
+        least, _, most = self._engine.get_tensor_profile_shape(name, self._profile)
+        return all(low <= side <= high for low, side, high in zip(least, shape, most, strict=True))
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         blank = {key: np.ones(self._shapes[key], kind) for key, kind in self._engine.inputs.items()}
@@ -127,9 +135,11 @@ class Context:
             return False
         addresses = dict(self._addresses)  # a later call may set others
 
+        shapes = dict(self._shapes)
+
         def execute(_: int) -> None:
             feeds = {
-                name: _at(addresses[name], self._shapes[name], kind).copy()
+                name: _at(addresses[name], shapes[name], kind).copy()
                 for name, kind in self._engine.inputs.items()
             }
             names = list(self._engine.outputs)

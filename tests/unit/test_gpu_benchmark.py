@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -136,3 +137,30 @@ def test_ratios_shares_and_costs() -> None:
         "decoupled cascade": None,
         "decoupled cascade + DIR": None,
     }
+
+
+@pytest.mark.parametrize("failing", ["", "pytest"])
+def test_the_script_for_a_gpu_host_runs_every_step(failing: str, tmp_path: Path) -> None:
+    """With an interpreter that only notes what it is asked for, and fails at one step."""
+    python = tmp_path / "python"
+    fails = f'case "$*" in *"-m {failing or "nothing"}"*) exit 3;; esac'
+    python.write_text(f'#!/bin/sh\necho "$@" >>"{tmp_path}/asked"\n{fails}\n')
+    python.chmod(0o755)
+    variables = {"PYTHON": str(python), "OUT": str(tmp_path / "out"), "COMMIT": "abc", "MINUTES": "2"}
+    done = subprocess.run(
+        ["benchmarks/run_on_gpu.sh"],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (1 if failing else 0), done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert ["-m pytest" in asked[0], "-m benchmarks.operators" in asked[1]] == [True, True]
+    assert "-m gpu tests/unit/kernels" in asked[0] and "--commit abc" in asked[2]
+    seconds = int(asked[2].partition("--seconds ")[2].split()[0])
+    assert 60 < seconds <= 100 and len(asked) == 3
+    logs = {path.name for path in (tmp_path / "out").glob("*.log")}
+    assert {"tests.log", "operators.log", "gpu.log"} <= logs
+    assert ("failed: tests" in done.stderr) == bool(failing)

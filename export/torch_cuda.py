@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -81,6 +81,12 @@ class CudaExecutor:
             self._slots.put(slot)
             raise
         return PendingBatch(slot, self._slots)
+
+    @contextmanager
+    def enqueuing(self) -> Iterator[None]:
+        """Within it, torch's work goes to the compute stream, and nobody captures a graph there meanwhile."""
+        with self._lock, torch.cuda.stream(self.stream), torch.no_grad():
+            yield
 
     def close(self) -> None:
         """Wait for what runs, then free graphs, buffers and functions."""

@@ -19,12 +19,13 @@ class TorchOptions:
     """precision: of convolutions and fully connected layers; boxes, softmax and NMS are always float32.
 
     compile: torch.compile for backbone, pyramid and RPN. graphs: how many CUDA graphs are kept, one a shape
-    of input; 0: none.
+    of input; 0: none. nvjpeg: JPEGs are decoded on the GPU, where the runtime gets them encoded.
     """
 
     precision: Precision = "fp32"
     compile: bool = False
     graphs: int = 16
+    nvjpeg: bool = False
 
     @property
     def half(self) -> torch.dtype | None:
@@ -35,17 +36,19 @@ class TorchOptions:
 def parse_options(argument: str) -> TorchOptions:
     """Raises OptionError for a word that is none of them."""
     precision: Precision = "fp32"
-    compiled, graphs = False, TorchOptions.graphs
+    compiled, graphs, nvjpeg = False, TorchOptions.graphs, False
     for word in (part.strip() for part in argument.split(",") if part.strip()):
         if word in PRECISIONS:
             precision = word
         elif word == "compile":
             compiled = True
+        elif word == "nvjpeg":
+            nvjpeg = True
         elif word.startswith("graphs=") and word.removeprefix("graphs=").isdecimal():
             graphs = int(word.removeprefix("graphs="))
         else:
             raise OptionError(
-                f"runtime torch takes {', '.join(PRECISIONS)}, compile and graphs=N, separated by commas; "
-                f"got {word!r}"
+                f"runtime torch takes {', '.join(PRECISIONS)}, compile, nvjpeg and graphs=N, "
+                f"separated by commas; got {word!r}"
             )
-    return TorchOptions(precision, compiled, graphs)
+    return TorchOptions(precision, compiled, graphs, nvjpeg)

@@ -21,6 +21,7 @@ from export.torch_cuda import CudaExecutor
 from export.torch_dense import dense_context, made_ready
 from export.torch_graphs import Function
 from export.torch_options import TorchOptions, parse_options
+from export.torch_preprocess import TorchPreprocessor
 from hindsight.artifact import Artifact
 from hindsight.errors import OptionError, RuntimeFailure
 from model.detector import TwoStageDetector
@@ -61,6 +62,8 @@ class TorchRuntime:
             if device.type == "cuda"
             else None
         )
+        # on the CPU Pillow is the faster one
+        self.preprocessor = None if self._executor is None else self._preprocessor(self._executor)
 
     @property
     def graphs(self) -> int:
@@ -84,18 +87,27 @@ class TorchRuntime:
         if self._options.compile:
             torch.compiler.reset()  # compiled code keeps the weights it was compiled for
 
-    def _run(self, what: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    def _run(
+        self, what: str, inputs: Arrays, on_device: Mapping[str, Tensor] | None = None
+    ) -> dict[str, NDArray[Any]]:
         function = self._functions.get(what)
         if function is None:
             raise RuntimeFailure("the runtime is closed")
         try:
             if self._executor is not None:
-                return self._executor.run(what, inputs)
+                return self._executor.run(what, inputs, on_device)
             with self._context():
                 outputs = function({name: _tensor(values) for name, values in inputs.items()})
                 return {name: values.numpy() for name, values in outputs.items()}
         except (RuntimeError, ValueError, KernelError) as error:
             raise RuntimeFailure(f"torch failed: {_first_line(error)}") from error
+
+    def _preprocessor(self, executor: CudaExecutor) -> TorchPreprocessor:
+        def run(inputs: dict[str, NDArray[Any]], on_device: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+            return self._run("detect", inputs, on_device)
+
+        rule, nvjpeg = self._artifact.manifest.resize, self._options.nvjpeg
+        return TorchPreprocessor(self._device, rule, run, executor.enqueuing, nvjpeg=nvjpeg)
 
     def _context(self) -> AbstractContextManager[None]:
         return dense_context(self._device, self._options)

@@ -131,7 +131,7 @@ class _Pinned:
 
 
 def pinned_memory() -> Callable[[int], HostMemory]:
-    """What allocates page-locked memory; where cuda-bindings is missing, ordinary memory, and the log says so."""
+    """What allocates page-locked memory; without cuda-bindings, ordinary memory, and the log says so."""
     try:
         _Pinned(1).free()
     except (ImportError, RuntimeError, OSError, MemoryError) as error:

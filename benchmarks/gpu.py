@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,28 +88,38 @@ def _run(name: str, seconds: float, dry_run_cpu: bool) -> dict[str, Any]:
     """A part in its own process, ended after `seconds`: what it measured until then, and how it ended."""
     if seconds <= 0:
         return {"status": "not started: no time left", "seconds": 0.0, "rows": []}
+    begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows.json"
+        rows, errors = Path(folder) / "rows.json", Path(folder) / "errors"
         words = [sys.executable, "-m", "benchmarks.gpu", "--child", name, "--out", str(rows)]
         words += ["--dry-run-cpu"] if dry_run_cpu else []
-        begin = time.monotonic()
-        try:
-            done = subprocess.run(
-                words,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-                env=_environment(),
-            )
-            status = "complete" if done.returncode == 0 else f"failed: {_last_line(done.stderr)}"
-        except subprocess.TimeoutExpired:
-            status = f"out of time after {seconds:.0f} s"
+        status = _ended(words, seconds, errors)
         measured = json.loads(rows.read_text(encoding="utf-8")) if rows.exists() else []
     if status == "complete" and any("error" in row for row in measured):
         status = "some rows failed"
     return {"status": status, "seconds": round(time.monotonic() - begin, 1), "rows": measured}
+
+
+def _ended(words: Sequence[str], seconds: float, errors: Path) -> str:
+    """Run it in a session of its own, so that the workers which a compiler starts end with it."""
+    with errors.open("wb") as stream:
+        process = subprocess.Popen(
+            words,
+            cwd=ROOT,
+            env=_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return f"out of time after {seconds:.0f} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return "complete" if code == 0 else f"failed: {_last_line(errors.read_text(errors='replace'))}"
 
 
 def _environment() -> dict[str, str]:

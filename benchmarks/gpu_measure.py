@@ -26,7 +26,7 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 def synchronise(device: str) -> None:
     """Wait for the GPU; nothing to wait for on a CPU."""
     if device != "cpu":
-        torch.cuda.synchronize(device)
+        torch.cuda.synchronize()
 
 
 def time_calls(call: Call, device: str, images: int, seconds: float) -> Row:
@@ -97,10 +97,10 @@ def peak_megabytes(call: Call, device: str) -> float | None:
     """Most memory that torch's allocator held during one call, weights included."""
     if device == "cpu":
         return None
-    torch.cuda.reset_peak_memory_stats(device)
+    torch.cuda.reset_peak_memory_stats()
     call()
     synchronise(device)
-    return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    return round(torch.cuda.max_memory_allocated() / 1e6, 1)
 
 
 def top_kernels(call: Call, device: str, count: int = 10) -> list[Row]:

@@ -48,7 +48,7 @@ class Scale:
         return self.batches[len(self.batches) // 2]
 
 
-FULL = Scale("cuda", (800, 1344), (1, 8, 16), ("fp16", "bf16"), 1000, 1.0, 8192)
+FULL = Scale("cuda", (800, 1344), (1, 8, 16), ("fp16", "bf16"), 1000, 0.7, 8192)
 TOY = Scale("cpu", (32, 64), (1, 2), ("bf16",), 20, 0.01, 64)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
 from benchmarks import gpu
 from benchmarks.gpu_parts import PARTS, Rows, run_part
@@ -22,6 +23,12 @@ from benchmarks.gpu_systems import FULL, TOY
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = replace(TOY, batches=(1,))
+
+
+def invoke(words: list[str]) -> Result:
+    app = typer.Typer()
+    app.command()(gpu.main)
+    return CliRunner().invoke(app, words)
 
 
 def rows_of(part: str, folder: Path) -> list[dict[str, Any]]:
@@ -55,27 +62,16 @@ def test_torchvision_and_our_baseline_find_the_same(tmp_path: Path) -> None:
 def test_the_command_runs_parts_in_processes_and_writes_the_file(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     words = ["--dry-run-cpu", "--parts", "ceiling", "--out", str(out), "--commit", "abc"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = invoke(words)
+    assert done.exit_code == 0, done.output
     result = json.loads(out.read_text())
     assert result["parts"]["ceiling"]["status"] == "complete" and result["commit"] == "abc"
     assert {"date", "hardware", "versions", "scale", "summary"} <= result.keys()
 
 
 @pytest.mark.parametrize("words", [["--dry-run-cpu"], ["--dry-run-cpu", "--out", "x", "--parts", "nonesuch"]])
-def test_bad_words_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    import typer
-    from typer.testing import CliRunner
-
-    app = typer.Typer()
-    app.command()(gpu.main)
-    result = CliRunner().invoke(app, words)
+def test_bad_words_are_one_line(words: list[str]) -> None:
+    result = invoke(words)
     assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from export.torch_packing import Layout, packed
 
 Function = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+MEETINGS, MEETINGS_WHEN_FULL = 2, 8
 _BUCKETS_REMEMBERED = 1024
 _log = logging.getLogger("hindsight.torch")
 
@@ -64,8 +65,9 @@ class CapturedGraph:
 
 
 class GraphCache:
-    """At most `limit` captured buckets. A bucket is captured when it comes for the second time: on photos of
-    any shape many come once.
+    """At most `limit` captured buckets. One is captured when it comes for the second time, since on photos
+    of any shape many come once; where another has to make room for it, when it has come more often, since a
+    capture costs as much as several batches.
 
     before_drop: makes sure that nothing is running. after_drop: hands freed memory back.
     """
@@ -76,7 +78,7 @@ class GraphCache:
         self._limit = limit
         self._before_drop, self._after_drop = before_drop, after_drop
         self._graphs: OrderedDict[Hashable, Replayable] = OrderedDict()
-        self._met: OrderedDict[Hashable, None] = OrderedDict()
+        self._met: OrderedDict[Hashable, int] = OrderedDict()  # how often, since it had a graph
         self._refused = False
 
     def __len__(self) -> int:
@@ -87,8 +89,12 @@ class GraphCache:
         if bucket in self._graphs:
             self._graphs.move_to_end(bucket)
             return self._graphs[bucket]
-        if not self._limit or self._refused or self._is_new(bucket):
+        if not self._limit or self._refused:
             return None
+        is_full = len(self._graphs) >= self._limit
+        if self._meet(bucket) < (MEETINGS_WHEN_FULL if is_full else MEETINGS):
+            return None
+        del self._met[bucket]
         while len(self._graphs) >= self._limit:
             self._drop(1)
         graph = self._captured(capture)
@@ -100,13 +106,11 @@ class GraphCache:
         """Drop all of them; whether there were any."""
         return self._drop(len(self._graphs))
 
-    def _is_new(self, bucket: Hashable) -> bool:
-        if bucket in self._met:
-            return False
-        self._met[bucket] = None
+    def _meet(self, bucket: Hashable) -> int:
+        self._met[bucket] = self._met.pop(bucket, 0) + 1
         if len(self._met) > _BUCKETS_REMEMBERED:
             self._met.popitem(last=False)
-        return True
+        return self._met[bucket]
 
     def _captured(self, capture: Callable[[], Replayable]) -> Replayable | None:
         try:

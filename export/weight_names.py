@@ -59,8 +59,9 @@ def tells_every_name(model: onnx.ModelProto) -> bool:
 def nameless_weight(model: onnx.ModelProto) -> str | None:
     """A weight that an optimiser has merged or turned, and so renamed: nobody can tell whose it is."""
     graph = model.graph
-    known = {PREFIX + name for name in _elsewhere(model) or {}} | set((_elsewhere(model) or {}).values())
-    nameless = {t.name for t in graph.initializer if not t.name.startswith(PREFIX)} - known
+    known = set((_elsewhere(model) or {}).values())
+    names = {tensor.name.removesuffix(HALF) for tensor in graph.initializer}
+    nameless = {name for name in names - known if not name.startswith(PREFIX)}
     for node in graph.node:
         if node.op_type in _READERS_OF_WEIGHTS and (found := nameless.intersection(node.input[1:])):
             return f"{min(found)} of {node.op_type} {node.name}"

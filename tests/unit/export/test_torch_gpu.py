@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from export.parity import Filters, Tolerance, compare_detections, detections_of
 from export.parity_inputs import parity_inputs
+from export.torch_graphs import MEETINGS_WHEN_FULL
 from export.torch_runtime import TorchRuntime, open_torch
 from hindsight.artifact import find_artifact
 from tests.parity.exporting import feeds_of
@@ -144,13 +145,13 @@ def test_graphs_beyond_the_limit_make_room_and_free_their_memory() -> None:
     opened = on_gpu("graphs=2")
     for height in (64, 96, 128, 160, 192):
         feeds = feeds_of(1, height, 96)
-        answers = [opened.detect(feeds) for _ in range(3)]
-        assert np.array_equal(answers[0]["num_detections"], answers[2]["num_detections"])
+        answers = [opened.detect(feeds) for _ in range(MEETINGS_WHEN_FULL + 1)]
+        assert np.array_equal(answers[0]["num_detections"], answers[-1]["num_detections"])
     assert opened.graphs == 2
     held = torch.cuda.memory_reserved()
     for _ in range(3):
         for height in (64, 96, 128, 160, 192):
-            for _ in range(2):
+            for _ in range(MEETINGS_WHEN_FULL):
                 opened.detect(feeds_of(1, height, 96))
     assert opened.graphs == 2 and torch.cuda.memory_reserved() <= held + SLACK
     opened.close()

@@ -62,7 +62,7 @@ def export(
     """Turn a checkpoint into a model folder that runs without torch, proven equal to the checkpoint; or a
     model folder into a TensorRT engine.
     """
-    # Heavy imports wait until they are needed: an engine is built without torch.
+    # Heavy imports wait until they are needed.
     from hindsight.commands.console import fail, output
     from hindsight.errors import HindsightError
 

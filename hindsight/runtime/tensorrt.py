@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -34,8 +35,8 @@ _LOG = logging.getLogger(__name__)
 class TensorRtRuntime:
     """See hindsight.runtime.Runtime. The rescoring plan is loaded by the first `rescore`.
 
-    argument: what followed "tensorrt:", words joined by colons: a precision, and `unchecked`. One execution
-    at a time; calls from several threads take turns.
+    argument: what followed "tensorrt:", a precision, `unchecked`, or both with a comma or colon between. One
+    execution at a time; calls from several threads take turns.
     """
 
     def __init__(self, artifact: Artifact, *, device: str, argument: str = "") -> None:
@@ -151,7 +152,7 @@ class TensorRtRuntime:
 
 
 def _options(argument: str) -> tuple[str | None, bool]:
-    words = [word for word in argument.split(":") if word]
+    words = [word for word in re.split("[,:]", argument) if word]
     precisions = [word for word in words if word in PRECISIONS]
     unknown = [word for word in words if word not in (*PRECISIONS, UNCHECKED)]
     if unknown or len(precisions) > 1:

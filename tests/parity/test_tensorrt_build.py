@@ -48,12 +48,13 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return load_artifact(folder)
 
 
-def built(artifact: Artifact, precision: str, **options: object) -> Engine:
+def built(artifact: Artifact, precision: str) -> Engine:
+    """The engine, once it is found where its capability is there, and refused where another is."""
     engine = build_engine(artifact, TARGET, precision=precision, batches=[2], sizes=[(96, 160)])
-    found = find_engine(
-        artifact, "tensorrt_rtx", engine.record.version, "any GPU", precision, capability="8.9"
-    )
-    assert found == engine
+    here = ("tensorrt_rtx", engine.record.version, "any GPU", precision)
+    assert find_engine(artifact, *here, capability="8.9") == engine
+    with pytest.raises(RuntimeFailure, match=r"for compute capability 8\.9, not 9\.0"):
+        find_engine(artifact, *here, capability="9.0")
     return engine
 
 

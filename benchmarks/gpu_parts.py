@@ -180,7 +180,11 @@ def _compiled_ours(key: str, scale: Scale) -> Row:
 
 
 def dir_cost(scale: Scale, rows: Rows) -> None:
-    """The DIR head's share of the time, at D boxes and at all of them, at the batch that is compared."""
+    """The DIR head's share of the time, at D boxes and at all of them, at the batch that is compared.
+
+    The decoupled cascade with the head refines D boxes where the plain one refines all: there the difference
+    is not the head's alone.
+    """
     precision, batch = scale.precisions[0], scale.middle
     own = configs(scale)
     for host in ("baseline", "decoupled cascade"):

@@ -35,11 +35,11 @@ step() {
 
 commit=()
 [ -n "${COMMIT:-}" ] && commit=(--commit "$COMMIT")
-# Those that need no TensorRT, which such a host may lack.
+# TensorRT is left to `make test-gpu`: such a host may lack it.
 tests=(tests/unit/kernels tests/unit/export/test_torch_gpu.py tests/parity/test_backends.py)
 
 nvidia-smi >"$logs/nvidia-smi.log" 2>&1
-step tests 150 "$python" -m pytest -q -p no:cacheprovider -p tests.plugins_gpu -m gpu "${tests[@]}"
+step tests 150 "$python" -m pytest -q -p no:cacheprovider -p tests.plugins_gpu -m "gpu and not tensorrt" "${tests[@]}"
 step operators 90 "$python" -m benchmarks.operators
 left=$((limit - (SECONDS - begin)))
 step gpu "$left" "$python" -m benchmarks.gpu --seconds "$((left > 30 ? left - 10 : 20))" "${commit[@]}"

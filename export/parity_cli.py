@@ -43,7 +43,7 @@ def parity(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="Whose tolerance holds: fp32, tf32, fp16 or bf16. [default: the runtimes' own]"),
+        typer.Option(help="Whose tolerance holds: fp32, tf32, fp16 or bf16. Default: the runtimes' own."),
     ] = None,
     tolerance: Annotated[
         str | None, typer.Option(help="PIXELS,SCORE that two detections may differ by, as in 0.5,0.01.")
@@ -58,9 +58,11 @@ def parity(
     # Heavy imports wait until the command is called.
     from export.parity_run import Request, run_parity
     from hindsight.commands.console import fail, output, progress_console
-    from hindsight.errors import HindsightError
+    from hindsight.errors import HindsightError, OptionError
 
     try:
+        if not out.absolute().parent.is_dir():
+            raise OptionError(f"--out: there is no folder {out.parent}")
         request = Request.parse(model, backends, device, precision, tolerance, outliers)
         with progress_console().status("starting") as status:
             result = run_parity(

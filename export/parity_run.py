@@ -17,8 +17,9 @@ from export.parity_photos import PhotoBatch, find_photos, plan_batches
 from export.parity_result import CandidateResult, ParityResult
 from hindsight.artifact import Artifact, find_artifact
 from hindsight.engines import Engine, record_parity
-from hindsight.errors import OptionError
+from hindsight.errors import OptionError, RuntimeFailure
 from hindsight.runtime import Runtime, open_runtime, runtime_names
+from hindsight.runtime.cuda import Gpu, gpu_number
 from hindsight.runtime.tensorrt import UNCHECKED
 
 _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13")
@@ -129,7 +130,7 @@ def run_parity(
             "annotations": None if annotations is None else annotations.name,
         },
         versions=_versions(),
-        hardware={"cpu": platform.processor() or platform.machine()},
+        hardware=_hardware([request.reference, *request.candidates]),
         date=date,
     )
 
@@ -180,6 +181,20 @@ def _backend(text: str, device: str) -> Backend:
     if not name:
         raise OptionError(f"--backends: expected names with commas between, got {text!r}")
     return Backend(name, own or device)
+
+
+def _hardware(backends: Sequence[Backend]) -> dict[str, str]:
+    """The processor's architecture, and the GPUs that were asked for."""
+    found = {"cpu": platform.processor() or platform.machine()}
+    for device in dict.fromkeys(backend.device for backend in backends if backend.device != "cpu"):
+        try:
+            gpu = Gpu(gpu_number(device))
+        except (OptionError, RuntimeFailure):  # a device of another kind, or no cuda-bindings to ask with
+            found[device] = "unknown"
+        else:
+            found[device] = gpu.name
+            gpu.close()
+    return found
 
 
 def _versions() -> dict[str, str]:

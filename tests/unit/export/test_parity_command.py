@@ -14,9 +14,11 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from export import parity_run
 from export.parity_cli import parity
 from export.parity_run import Request
 from hindsight.artifact import Artifact
+from hindsight.errors import RuntimeFailure
 from tests.factories import make_tiny_artifact, tiles_image
 from tests.unit.export import wrong_runtimes
 
@@ -237,6 +239,23 @@ def test_bad_input_is_one_line(
 ) -> None:
     assert_refused(run(tiny_artifact, photos, backends, tmp_path, "--limit", 1, *more), *words)
     assert not (tmp_path / "parity.json").exists()
+
+
+def test_a_place_to_write_is_looked_for_first(tiny_artifact: Artifact, photos: Path, tmp_path: Path) -> None:
+    assert_refused(run(tiny_artifact, photos, "changed:same,changed:same", tmp_path / "none"), "--out")
+    assert not wrong_runtimes.opened
+
+
+def test_a_gpu_that_cannot_be_named_is_unknown(
+    tiny_artifact: Artifact, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_here(number: int) -> None:
+        raise RuntimeFailure("no GPU here")
+
+    monkeypatch.setattr(parity_run, "Gpu", none_here)
+    both = "changed:same@cuda:1,changed:same"
+    assert run(tiny_artifact, photos, both, tmp_path, "--limit", 1).exit_code == 0
+    assert read(tmp_path)["hardware"]["cuda:1"] == "unknown"
 
 
 def test_bad_folders_are_one_line(tiny_artifact: Artifact, photos: Path, tmp_path: Path) -> None:

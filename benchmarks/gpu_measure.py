@@ -54,11 +54,10 @@ def time_calls(call: Call, device: str, images: int, seconds: float) -> Row:
     }
 
 
-def time_pipeline(submit: Callable[[], Any], images: int, seconds: float) -> Row:
+def time_pipeline(submit: Callable[[], Any], device: str, images: int, seconds: float) -> Row:
     """As `time_calls`, of batches that cross from host memory to the GPU and back: each waited for, and with
     two under way. `submit`: begins a batch; its `result()` waits for it.
     """
-    device = "cuda"
     timed = time_calls(lambda: submit().result(), device, images, seconds)
     under_way = deque([submit()])
     begin = time.perf_counter()

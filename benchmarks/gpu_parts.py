@@ -156,7 +156,7 @@ def _served(system: System, scale: Scale, batch: int) -> Row:
     """From host memory to host memory through the runtime's staging, its one wait for the GPU counted."""
     submit = system.serve
     assert submit is not None
-    timed = time_pipeline(submit, batch, scale.seconds)
+    timed = time_pipeline(submit, scale.device, batch, scale.seconds)
     inside = host_syncs(lambda: submit().result(), scale.device)
     return timed | {"host_syncs": None if inside is None else inside + 1}
 

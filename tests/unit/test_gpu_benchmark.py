@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner, Result
 
 from benchmarks import gpu
+from benchmarks.gpu_measure import host_syncs, time_pipeline
 from benchmarks.gpu_parts import PARTS, Rows, run_part
 from benchmarks.gpu_summary import summary_of, with_shares
 from benchmarks.gpu_systems import FULL, TOY
@@ -93,6 +96,39 @@ def test_a_row_that_fails_leaves_the_others(tmp_path: Path) -> None:
     rows.measured({"mode": "served"}, lambda: {"milliseconds": 2.0})
     written = json.loads((tmp_path / "rows.json").read_text())
     assert [row.get("error") for row in written] == [None, "RuntimeError: no capture", None]
+
+
+def test_a_pipeline_keeps_two_batches_under_way_and_takes_every_result() -> None:
+    under_way: list[int] = []
+    most: list[int] = []
+
+    class Batch:
+        def __init__(self) -> None:
+            under_way.append(1)
+            most.append(len(under_way))
+
+        def result(self) -> None:
+            under_way.pop()
+
+    timed = time_pipeline(Batch, "cpu", 4, 0.001)
+    assert max(most) == 2 and not under_way
+    assert timed["images_per_second"] > 0 and timed["calls"] >= 2
+
+
+def test_host_syncs_counts_what_torch_warns_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+    def call() -> None:
+        for _ in range(3):
+            warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the call that warms up warns too
+        assert host_syncs(call, "cuda") == 3
+    assert modes == ["warn", "default"] and host_syncs(call, "cpu") is None
 
 
 def test_the_whole_call_stays_below_nine_minutes() -> None:

@@ -30,6 +30,7 @@ from benchmarks.gpu_systems import (
     System,
     configs,
     giga_multiply_adds,
+    lively,
     our_detector,
     our_system,
     torchvision_system,
@@ -196,7 +197,7 @@ def dir_cost(scale: Scale, rows: Rows) -> None:
         }
         for label, config in plans.items():
             name = {"host": host, "looks": label, "precision": precision, "batch": batch}
-            rows.measured(name, lambda c=config: _fastest(our_detector(c, scale), scale, precision, batch))  # type: ignore[misc]
+            rows.measured(name, lambda c=config: _fastest(lively(c), scale, precision, batch))  # type: ignore[misc]
 
 
 def _fastest(detector: TwoStageDetector, scale: Scale, precision: Precision, batch: int) -> Row:

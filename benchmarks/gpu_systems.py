@@ -119,9 +119,14 @@ def _with_same_weights(proposals: int) -> tuple[nn.Module, TwoStageDetector]:
 
 
 def our_detector(config: DetectorConfig, scale: Scale) -> TwoStageDetector:
-    """With the same weights as torchvision's where it is the baseline; else random, but lively."""
+    """With the same weights as torchvision's where it is the baseline; else `lively`."""
     if config == configs(scale)["baseline"]:
         return _with_same_weights(scale.proposals)[1]
+    return lively(config)
+
+
+def lively(config: DetectorConfig) -> TwoStageDetector:
+    """Random weights, classifiers scaled."""
     torch.manual_seed(7)
     detector = TwoStageDetector(config).eval()
     with torch.no_grad():

@@ -32,7 +32,7 @@ from PIL import (
 
 from hindsight.errors import CorruptImage, ImageTooLarge, UnsupportedImage
 
-__all__ = ["Header", "ImageLimits", "decode_image", "pixels_of", "read_header"]
+__all__ = ["IMAGE_SUFFIXES", "Header", "ImageLimits", "decode_image", "pixels_of", "read_header"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ _READERS: tuple[tuple[str, Callable[[bytes], bool], type[ImageFile.ImageFile]], 
     ("TIFF", lambda head: head[:4] in (b"II*\0", b"MM\0*"), TiffImagePlugin.TiffImageFile),
 )
 READABLE = ", ".join(name for name, _, _ in _READERS)
+# Which files of a folder are taken for images; the bytes decide what they are.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {

@@ -80,6 +80,7 @@ def test_tracked_files_stay_small() -> None:
 def test_constraint_files_pin_every_direct_dependency() -> None:
     assert required("cpu") <= pins("serve.txt").keys()
     assert required("cpu", "train", "export", "dev") <= pins("all.txt").keys()
+    assert required("gpu", "train", "export", "tensorrt", "dev") <= pins("gpu.txt").keys()
     assert {"hatchling", "uv"} <= pins("build.txt").keys()
 
 

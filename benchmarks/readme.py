@@ -154,8 +154,8 @@ def blocks(results: Path = RESULTS) -> dict[str, str]:
     }
 
 
-def rewrite(text: str, contents: dict[str, str]) -> str:
-    """`text` with every block replaced. Raises MissingResult if a block has no markers there."""
+def rewrite(text: str, contents: dict[str, str], page: str = "README.md") -> str:
+    """`text` of `page` with every block replaced. Raises MissingResult if a block has no markers there."""
     for name, content in contents.items():
         begin, end = f"<!-- begin: {name} -->\n", f"<!-- end: {name} -->"
         count = text.count(begin)
@@ -163,7 +163,7 @@ def rewrite(text: str, contents: dict[str, str]) -> str:
             head, rest = text.split(begin)
             text = f"{head}{begin}{content}\n{end}{rest.partition(end)[2]}"
         if count != 1:
-            raise MissingResult(f"README.md has {count} blocks named {name!r}, expected 1")
+            raise MissingResult(f"{page} has {count} blocks named {name!r}, expected 1")
     return text
 
 

@@ -79,8 +79,8 @@ def how_run(name: str, result: Result) -> str:
     seeds = ", ".join(str(seed) for seed in result["seeds"])
     return (
         f"{name}: {images['test']} test images, seeds {seeds}; {detector['model']} on "
-        f"{detector['backbone']}, {result['epochs']} epochs on {images['training']} images; {result['hardware']}, commit "
-        f"{result['commit'][:12]}"
+        f"{detector['backbone']}, {result['epochs']} epochs on {images['training']} images; "
+        f"{result['hardware']}, commit {result['commit'][:12]}"
     )
 
 

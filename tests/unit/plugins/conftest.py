@@ -15,7 +15,9 @@ from tests.unit.plugins.forms import CppForm, Form, PythonForm
 
 HERE = Path(__file__).parent
 CPP = Path(__file__).parents[3] / "export" / "plugins" / "cpp"
-INCLUDES = [f"-I{folder}" for folder in (HERE / "tensorrt_api", KERNEL_TESTS, SOURCES, CPP)]
+INCLUDES = [
+    f"-I{folder}" for folder in (HERE / "tensorrt_api", HERE / "host_cuda", KERNEL_TESTS, SOURCES, CPP)
+]
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,14 @@
-// The C++ plugins without TensorRT and without a GPU: our declarations of its interface, kernels on the host
-// grid. Plain C functions for ctypes, which drive a plugin as TensorRT would: through the creators and the
+// The C++ plugins without TensorRT and without a GPU: our declarations of its interface and of CUDA's runtime,
+// kernels on the host grid. Plain C functions for ctypes, which drive a plugin as TensorRT would: through the creators and the
 // capability interfaces.
-#include "../kernels/host_library.cpp"
+#include "launch.cu"
 
 #include <deque>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
-#include "launch.h"
 #include "NvInferRuntime.h"
 
 using namespace nvinfer1;
@@ -16,66 +16,61 @@ using namespace nvinfer1;
 extern "C" IPluginCreatorInterface* const* getCreators(int32_t& count);
 extern "C" void setLoggerFinder(ILoggerFinder* finder);
 
-// --- the kernels, in the place of launch.cu
+// --- CUDA's runtime, on the host grid
+
+#define KERNELS(X)                                \
+    X(roi_align_vector_f32_f32, RoiAlignParams)   \
+    X(roi_align_vector_f16_f16, RoiAlignParams)   \
+    X(roi_align_vector_bf16_bf16, RoiAlignParams) \
+    X(roi_align_strided_f32_f32, RoiAlignParams)  \
+    X(roi_align_strided_f16_f16, RoiAlignParams)  \
+    X(roi_align_strided_bf16_bf16, RoiAlignParams) \
+    X(batched_nms, NmsParams)                     \
+    X(iou_guided_nms, NmsParams)                  \
+    X(soft_nms, SoftNmsParams)
+
+// For the Python plugins, which come without launch.cu.
+#define RUN(name, Params)                                                                                      \
+    extern "C" void run_##name(                                                                                \
+        const void* params, unsigned blocks, unsigned threads, unsigned shared, unsigned order                 \
+    ) {                                                                                                        \
+        const auto kernel = [](const void* p) { name(*static_cast<const Params*>(p)); };                       \
+        host_grid::run(kernel, params, blocks, threads, shared, order);                                        \
+    }
+KERNELS(RUN)
 
 namespace {
 
-struct HostKernel {
-    std::string source, name;
-    void (*run)(const void* params, unsigned blocks, unsigned threads, unsigned shared);
-};
-
-#define HOST(source, name, Params)                                                        \
-    {                                                                                     \
-        #source, #name, [](const void* params, unsigned b, unsigned t, unsigned s) {      \
-            run_##name(static_cast<const Params*>(params), b, t, s, 0);                   \
-        }                                                                                 \
-    }
-
-const HostKernel kernels[] = {
-    HOST(roi_align, roi_align_vector_f32_f32, RoiAlignParams),
-    HOST(roi_align, roi_align_vector_f16_f16, RoiAlignParams),
-    HOST(roi_align, roi_align_vector_bf16_bf16, RoiAlignParams),
-    HOST(roi_align, roi_align_strided_f32_f32, RoiAlignParams),
-    HOST(roi_align, roi_align_strided_f16_f16, RoiAlignParams),
-    HOST(roi_align, roi_align_strided_bf16_bf16, RoiAlignParams),
-    HOST(batched_nms, batched_nms, NmsParams),
-    HOST(iou_guided_nms, iou_guided_nms, NmsParams),
-    HOST(soft_nms, soft_nms, SoftNmsParams),
-};
-
-std::string loaded, launched, logged;
-void* const stream = reinterpret_cast<void*>(0x5);
+std::set<const void*> loaded;
+std::string launched, logged;
+const cudaStream_t stream = reinterpret_cast<cudaStream_t>(0x5);
 
 }  // namespace
 
-namespace hindsight_trt {
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void* function) {
+    loaded.insert(function);
+    return cudaSuccess;
+}
 
-const void* find_kernel(const char* name) {
-    for (const HostKernel& kernel : kernels) {
-        if (kernel.name == name) return &kernel;
+cudaError_t cudaLaunchKernel(
+    const void* function, dim3 grid, dim3 block, void** arguments, std::size_t shared, cudaStream_t on
+) {
+    // a capture could not load it now
+    if (loaded.count(function) == 0) return cudaErrorInvalidDeviceFunction;
+    if (on != stream || grid.y * grid.z * block.y * block.z != 1) return cudaErrorInvalidResourceHandle;
+#define LAUNCH(name, Params)                                                                    \
+    if (function == reinterpret_cast<const void*>(&name)) {                                     \
+        launched = #name;                                                                       \
+        run_##name(arguments[0], grid.x, block.x, static_cast<unsigned>(shared), 0);            \
+        return cudaSuccess;                                                                     \
     }
-    return nullptr;
+    KERNELS(LAUNCH)
+    return cudaErrorInvalidDeviceFunction;
 }
 
-const char* load_kernels(const char* source) {
-    loaded = source;
-    return nullptr;
+const char* cudaGetErrorString(cudaError_t status) {
+    return status == cudaErrorInvalidDeviceFunction ? "the kernel was not loaded before" : "another stream or shape";
 }
-
-const char* launch(const void* kernel, const void* params, const HindsightLaunch& shape, void* on) {
-    const HostKernel& found = *static_cast<const HostKernel*>(kernel);
-    if (on != stream) return "another stream";
-    if (found.source != loaded) return "the kernel was not loaded before";
-    launched = found.name;
-    found.run(
-        params, static_cast<unsigned>(shape.blocks), static_cast<unsigned>(shape.threads),
-        static_cast<unsigned>(shape.shared_bytes)
-    );
-    return nullptr;
-}
-
-}  // namespace hindsight_trt
 
 // --- TensorRT's side
 
@@ -238,13 +233,14 @@ int run(
 ) {
     logged.clear();
     launched.clear();
+    loaded.clear();
     const std::unique_ptr<IPluginV3> attached(runtime_of(plugin).attachToContext(nullptr));
     if (!attached) return -1;
     IPluginV3OneRuntime& runtime = runtime_of(attached.get());
     const std::vector<PluginTensorDesc> in = describe(inputs, input_count), out = describe(outputs, output_count);
     if (runtime.setTactic(0) != 0) return -1;
     if (runtime.onShapeChange(in.data(), input_count, out.data(), output_count) != 0) return -1;
-    return runtime.enqueue(in.data(), out.data(), from, to, memory, static_cast<cudaStream_t>(stream));
+    return runtime.enqueue(in.data(), out.data(), from, to, memory, stream);
 }
 
 }  // extern "C"

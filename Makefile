@@ -7,7 +7,7 @@ ARGS ?=
 PACKAGES := hindsight model training export service
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format browser systems constraints clean
+.PHONY: help serve test test-gpu gpu-figures check format browser systems constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,23 @@ serve: .venv-serve/.installed ## serve the shipped models and the page (ARGS="--
 # The suite starts many processes: without bytecode files each would compile torch again.
 test: .venv/.installed browser ## run every test (ARGS="tests/unit -k nms")
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+# Without a GPU or without TensorRT these tests skip themselves; here that is a failure.
+SANITIZE ?=
+test-gpu: .venv-gpu/.installed ## on a GPU host: what only a GPU can prove (SANITIZE=1: kernels under compute-sanitizer too)
+	PYTHONDONTWRITEBYTECODE= .venv-gpu/bin/python -m pytest -m "gpu or tensorrt" -p tests.plugins_gpu $(ARGS)
+	$(if $(SANITIZE),$(sanitize))
+
+define sanitize
+@command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not on the PATH: it comes with the CUDA toolkit" >&2; exit 1; }
+	for tool in memcheck racecheck synccheck; do \
+	    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 9 --tool $$tool \
+	        .venv-gpu/bin/python -m pytest -m gpu -o timeout=3600 tests/unit/kernels || exit 1; \
+	done
+endef
+
+gpu-figures: .venv-gpu/.installed ## on a GPU host: tests and timings of the kernels, detectors against torchvision's
+	PYTHON=.venv-gpu/bin/python benchmarks/run_on_gpu.sh
 
 check: .venv/.installed ## lint, formatting, strict types, import contracts
 	.venv/bin/ruff check .
@@ -48,9 +65,11 @@ constraints: .venv/.installed ## resolve requirements/*.txt again from pyproject
 	$(COMPILE) pyproject.toml --extra cpu -o requirements/serve.txt
 	$(COMPILE) pyproject.toml --extra cpu --extra train --extra export --extra dev -c requirements/serve.txt \
 	    -o requirements/all.txt
+	$(COMPILE) pyproject.toml --extra gpu --extra train --extra export --extra tensorrt --extra dev \
+	    -c requirements/all.txt -o requirements/gpu.txt
 
 clean: ## remove what the other targets made, the environments included
-	rm -rf .venv .venv-serve build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache tests/.output
+	rm -rf .venv .venv-serve .venv-gpu build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache tests/.output
 	find $(PACKAGES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call install,FOLDER,CONSTRAINTS,EXTRAS): an environment with the project in it. The stamp file makes the next run instant.
@@ -70,5 +89,8 @@ endef
 
 .venv/.installed: pyproject.toml requirements/all.txt requirements/build.txt
 	$(call install,.venv,requirements/all.txt,cpu$(comma)train$(comma)export$(comma)dev)
+
+.venv-gpu/.installed: pyproject.toml requirements/gpu.txt requirements/build.txt
+	$(call install,.venv-gpu,requirements/gpu.txt,gpu$(comma)train$(comma)export$(comma)tensorrt$(comma)dev)
 
 comma := ,

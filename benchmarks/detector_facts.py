@@ -8,12 +8,8 @@ Writes benchmarks/results/detector-facts.json. The tests in tests/parity hold th
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,9 +26,9 @@ from model.convert import convert
 from model.detector import TwoStageDetector
 from model.structures import DetectorOutput
 from model.zoo import config_of
+from training.machine import origin
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "detector-facts.json"
+RESULT = Path(__file__).resolve().parent / "results" / "detector-facts.json"
 CLASSES = 90  # torchvision's 91 less background
 PIXELS, SCORES = 1e-3, 1e-4  # what two detections may differ by and still be the same
 
@@ -162,16 +158,10 @@ def main(
             "max_pixels": max(row[0] for row in rows),
             "max_score": max(row[1] for row in rows),
         }
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
     result = {
         "torchvision_parity": {"limits": {"pixels": PIXELS, "score": SCORES}, "by_batch_size": batches},
         "parameters_r50_80_classes": parameter_table(),
-        "hardware": platform.processor() or platform.machine(),
-        "versions": {name: version(name) for name in ("torch", "torchvision")},
-        "commit": commit,
-        "date": datetime.now(UTC).date().isoformat(),
+        **origin("cpu", "torch", "torchvision"),
     }
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")

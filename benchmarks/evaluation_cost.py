@@ -15,20 +15,18 @@ import os
 import statistics
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from benchmarks.freeze_host import commit, processor
 from hindsight.artifact import ResizeRule
 from model.checkpoint import load_checkpoint
 from model.detector import TwoStageDetector
 from training.data import Dataset, open_dataset
 from training.evaluation import evaluate_checkpoint, predict_checkpoint, write_report
+from training.machine import origin
 
 RESULT = Path(__file__).resolve().parent / "results" / "evaluation-cost.json"
 
@@ -90,10 +88,7 @@ def main(
         "threads": threads,
         "note": note,
         "load_average": os.getloadavg()[0],
-        "hardware": processor(),
-        "versions": {"torch": version("torch")},
-        "commit": commit(),
-        "date": datetime.now(UTC).date().isoformat(),
+        **origin("cpu", "torch"),
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     typer.echo(json.dumps(result, indent=2))

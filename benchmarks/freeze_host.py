@@ -11,14 +11,10 @@ from __future__ import annotations
 import copy
 import json
 import os
-import platform
 import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,11 +24,11 @@ from torch import Tensor, nn
 
 from model.detector import TwoStageDetector
 from model.structures import Target
+from training.machine import origin
 from training.optimisers import build_optimiser
 from training.recipe import Optimisation, load_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "freeze-host.json"
+RESULT = Path(__file__).resolve().parent / "results" / "freeze-host.json"
 CLASSES = 3
 OBJECTS = 8  # on every image
 WARM_UP = 1
@@ -141,11 +137,8 @@ def main(
         "repeats": repeats,
         "note": note,
         "load_average": os.getloadavg()[0],
-        "hardware": torch.cuda.get_device_name() if device != "cpu" else processor(),
         "threads": torch.get_num_threads(),
-        "versions": {"torch": version("torch")},
-        "commit": commit(),
-        "date": datetime.now(UTC).date().isoformat(),
+        **origin(device, "torch"),
     }
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
@@ -166,19 +159,6 @@ def report(seconds: dict[str, list[float]], memory: dict[str, float], batch: int
             "peak_memory": memory["frozen_host"] / memory["full"],
         },
     }
-
-
-def processor() -> str:
-    """The CPU's name and how many cores there are."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
-
-
-def commit() -> str:
-    """Of the working tree."""
-    command = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Our CUDA operators against torchvision's at detector sizes, on one GPU.
 
-    python benchmarks/operators.py                  # writes benchmarks/results/operators-GPU.json
-    python benchmarks/operators.py --compile-only   # each kernel's registers; needs no GPU
+    python -m benchmarks.operators                  # writes benchmarks/results/operators-GPU.json
+    python -m benchmarks.operators --compile-only   # each kernel's registers; needs no GPU
 
-Each is timed with CUDA events around single calls, warmed up, after a write that flushes the second-level
-cache; the median counts. Bytes are those that must move whatever the kernel: inputs once, outputs once. The
+Times are gpu_clock.py's. Bytes are those that must move whatever the kernel: inputs once, outputs once. The
 share of peak is of the bandwidth that a large copy reaches in the same run. torchvision gets its boxes per
 level for nothing (`roi_align` per level + `cat`, whose rows it leaves unordered); what its whole
 MultiScaleRoIAlign takes is beside it. Its NMS gets one call an image, as its detectors do.
@@ -15,10 +14,8 @@ from __future__ import annotations
 import json
 import platform
 import re
-import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
@@ -30,13 +27,16 @@ import torchvision
 import typer
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+from benchmarks.gpu_clock import Clock, Timed, copy_bandwidth, figure_of, line_of
+from model.ops import batched_nms, iou_guided_nms, multilevel_roi_align, roi_levels, soft_nms
+from model.ops.kernels.compile import KERNELS, compile_with_log
+from training.machine import commit, processor
+
+RESULTS = Path(__file__).resolve().parent / "results"
 IMAGE_HW, STRIDES, CHANNELS = (800, 1344), (4, 8, 16, 32), 256
 IMAGES, BOXES, CLASSES = 8, 1000, 80
 ARCHITECTURES = (75, 80, 86, 89, 90, 120)
 GOALS = {"roi_align": 2.0, "batched_nms": 3.0}  # times faster than torchvision
-Timed = dict[str, Any]
 
 
 def main(
@@ -69,7 +69,7 @@ def main(
         "hardware": {
             "gpu": gpu,
             "capability": f"{major}.{minor}",
-            "cpu": platform.processor() or platform.machine(),
+            "cpu": processor(),
         },
         "versions": {
             "python": platform.python_version(),
@@ -87,70 +87,6 @@ def main(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(f"{path}\n")
-
-
-class Clock:
-    """Milliseconds of single calls on the GPU."""
-
-    def __init__(self, repeats: int) -> None:
-        self.repeats = repeats
-        cache = getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 0)
-        self._flush = torch.empty(max(4 * cache, 256 * 2**20), dtype=torch.uint8, device="cuda")
-
-    def __call__(self, call: Callable[[], object]) -> Timed:
-        for _ in range(5):
-            call()
-        torch.cuda.synchronize()
-        events = []
-        for _ in range(self.repeats):
-            self._flush.zero_()
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            call()
-            end.record()
-            events.append((begin, end))
-        torch.cuda.synchronize()
-        times = sorted(begin.elapsed_time(end) for begin, end in events)
-        return {
-            "milliseconds": round(statistics.median(times), 5),
-            "least": round(times[0], 5),
-            "ninth_decile": round(times[int(0.9 * len(times))], 5),
-        }
-
-    def graphed(self, call: Callable[[], object]) -> Timed:
-        """Replays of a CUDA graph: what a call costs without its launches from Python."""
-        call()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            call()
-        return self(graph.replay)
-
-
-def copy_bandwidth(clock: Clock) -> float:
-    """Bytes a second, read and written, of a copy of 1 GiB."""
-    source = torch.zeros(2**30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.numel() / (clock(lambda: target.copy_(source))["least"] / 1e3)
-
-
-def figure_of(
-    name: str, moved: int, ours: Callable[[], object], clock: Clock, **peers: Callable[[], object]
-) -> Timed:
-    """One row: ours, eager and as a graph, and each peer with how many times it takes ours."""
-    figure: Timed = {"name": name, "bytes": moved, "ours": clock(ours), "ours_graph": clock.graphed(ours)}
-    for label, peer in peers.items():
-        taken = clock(peer)
-        figure[label] = taken | {
-            "over_ours": round(taken["milliseconds"] / figure["ours"]["milliseconds"], 2)
-        }
-    return figure
-
-
-def line_of(figure: Timed) -> str:
-    peers = [f"{k} x{v['over_ours']}" for k, v in figure.items() if isinstance(v, dict) and "over_ours" in v]
-    ours = f"{figure['ours']['milliseconds']:.3f} ms (graph {figure['ours_graph']['milliseconds']:.3f})"
-    share = f"{figure['share_of_copy_bandwidth']:.0%} of copy bandwidth"
-    return f"{figure['name']:44} {ours}, {share}; {', '.join(peers)}"
 
 
 # RoI-Align
@@ -178,8 +114,6 @@ def pyramid(dtype: torch.dtype, layout: torch.memory_format) -> list[Tensor]:
 
 
 def roi_align_figures(clock: Clock) -> list[Timed]:
-    from model.ops import multilevel_roi_align, roi_levels
-
     rois = some_boxes(IMAGES, BOXES)
     levels = roi_levels(rois, STRIDES).flatten()
     index = torch.arange(IMAGES, device="cuda").repeat_interleave(BOXES).float()
@@ -249,8 +183,6 @@ def bytes_of(*tensors: Tensor) -> int:
 
 
 def nms_figures(clock: Clock) -> list[Timed]:
-    from model.ops import batched_nms
-
     boxes, limit = some_boxes(IMAGES, BOXES), torch.full((1,), 0.5, device="cuda")
     figures = []
     for label, present in [("3 % of rows present", 0.03), ("30 % of rows present", 0.3)]:
@@ -273,8 +205,6 @@ def nms_figures(clock: Clock) -> list[Timed]:
 
 
 def other_nms_figures(clock: Clock) -> list[Timed]:
-    from model.ops import batched_nms, iou_guided_nms, soft_nms
-
     limit = torch.full((1,), 0.7, device="cuda")
     levels = 5
     groups = some_boxes(IMAGES * levels, BOXES)
@@ -317,8 +247,6 @@ def other_nms_figures(clock: Clock) -> list[Timed]:
 
 def compiler_report(architectures: Sequence[int]) -> dict[str, dict[str, dict[str, int]]]:
     """Registers and bytes spilled of each kernel, by architecture."""
-    from model.ops.kernels.compile import KERNELS, compile_with_log
-
     entry = re.compile(
         r"entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
         re.DOTALL,
@@ -333,18 +261,5 @@ def compiler_report(architectures: Sequence[int]) -> dict[str, dict[str, dict[st
     return report
 
 
-def commit() -> str:
-    """The checkout's commit, marked if files differ from it."""
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return answer.stdout.strip() or "unknown"
-
-
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     typer.run(main)

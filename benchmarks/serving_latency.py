@@ -35,6 +35,7 @@ from hindsight.decode import decode_image
 from hindsight.inputs import detect_inputs
 from hindsight.options import DetectOptions
 from hindsight.preprocess import letterbox
+from training.machine import commit, processor_name
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -233,26 +234,12 @@ def sizes_of(bodies: Sequence[bytes]) -> dict[str, int]:
 
 def hardware() -> dict[str, Any]:
     """What it ran on, and how busy that was besides."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_before": round(os.getloadavg()[0], 2),
     }
-
-
-def commit() -> str:
-    """The checkout's commit, marked if files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import subprocess
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +20,7 @@ from rich.progress import track
 from benchmarks.systems_list import SYSTEMS, System
 from benchmarks.systems_trial import LEARNT, STEPS, four_photos, trial
 from model.complexity import multiply_adds, parameters
+from training.machine import origin
 from training.published.rows import load_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,10 +51,12 @@ def main(
     code = code_hash()
     if result.get("code") != code:
         result = {"systems": {}, "code": code}
+    # before the first write: the result file is part of the checkout
+    made_with = origin("cpu", "torch", "onnx", "onnxruntime")
     chosen = [s for s in SYSTEMS if only is None or only in key(s)]
     for system in track([s for s in chosen if key(s) not in result["systems"]], description="systems"):
         result["systems"][key(system)] = measure(system, four)
-        result |= about()
+        result |= made_with
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
     PAGE.write_text(page(result))
     typer.echo(f"wrote {RESULT.relative_to(ROOT)} and {PAGE.relative_to(ROOT)}")
@@ -169,24 +168,11 @@ def _line(system: System, row: dict[str, Any] | None) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def about() -> dict[str, Any]:
-    """Where and when."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "hardware": platform.processor() or platform.machine(),
-        "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime")},
-        "commit": commit,
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
 def code_hash() -> str:
     """Of all code that a row depends on."""
     digest = hashlib.sha256()
-    for folder in ("model", "export", "training/data", "benchmarks"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
+    for pattern in ("model/**/*.py", "export/**/*.py", "training/data/**/*.py", "benchmarks/systems*.py"):
+        for file in sorted(ROOT.glob(pattern)):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -155,7 +155,7 @@ def _export(detector: TwoStageDetector, photos: Dataset) -> str:
         description="",
         licence="",
         training_data={},
-        defaults=Defaults(class_threshold=0.05, score_threshold=0.0, iou_weight=0.5, nms_threshold=0.5),
+        defaults=Defaults(class_threshold=0.001, score_threshold=0.0, iou_weight=0.5, nms_threshold=0.5),
     )
     extra = {"class_names": list(photos.class_names), "resize": asdict(RULE)}
     with tempfile.TemporaryDirectory() as folder:

@@ -16,9 +16,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,11 +23,12 @@ import torch
 import typer
 from torch import nn
 
-from benchmarks.freeze_host import commit, processor
 from model.detector import TwoStageDetector
 from training.data import Batch, Dataset, TrainLoader, open_dataset
 from training.host_memory import keep_freed_pages
+from training.machine import origin
 from training.optimisers import build_optimiser
+from training.precision import autocast, loss_scaler
 from training.recipe import Recipe, load_recipe
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -39,20 +37,13 @@ WARM_UP = 2  # rounds: kernels are chosen, and memory grows, in the first
 Step = Callable[[Batch], None]
 
 
-def autocast(amp: str, device: str) -> AbstractContextManager[object]:
-    """As the training loop has it."""
-    if amp == "off":
-        return nullcontext()
-    return torch.autocast(torch.device(device).type, torch.bfloat16 if amp == "bf16" else torch.float16)
-
-
 def stepper(recipe: Recipe, classes: int, amp: str, layout: str, device: str) -> Step:
     """A step of a fresh detector of its own."""
     torch.manual_seed(0)
     detector = TwoStageDetector(recipe.detector_config(classes))
     detector = detector.to(device, memory_format=LAYOUTS[layout]).train()  # type: ignore[call-overload]
     optimiser = build_optimiser(detector, recipe.optimisation)
-    scaler = torch.amp.GradScaler(device, enabled=amp == "fp16")
+    scaler = loss_scaler(amp, device)
 
     def step(batch: Batch) -> None:
         targets = [target.to(device) for target in batch.targets]
@@ -146,10 +137,7 @@ def main(
         "workers": workers,
         "note": note,
         "load_average": os.getloadavg()[0],
-        "hardware": torch.cuda.get_device_name() if device != "cpu" else processor(),
-        "versions": {"torch": version("torch")},
-        "commit": commit(),
-        "date": datetime.now(UTC).date().isoformat(),
+        **origin(device, "torch"),
     }
     text = json.dumps(result, indent=2) + "\n"
     (RESULTS / f"training-speed-{recipe}-{device.split(':')[0]}.json").write_text(text)

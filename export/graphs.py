@@ -14,6 +14,7 @@ from torch.export import Dim
 from export import onnx_ops
 from export.errors import ExportError
 from export.onnx_domain import OPSET
+from export.weight_names import write_names
 from model.detector import TwoStageDetector
 from model.structures import DetectorOutput
 
@@ -65,6 +66,8 @@ def trace_graphs(prepared: TwoStageDetector) -> dict[str, onnx.ModelProto]:
     graphs = {MODEL_GRAPH: _trace_detection(prepared)}
     if prepared.can_rescore:
         graphs[RESCORE_GRAPH] = _trace_rescoring(prepared)
+    for graph in graphs.values():
+        write_names(graph, prepared.state_dict())
     return graphs
 
 

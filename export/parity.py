@@ -10,7 +10,7 @@ may be explained by one of equal score.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 Arrays = Mapping[str, NDArray[Any]]
 
 QUALITIES = ("scores", "class_scores", "ious", "purities", "integrities")
+_NUMBERS = ("boxes", *QUALITIES, "masks")
 _MATCH_IOU = 0.9
+_FAR = 1e9  # beyond any tolerance, and still a number that JSON can hold
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Filters:
 class Comparison:
     """`pixel_differences` and `score_differences`: one value per matched pair, the largest over its numbers.
 
-    explained, unexplained: detections of either side without a match, beside a cliff or not.
+    explained, unexplained: detections of either side without a match, beside a cliff or not. by_name: the
+    same differences apart: "boxes" (the worst of four corners), each probability, "masks" (the worst cell).
     """
 
     matched: int
@@ -54,6 +57,7 @@ class Comparison:
     unexplained: int
     pixel_differences: NDArray[np.float64]
     score_differences: NDArray[np.float64]
+    by_name: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def outliers(self, tolerance: Tolerance) -> int:
         """Detections that differ: unexplained, or matched but beyond the tolerance."""
@@ -63,12 +67,14 @@ class Comparison:
 
 def merge(parts: Sequence[Comparison]) -> Comparison:
     """One comparison over several images."""
+    names = dict.fromkeys(name for part in parts for name in part.by_name)
     return Comparison(
         sum(part.matched for part in parts),
         sum(part.explained for part in parts),
         sum(part.unexplained for part in parts),
         np.concatenate([part.pixel_differences for part in parts] or [np.zeros(0)]),
         np.concatenate([part.score_differences for part in parts] or [np.zeros(0)]),
+        {name: np.concatenate([part.by_name.get(name, np.zeros(0)) for part in parts]) for name in names},
     )
 
 
@@ -84,16 +90,10 @@ def compare_detections(
     """Match one image's detections (as `detections_of` gives them); at most `limit` are reported."""
     pairs = match(expected, found)
     rows, columns = [row for row, _ in pairs], [column for _, column in pairs]
-    pixels = np.abs(expected["boxes"][rows].astype(np.float64) - found["boxes"][columns]).max(
-        axis=1, initial=0
-    )
-    names = [name for name in QUALITIES if name in expected]
-    scores = np.stack(
-        [np.abs(expected[name][rows].astype(np.float64) - found[name][columns]) for name in names]
-    )
-    if "masks" in expected:
-        cells = np.abs(expected["masks"][rows].astype(np.float64) - found["masks"][columns])
-        scores = np.concatenate([scores, cells.max(axis=(1, 2), initial=0)[None]])
+    apart = {
+        name: _apart(expected[name][rows], found[name][columns]) for name in _NUMBERS if name in expected
+    }
+    scores = np.stack([values for name, values in apart.items() if name != "boxes"])
     explained = unexplained = 0
     for own, other, taken in ((expected, found, rows), (found, expected, columns)):
         for row in sorted(set(range(len(own["scores"]))) - set(taken)):
@@ -104,7 +104,27 @@ def compare_detections(
                 or (featureless and _has_a_twin(own, other, row, tolerance))
             )
             explained, unexplained = explained + excused, unexplained + (not excused)
-    return Comparison(len(pairs), explained, unexplained, pixels, scores.max(axis=0, initial=0))
+    worst = scores.max(axis=0, initial=0)
+    return Comparison(len(pairs), explained, unexplained, apart["boxes"], worst, apart)
+
+
+def compare_rescored(expected: Arrays, found: Arrays) -> Comparison:
+    """Outputs of rescore.onnx, box by box. Rows past num_boxes count too: they must be zero on both sides."""
+    rows = expected["ious"].size
+    apart = {
+        name: _apart(values.reshape(rows, -1), found[name].reshape(rows, -1))
+        for name, values in expected.items()
+    }
+    return Comparison(
+        rows, 0, 0, np.zeros(rows), np.stack(list(apart.values())).max(axis=0, initial=0), apart
+    )
+
+
+def _apart(expected: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
+    """[n]: the largest difference within each row; what is no number counts as far apart."""
+    gaps = np.abs(expected.astype(np.float64) - found)
+    gaps = np.where(np.isfinite(gaps), gaps, _FAR)
+    return np.asarray(gaps.max(axis=tuple(range(1, gaps.ndim)), initial=0))
 
 
 def match(expected: Arrays, found: Arrays) -> list[tuple[int, int]]:
@@ -114,10 +134,8 @@ def match(expected: Arrays, found: Arrays) -> list[tuple[int, int]]:
     closeness = np.where(same_class, iou, 0) - np.abs(expected["scores"][:, None] - found["scores"][None])
     free_rows, free_columns = np.ones(len(iou), bool), np.ones(iou.shape[1], bool)
     pairs = []
-    for flat in np.argsort(-closeness, axis=None, kind="stable"):
-        row, column = (int(index) for index in np.unravel_index(flat, closeness.shape))
-        if not (same_class[row, column] and iou[row, column] >= _MATCH_IOU):
-            continue
+    near = np.argwhere(same_class & (iou >= _MATCH_IOU))
+    for row, column in near[np.argsort(-closeness[near[:, 0], near[:, 1]], kind="stable")].tolist():
         if free_rows[row] and free_columns[column]:
             free_rows[row] = free_columns[column] = False
             pairs.append((row, column))

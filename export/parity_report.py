@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.parity import Comparison, Filters, Tolerance, compare_detections, detections_of, merge
+from export.parity import (
+    Comparison,
+    Filters,
+    Tolerance,
+    compare_detections,
+    compare_rescored,
+    detections_of,
+    merge,
+)
 from export.parity_inputs import ParityInput
 from hindsight.runtime import Runtime
 from model.detector import TwoStageDetector
@@ -122,9 +129,7 @@ def _run_case(
     yield _result(
         "rescore",
         item,
-        _compare_rescored(
-            run_eager_rescore(detector, rescore_feeds), runtime.rescore(rescore_feeds), rescore_feeds
-        ),
+        compare_rescored(run_eager_rescore(detector, rescore_feeds), runtime.rescore(rescore_feeds)),
         tolerance,
     )
 
@@ -142,18 +147,6 @@ def run_eager_rescore(detector: TwoStageDetector, feeds: dict[str, NDArray[Any]]
     values = detector.rescore(*(torch.from_numpy(value) for value in feeds.values()))
     named = zip(RESCORE_OUTPUTS, values, strict=True)
     return {name: value.numpy() for name, value in named if value is not None}
-
-
-def _compare_rescored(
-    expected: dict[str, NDArray[Any]], found: dict[str, NDArray[Any]], feeds: dict[str, NDArray[Any]]
-) -> Comparison:
-    """Rows past num_boxes count too: they must be zero on both sides."""
-    rows = feeds["boxes"].shape[0] * feeds["boxes"].shape[1]
-    worst = [
-        np.abs(expected[name].astype(np.float64) - found[name]).reshape(rows, -1).max(axis=1, initial=0)
-        for name in expected
-    ]
-    return Comparison(rows, 0, 0, np.zeros(rows), np.stack(worst).max(axis=0, initial=0))
 
 
 def _result(graph: str, item: ParityInput, comparison: Comparison, tolerance: Tolerance) -> CaseResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,7 +50,8 @@ def prepared_copy(detector: TwoStageDetector) -> TwoStageDetector:
     from timm.layers.conv2d_same import Conv2dSame
 
     prepared = copy.deepcopy(detector).cpu().eval().requires_grad_(False)
-    _fold_batch_norms(prepared.backbone)
+    _fold(prepared.backbone, _convolutions_before_batch_norms(prepared.backbone))
+    _fold(prepared, _pairs_beyond_backbone(prepared))
     for module in list(prepared.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Conv2dSame):
@@ -57,18 +59,27 @@ def prepared_copy(detector: TwoStageDetector) -> TwoStageDetector:
     return prepared
 
 
-def _fold_batch_norms(backbone: nn.Module) -> None:
-    """Merge each batch norm into the convolution whose output it is seen to take."""
-    pairs = _convolutions_before_batch_norms(backbone)
+def _fold(parent: nn.Module, pairs: Sequence[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> None:
+    """Merge each batch norm into its convolution; `parent` holds them all."""
     for conv, norm in pairs:
         fused = fuse_conv_bn_eval(conv, norm)
         conv.weight, conv.bias = fused.weight, fused.bias
     folded = {id(norm) for _, norm in pairs}
-    for module in list(backbone.modules()):
+    for module in list(parent.modules()):
         for name, child in list(module.named_children()):
             if id(child) in folded:
                 # timm's batch norms bring their activation along
                 setattr(module, name, getattr(child, "act", nn.Identity()))
+
+
+def _pairs_beyond_backbone(detector: TwoStageDetector) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Pyramid and heads have theirs in modules of exactly two: a convolution and its batch norm."""
+    pairs = []
+    for name, module in detector.named_modules():
+        match list(module.children()):
+            case [nn.Conv2d() as conv, nn.BatchNorm2d() as norm] if not name.startswith("backbone."):
+                pairs.append((conv, norm))
+    return pairs
 
 
 @torch.no_grad()

@@ -19,6 +19,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
+from export.weight_names import HALF
+
 WEIGHTS_FILE = "weights.bin"
 HALF_MIN_ELEMENTS = (
     1024  # smaller tensors (biases, statistics, anchors) cost nothing and keep their precision
@@ -90,7 +92,7 @@ def _halve(model: onnx.ModelProto) -> int:
         if not np.array_equal(narrow.astype(np.float32), values):
             continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(narrow, f"{name}.half"))
+        tensor.CopyFrom(numpy_helper.from_array(narrow, name + HALF))
         casts.append(
             helper.make_node("Cast", [tensor.name], [name], name=f"{name}.cast", to=TensorProto.FLOAT)
         )

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from hindsight.artifact import DEFAULT_MODEL, Artifact, find_artifact
 from hindsight.boxes import check_boxes
-from hindsight.decode import DEFAULT_LIMITS, ImageLimits, decode_image, pixels_of
+from hindsight.decode import DEFAULT_LIMITS, ImageLimits, decode_image, pixels_of, read_header
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import (
     CorruptImage,
@@ -24,11 +24,11 @@ from hindsight.errors import (
     ImageTooLarge,
     UnsupportedImage,
 )
-from hindsight.inputs import detect_inputs, rescore_inputs
+from hindsight.inputs import detect_inputs, rescore_inputs, threshold_inputs
 from hindsight.options import DetectOptions
 from hindsight.postprocess import split_detections, split_rescored
-from hindsight.preprocess import boxes_to_input, letterbox
-from hindsight.runtime import Runtime, open_runtime
+from hindsight.preprocess import boxes_to_input, letterbox, padded_hw, scaled_hw
+from hindsight.runtime import Preprocessor, Runtime, open_runtime, preprocessor_of
 
 __all__ = ["Detector", "ImageLike", "load", "read_image"]
 
@@ -78,6 +78,9 @@ class Detector:
         """
         manifest = self.artifact.manifest
         choice = DetectOptions.resolve(manifest, **options)
+        preprocessor = preprocessor_of(self._runtime)
+        if preprocessor is not None:
+            return self._detect_on_device(preprocessor, list(images), choice)
         prepared = [letterbox(read_image(image, self.limits), manifest.resize) for image in images]
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, lb in enumerate(prepared):
@@ -90,6 +93,25 @@ class Detector:
             for index, place in enumerate(places):
                 found[place] = split_detections(outputs, index, prepared[place], manifest, choice)
         return [found[place] for place in range(len(prepared))]
+
+    def _detect_on_device(
+        self, preprocessor: Preprocessor, images: Sequence[ImageLike], choice: DetectOptions
+    ) -> list[Detections]:
+        """`detect_batch` where the runtime scales photos itself."""
+        manifest = self.artifact.manifest
+        photos = [_photo(image, self.limits) for image in images]
+        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for place, (_, original_hw) in enumerate(photos):
+            by_shape[padded_hw(scaled_hw(original_hw, manifest.resize), manifest.resize)].append(place)
+        found: dict[int, Detections] = {}
+        for places in by_shape.values():
+            thresholds = threshold_inputs([choice] * len(places))
+            placements, outputs = preprocessor.detect(
+                [photos[place][0] for place in places], thresholds, self.limits
+            )
+            for index, place in enumerate(places):
+                found[place] = split_detections(outputs, index, placements[index], manifest, choice)
+        return [found[place] for place in range(len(photos))]
 
     def rescore(self, image: ImageLike, boxes: Sequence[Sequence[float]] | NDArray[Any]) -> Rescored:
         """What the model thinks of anybody's boxes: [n, 4] xyxy in pixels of `image` (upright, after its EXIF
@@ -131,6 +153,21 @@ def read_image(image: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArra
     path = Path(image)
     try:
         return decode_image(_read_file(path, limits), limits)
+    except ImageError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _photo(image: ImageLike, limits: ImageLimits) -> tuple[bytes | NDArray[np.uint8], tuple[int, int]]:
+    """What a preprocessor takes, encoded images as they are, and the upright height and width."""
+    if isinstance(image, np.ndarray | Image.Image):
+        pixels = read_image(image, limits)
+        return pixels, (pixels.shape[0], pixels.shape[1])
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image), read_header(bytes(image), limits).hw
+    path = Path(image)
+    try:
+        data = _read_file(path, limits)
+        return data, read_header(data, limits).hw
     except ImageError as error:
         raise type(error)(f"{path}: {error}") from error
 

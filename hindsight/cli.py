@@ -29,6 +29,7 @@ _HELP = {
     "evaluate": "Measure a checkpoint or a model on a data set.",
     "reproduce": "Train and measure a published table; ours beside the paper's figures.",
     "export": "Turn a checkpoint into a model that runs anywhere.",
+    "parity": "Compare runtimes of a model on your photos.",
     "import": "Make a checkpoint of a torchvision or mmdetection detector.",
 }
 _EXTRA = {
@@ -38,6 +39,7 @@ _EXTRA = {
     "evaluate": "train",
     "reproduce": "train",
     "export": "export",
+    "parity": "cpu",
     "import": "train",
 }
 _OURS = frozenset({"hindsight", "model", "training", "export", "service"})

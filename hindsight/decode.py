@@ -13,7 +13,8 @@ answer for one of its frames would look like an answer for all.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ from PIL import (
 
 from hindsight.errors import CorruptImage, ImageTooLarge, UnsupportedImage
 
-__all__ = ["ImageLimits", "decode_image", "pixels_of"]
+__all__ = ["IMAGE_SUFFIXES", "Header", "ImageLimits", "decode_image", "pixels_of", "read_header"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ _READERS: tuple[tuple[str, Callable[[bytes], bool], type[ImageFile.ImageFile]], 
     ("TIFF", lambda head: head[:4] in (b"II*\0", b"MM\0*"), TiffImagePlugin.TiffImageFile),
 )
 READABLE = ", ".join(name for name, _, _ in _READERS)
+# Which files of a folder are taken for images; the bytes decide what they are.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -66,18 +69,40 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = (5, 6, 7, 8)  # those that exchange height and width
 
 
 def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
     """`data` -> uint8 [H, W, 3] RGB, upright. Raises ImageTooLarge, UnsupportedImage, CorruptImage."""
-    if len(data) > limits.max_bytes:
-        raise ImageTooLarge(f"the image has {len(data)} bytes; at most {limits.max_bytes} are accepted")
-    if not data:
-        raise CorruptImage("the image is empty (0 bytes)")
-    for name, matches, reader in _READERS:
-        if matches(data[:16]):
-            return _decode(name, reader, data, limits)
-    raise UnsupportedImage(f"the data does not start like an image; expected one of {READABLE}")
+    name, reader = _reader_of(data, limits)
+    return _decode(name, reader, data, limits)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image says of itself before a pixel is decoded. hw: upright, as `decode_image` would give it.
+
+    format: as in READABLE. mode: Pillow's. orientation: EXIF's, 1 to 8, that is still to be applied; 1 is
+    upright.
+    """
+
+    format: str
+    mode: str
+    hw: tuple[int, int]
+    orientation: int
+
+
+def read_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
+    """For whoever decodes with something else than Pillow. Raises as `decode_image`, broken pixels apart."""
+    name, reader = _reader_of(data, limits)
+    if name == "TIFF":  # Pillow turns these itself, at a time that depends on its version
+        height, width = decode_image(data, limits).shape[:2]
+        return Header(name, "RGB", (height, width), 1)
+    with _opened(name, reader, data, limits) as image:
+        orientation = _orientation(image)
+        width, height = image.size
+        hw = (width, height) if orientation in _TURNED else (height, width)
+        return Header(name, image.mode, hw, orientation if orientation in _UPRIGHT else 1)
 
 
 def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
@@ -100,9 +125,38 @@ def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def _reader_of(data: bytes, limits: ImageLimits) -> tuple[str, type[ImageFile.ImageFile]]:
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(f"the image has {len(data)} bytes; at most {limits.max_bytes} are accepted")
+    if not data:
+        raise CorruptImage("the image is empty (0 bytes)")
+    for name, matches, reader in _READERS:
+        if matches(data[:16]):
+            return name, reader
+    raise UnsupportedImage(f"the data does not start like an image; expected one of {READABLE}")
+
+
 def _decode(
     name: str, reader: type[ImageFile.ImageFile], data: bytes, limits: ImageLimits
 ) -> NDArray[np.uint8]:
+    with _opened(name, reader, data, limits) as image:
+        try:
+            image.load()
+            upright = _upright(image)
+            return pixels_of(upright)
+        except (UnsupportedImage, MemoryError):
+            raise
+        except (
+            Exception
+        ) as error:  # as below: OSError, SyntaxError, ValueError, zlib.error, struct.error, ...
+            raise CorruptImage(f"the {name} data is broken or cut short ({_reason(error)})") from error
+
+
+@contextmanager
+def _opened(
+    name: str, reader: type[ImageFile.ImageFile], data: bytes, limits: ImageLimits
+) -> Iterator[ImageFile.ImageFile]:
+    """The image, its header checked."""
     try:
         image = reader(io.BytesIO(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -122,16 +176,7 @@ def _decode(
             raise CorruptImage(f"the {name} header gives a size of {width} x {height}")
         if _frames(image) > 1:
             raise UnsupportedImage(f"the {name} has more than one frame; send a single still image")
-        try:
-            image.load()
-            upright = _upright(image)
-            return pixels_of(upright)
-        except (UnsupportedImage, MemoryError):
-            raise
-        except (
-            Exception
-        ) as error:  # as above: OSError, SyntaxError, ValueError, zlib.error, struct.error, ...
-            raise CorruptImage(f"the {name} data is broken or cut short ({_reason(error)})") from error
+        yield image
 
 
 def _frames(image: ImageFile.ImageFile) -> int:
@@ -142,12 +187,15 @@ def _frames(image: ImageFile.ImageFile) -> int:
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # EXIF that cannot be read tells no orientation; the pixels are sound (browsers agree)
-        orientation = 1
-    turn = _UPRIGHT.get(orientation)
+    turn = _UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # EXIF that cannot be read tells no orientation; the pixels are sound (browsers agree)
+        return 1
 
 
 def _reason(error: Exception) -> str:

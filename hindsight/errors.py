@@ -69,6 +69,12 @@ class RuntimeFailure(HindsightError):
     code = "runtime-failure"
 
 
+class DeviceLost(RuntimeFailure):
+    """The GPU is in a state that only a new process gets out of: a kernel has read a wrong address, say."""
+
+    code = "device-lost"
+
+
 class ServiceError(HindsightError):
     """Raised by `Client` alone: the server could not be reached, was too busy, or failed.
 

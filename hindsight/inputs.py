@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hindsight.options import DetectOptions
 from hindsight.preprocess import Letterboxed
 
-__all__ = ["detect_inputs", "rescore_inputs"]
+__all__ = ["detect_inputs", "rescore_inputs", "threshold_inputs"]
 
 
 def detect_inputs(images: Sequence[Letterboxed], options: Sequence[DetectOptions]) -> dict[str, NDArray[Any]]:
@@ -24,6 +24,11 @@ def detect_inputs(images: Sequence[Letterboxed], options: Sequence[DetectOptions
 
     Raises ValueError where shapes or nms_thresholds differ.
     """
+    return {**_image_inputs(images), **threshold_inputs(options)}
+
+
+def threshold_inputs(options: Sequence[DetectOptions]) -> dict[str, NDArray[Any]]:
+    """Those of them that are no images. Raises ValueError where nms_thresholds differ."""
     thresholds = {choice.nms_threshold for choice in options}
     if len(thresholds) != 1:
         raise ValueError(f"one batch takes one nms_threshold, got {sorted(thresholds)}")
@@ -32,7 +37,6 @@ def detect_inputs(images: Sequence[Letterboxed], options: Sequence[DetectOptions
         return np.array([getattr(choice, name) for choice in options], np.float32)
 
     return {
-        **_image_inputs(images),
         "class_threshold": column("class_threshold"),
         "score_threshold": column("score_threshold"),
         "iou_weight": column("iou_weight"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["encode_mask", "paste_mask"]
+__all__ = ["encode_bitmap", "encode_mask", "paste_mask"]
 
 
 def paste_mask(
@@ -37,10 +37,18 @@ def encode_mask(
 
     Takes memory and time for the box alone, however large the image.
     """
+    return encode_bitmap(*_covered(mask, box_xyxy, image_hw, threshold), image_hw)
+
+
+def encode_bitmap(
+    bitmap: NDArray[np.bool_], top: int, left: int, image_hw: tuple[int, int]
+) -> dict[str, Any]:
+    """COCO's compressed run-length code of an image that is False but for `bitmap` [h, w], which lies within
+    it: its first row is the image's row `top`, its first column the image's column `left`.
+    """
     height, width = image_hw
-    covered, top, left = _covered(mask, box_xyxy, image_hw, threshold)
     # Runs go down the columns; a run ends where its column does, unless the next one begins right there.
-    edges = np.diff(np.pad(covered.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    edges = np.diff(np.pad(bitmap.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     starts, ends = (_positions(edges == sign, top, left, height) for sign in (1, -1))
     apart = starts[1:] != ends[:-1]
     starts, ends = starts[np.append(True, apart)[: len(starts)]], ends[np.append(apart, True)[: len(ends)]]

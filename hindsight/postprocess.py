@@ -15,7 +15,7 @@ from hindsight.detections import Detections, Rescored
 from hindsight.errors import RuntimeFailure
 from hindsight.manifest import Manifest
 from hindsight.options import DetectOptions
-from hindsight.preprocess import Letterboxed, boxes_to_original
+from hindsight.preprocess import Placed, boxes_to_original
 
 __all__ = ["split_detections", "split_rescored"]
 
@@ -23,7 +23,7 @@ __all__ = ["split_detections", "split_rescored"]
 def split_detections(
     outputs: Mapping[str, NDArray[Any]],
     index: int,
-    lb: Letterboxed,
+    lb: Placed,
     manifest: Manifest,
     options: DetectOptions,
 ) -> Detections:

@@ -9,6 +9,7 @@ H, W: image height and width in pixels. Boxes are [n, 4] xyxy.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +18,18 @@ from PIL import Image
 from hindsight.decode import ImageLimits, decode_image
 from hindsight.manifest import ResizeRule
 
-__all__ = ["ImageLimits", "Letterboxed", "boxes_to_input", "boxes_to_original", "decode_image", "letterbox"]
+__all__ = [
+    "ImageLimits",
+    "Letterboxed",
+    "Placed",
+    "Placement",
+    "boxes_to_input",
+    "boxes_to_original",
+    "decode_image",
+    "letterbox",
+    "padded_hw",
+    "scaled_hw",
+]
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,30 @@ class Letterboxed:
     """
 
     image: NDArray[np.uint8]
+    valid_hw: tuple[int, int]
+    original_hw: tuple[int, int]
+
+
+class Placed(Protocol):
+    """What boxes need to know of a letterboxed image: `Letterboxed`, or `Placement` where somebody else has
+    the pixels.
+    """
+
+    @property
+    def valid_hw(self) -> tuple[int, int]:
+        """The size of its real part."""
+        ...
+
+    @property
+    def original_hw(self) -> tuple[int, int]:
+        """The size before."""
+        ...
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A letterboxed image without its pixels."""
+
     valid_hw: tuple[int, int]
     original_hw: tuple[int, int]
 
@@ -46,7 +82,7 @@ def letterbox(image: NDArray[np.uint8], rule: ResizeRule) -> Letterboxed:
     else:
         # Pillow's bilinear widens its support when reducing, so it does not alias.
         scaled = np.asarray(Image.fromarray(image).resize((valid_w, valid_h), Image.Resampling.BILINEAR))
-    padded_h, padded_w = (-(-side // rule.pad_multiple) * rule.pad_multiple for side in (valid_h, valid_w))
+    padded_h, padded_w = padded_hw((valid_h, valid_w), rule)
     if (padded_h, padded_w) == (valid_h, valid_w):
         padded = np.ascontiguousarray(scaled)
     else:
@@ -62,7 +98,13 @@ def scaled_hw(original_hw: tuple[int, int], rule: ResizeRule) -> tuple[int, int]
     return height, width
 
 
-def boxes_to_original(boxes_xyxy: ArrayLike, lb: Letterboxed) -> NDArray[np.float32]:
+def padded_hw(valid_hw: tuple[int, int], rule: ResizeRule) -> tuple[int, int]:
+    """The sides, multiples of pad_multiple, that `letterbox` pads a scaled image to."""
+    height, width = (-(-side // rule.pad_multiple) * rule.pad_multiple for side in valid_hw)
+    return height, width
+
+
+def boxes_to_original(boxes_xyxy: ArrayLike, lb: Placed) -> NDArray[np.float32]:
     """[n, 4] input pixels -> [n, 4] pixels of the original image, clipped to it."""
     height, width = lb.original_hw
     boxes = _as_boxes(boxes_xyxy) / _input_per_original(lb)
@@ -70,7 +112,7 @@ def boxes_to_original(boxes_xyxy: ArrayLike, lb: Letterboxed) -> NDArray[np.floa
     return np.clip(boxes, 0, limits).astype(np.float32)
 
 
-def boxes_to_input(boxes_xyxy: ArrayLike, lb: Letterboxed) -> NDArray[np.float32]:
+def boxes_to_input(boxes_xyxy: ArrayLike, lb: Placed) -> NDArray[np.float32]:
     """[n, 4] pixels of the original image -> [n, 4] input pixels."""
     return (_as_boxes(boxes_xyxy) * _input_per_original(lb)).astype(np.float32)
 
@@ -79,7 +121,7 @@ def _as_boxes(boxes_xyxy: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
 
 
-def _input_per_original(lb: Letterboxed) -> NDArray[np.float64]:
+def _input_per_original(lb: Placed) -> NDArray[np.float64]:
     # Per axis, because rounding a side to whole pixels changes its own scale only.
     y, x = (valid / original for valid, original in zip(lb.valid_hw, lb.original_hw, strict=True))
     return np.array([x, y, x, y])

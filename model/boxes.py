@@ -80,13 +80,18 @@ def decode(
     boxes, deltas = boxes.float(), deltas.float()
     wh = boxes[..., 2:] - boxes[..., :2]
     centre = boxes[..., :2] + 0.5 * wh
-    shift = deltas[..., :2] * deltas.new_tensor(stds[:2])
-    log_scale = (deltas[..., 2:] * deltas.new_tensor(stds[2:])).clamp(
+    shift = _times(deltas[..., :2], stds[0], stds[1])
+    log_scale = _times(deltas[..., 2:], stds[2], stds[3]).clamp(
         min=-MAX_LOG_SCALE if shrink_limited else None, max=MAX_LOG_SCALE
     )
     new_centre = centre + shift * wh
     half = 0.5 * torch.exp(log_scale) * wh
     return torch.cat([new_centre - half, new_centre + half], dim=-1)
+
+
+def _times(pairs: Float[Tensor, "*N 2"], x: float, y: float) -> Float[Tensor, "*N 2"]:
+    """As kernels' arguments: a tensor of x and y would be copied to the device, which no CUDA graph can."""
+    return pairs * x if x == y else torch.cat([pairs[..., :1] * x, pairs[..., 1:] * y], dim=-1)
 
 
 def clip(boxes: Float[Tensor, "B *N 4"], image_sizes: Int[Tensor, "B 2"]) -> Float[Tensor, "B *N 4"]:

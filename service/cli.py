@@ -20,7 +20,7 @@ def serve(
         ),
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="Runtime: onnxruntime or sleep:MS. (default: onnxruntime)")
+        str | None, typer.Option(help="Runtime: onnxruntime, torch or sleep:MS. (default: onnxruntime)")
     ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="cpu, cuda or cuda:N; repeatable. (default: cpu)")

@@ -107,6 +107,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     core.BoxesError: Problem(422, "bad-boxes", "The boxes cannot be used"),
     ClientDisconnected: Problem(499, "client-disconnected", "The client closed the connection"),
     core.RuntimeFailure: Problem(500, "runtime-failure", "The model failed on this image"),
+    core.DeviceLost: Problem(503, "device-lost", "The model's device has failed"),
     core.ArtifactError: Problem(500, "bad-artifact", "The model's files cannot be used"),
     Busy: Problem(503, "busy", "The queue is full"),
     EngineUnavailable: Problem(503, "engine-unavailable", "No model worker is ready"),

@@ -5,6 +5,7 @@ closes, so no worker outlives its server.
 """
 
 import json
+import logging
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact, ResizeRule, load_artifact
-from hindsight.errors import HindsightError
+from hindsight.errors import DeviceLost, HindsightError
 from hindsight.runtime import Runtime, open_runtime
 from service.blocks import AttachedBlock, read_arrays, write_arrays
 
@@ -127,6 +128,10 @@ def _serve(connection: Connection, runtimes: Mapping[str, Runtime]) -> None:
             seconds = time.perf_counter() - start
             layout = write_arrays(reply_block.attach(request["reply_block"]), outputs)
             reply = {"id": request["id"], "ok": True, "seconds": seconds, "layout": layout}
+        except DeviceLost as error:
+            # Without an answer: the server takes the worker for crashed, and starts another.
+            logging.getLogger("hindsight.worker").critical("the worker ends: %s", error)
+            return
         except HindsightError as error:
             reply = {"id": request["id"], "ok": False, "error": str(error)}
         except Exception as error:

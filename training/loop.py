@@ -21,6 +21,7 @@ from training.data import Batch, Dataset, LoaderState, TrainLoader
 from training.frozen_host import FrozenHost, detector_on
 from training.journal import Journal
 from training.optimisers import build_optimiser, set_rate
+from training.precision import autocast, loss_scaler
 from training.pretrained import load_pretrained
 from training.recipe import Recipe
 from training.schedule import learning_rate
@@ -83,7 +84,7 @@ def train(run: Run) -> Progress:
         progress = load_state(run.folder / STATE, detector, optimiser, average, fingerprint)
     compute = team.losses_of(detector)
     team.seed(run.seed, progress.step)
-    scaler = torch.amp.GradScaler(run.device, enabled=recipe.amp == "fp16")
+    scaler = loss_scaler(recipe.amp, run.device)
     with _journal(run, recipe.epochs * len(loader), progress.step) as journal:
         while progress.epoch < recipe.epochs:
             detector.train()
@@ -141,7 +142,7 @@ def _step(
         share = len(part) / len(batch)
         targets = [t.to(run.device) for t in part.targets]
         with without_sync(compute, skip=part is not parts[-1]):
-            with _autocast(recipe.amp, run.device):
+            with autocast(recipe.amp, run.device):
                 losses = compute(part.images.to(run.device), part.image_sizes.to(run.device), targets)
             own = run.team.mean({name: float(value.detach()) for name, value in losses.items()})
             _refuse_nan(own, part, progress)
@@ -171,12 +172,6 @@ def _refuse_nan(losses: Mapping[str, float], batch: Batch, progress: Progress) -
 
 def _ids(batch: Batch) -> str:
     return ", ".join(str(i) for i in batch.image_ids)
-
-
-def _autocast(amp: str, device: str) -> AbstractContextManager[object]:
-    if amp == "off":
-        return nullcontext()
-    return torch.autocast(torch.device(device).type, torch.bfloat16 if amp == "bf16" else torch.float16)
 
 
 def _end_of_epoch(

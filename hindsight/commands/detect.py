@@ -17,6 +17,7 @@ from rich.text import Text
 from hindsight.api import Detector, load, read_image
 from hindsight.artifact import DEFAULT_MODEL
 from hindsight.commands.console import BAD_INPUT, complain, output, progress_console
+from hindsight.decode import IMAGE_SUFFIXES
 from hindsight.detections import Detections
 from hindsight.draw import annotate as draw_annotated
 from hindsight.errors import HindsightError, OptionError
@@ -24,7 +25,6 @@ from hindsight.options import DetectOptions
 
 __all__ = ["detect"]
 
-_READ_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _WRITTEN_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _MANY = 4  # images from which a progress bar is worth its line
 _DEFAULT = "Default: the model's own."
@@ -114,13 +114,13 @@ def _expand(given: list[Path]) -> tuple[list[Path], int]:
     for path in given:
         if path.is_dir():
             try:
-                inside = sorted(child for child in path.iterdir() if child.suffix.lower() in _READ_SUFFIXES)
+                inside = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
             except OSError as error:
                 complain(f"{path}: cannot be read ({error.strerror})")
                 bad += 1
                 continue
             if not inside:
-                complain(f"{path}: no images in this folder (looked for {', '.join(sorted(_READ_SUFFIXES))})")
+                complain(f"{path}: no images in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
                 bad += 1
             paths.update(dict.fromkeys(inside))
         else:

@@ -7,24 +7,36 @@ signature of `RuntimeFactory`), so importing this costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
 from hindsight.errors import OptionError, RuntimeFailure
 
-__all__ = ["Runtime", "RuntimeFactory", "open_runtime", "runtime_names"]
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hindsight.preprocess import ImageLimits, Placement
+
+__all__ = [
+    "Preprocessor",
+    "Runtime",
+    "RuntimeFactory",
+    "open_runtime",
+    "preprocessor_of",
+    "runtime_names",
+]
 
 Arrays = Mapping[str, NDArray[Any]]
 _GROUP = "hindsight.runtimes"
 
 
 class Runtime(Protocol):
-    """Executes the graphs of one artifact. Methods raise RuntimeFailure; `rescore` OptionError where the
-    model has no such head.
+    """Executes the graphs of one artifact. Methods raise RuntimeFailure, of which DeviceLost says that this
+    process will not execute anything more; `rescore` OptionError where the model has no such head.
     """
 
     def detect(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -40,6 +52,29 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Free what the runtime holds. Nothing may be called afterwards."""
         ...
+
+
+class Preprocessor(Protocol):
+    """What a runtime may offer beside, as its attribute `preprocessor`: letterboxing on its own device, so
+    that photos cross to it as they are. See `preprocessor_of`.
+    """
+
+    def detect(
+        self, photos: Sequence[bytes | NDArray[np.uint8]], thresholds: Arrays, limits: ImageLimits
+    ) -> tuple[list[Placement], dict[str, NDArray[Any]]]:
+        """`Runtime.detect` from encoded photos, or pixels uint8 [h, w, 3] RGB, of ONE padded shape (as
+        hindsight.preprocess.padded_hw gives it) by the model's own resize rule.
+
+        thresholds: the inputs of model.onnx but images and image_sizes. Raises ImageError, RuntimeFailure;
+        ValueError where the padded shapes differ.
+        """
+        ...
+
+
+def preprocessor_of(runtime: Runtime) -> Preprocessor | None:
+    """The runtime's preprocessor; None where it has none, and photos are letterboxed on the CPU."""
+    found: Preprocessor | None = getattr(runtime, "preprocessor", None)
+    return found
 
 
 class RuntimeFactory(Protocol):

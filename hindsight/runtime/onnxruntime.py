@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU or through its CUDA provider."""
+"""ONNX Runtime, on the CPU or through its CUDA provider (there with IO binding: onnxruntime_binding.py)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
-from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
+from hindsight.runtime.onnxruntime_binding import BoundSession, pinned_memory
 
 __all__ = ["OnnxRuntime"]
 
+_OUT_OF_MEMORY = "2"  # of CUDA's errors the one that a smaller batch gets over
 _ERRORS_ONLY = 3  # severity: 0 verbose .. 4 fatal
 
 
@@ -35,8 +37,10 @@ class OnnxRuntime:
         self._threads = threads
         self._spinning = spinning
         self._opening = threading.Lock()
-        self._rescore: ort.InferenceSession | None = None
-        self._detect: ort.InferenceSession | None = self._open(artifact.model_path)
+        number = device.partition(":")[2] or "0"
+        self._allocate = None if device == "cpu" else pinned_memory(int(number))
+        self._rescore: ort.InferenceSession | BoundSession | None = None
+        self._detect: ort.InferenceSession | BoundSession | None = self._open(artifact.model_path)
 
     def detect(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run model.onnx. Raises RuntimeFailure."""
@@ -56,9 +60,13 @@ class OnnxRuntime:
 
     def close(self) -> None:
         """Drop both sessions."""
+        sessions = (self._detect, self._rescore)
         self._detect = self._rescore = None
+        for session in sessions:
+            if isinstance(session, BoundSession):
+                session.close()
 
-    def _open(self, path: Path) -> ort.InferenceSession:
+    def _open(self, path: Path) -> ort.InferenceSession | BoundSession:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = _ERRORS_ONLY
@@ -66,19 +74,29 @@ class OnnxRuntime:
             options.intra_op_num_threads = self._threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._spinning else "0")
         try:
-            return ort.InferenceSession(str(path), options, providers=self._providers)
+            session = ort.InferenceSession(str(path), options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
             raise RuntimeFailure(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+        return session if self._allocate is None else BoundSession(session, self._allocate)
 
 
-def _run(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _run(
+    session: ort.InferenceSession | BoundSession, inputs: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    try:
+        return session.run(inputs) if isinstance(session, BoundSession) else _run_plain(session, inputs)
+    except Exception as error:  # as above
+        number = re.search(r"CUDA failure (\d+)", str(error))
+        lost = number is not None and number.group(1) != _OUT_OF_MEMORY
+        kind = DeviceLost if lost else RuntimeFailure
+        raise kind(f"ONNX Runtime failed: {_first_line(error)}") from error
+
+
+def _run_plain(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     names = [output.name for output in session.get_outputs()]
     # Some exporters drop an input that a graph does not use; passing it then would be an error.
     taken = {node.name for node in session.get_inputs()}
-    try:
-        values = session.run(names, {name: value for name, value in inputs.items() if name in taken})
-    except Exception as error:  # as above
-        raise RuntimeFailure(f"ONNX Runtime failed: {_first_line(error)}") from error
+    values = session.run(names, {name: value for name, value in inputs.items() if name in taken})
     return dict(zip(names, values, strict=True))
 
 

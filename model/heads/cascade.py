@@ -6,7 +6,8 @@ trunks of their own: the three-by-three cascade of DRCNN Table X.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,17 @@ class UnsharedStage(nn.Module):
         return self.classifier(pooled), self.regressor(pooled)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A stage in training. `refined`: its samples, regressed; `boxes`: those of them for the next stage."""
+
+    samples: list[ClassificationSample]
+    logits: Tensor
+    deltas: Tensor
+    refined: list[Tensor]
+    boxes: list[Tensor]
+
+
 class CascadeHead(Host):
     """Stage k reads, samples and corrects the boxes of stage k - 1. Class-agnostic throughout."""
 
@@ -84,42 +96,38 @@ class CascadeHead(Host):
         self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
     ) -> tuple[dict[str, Tensor], Regressed]:
         """Each stage samples anew at its own IoU from the boxes that the stage before regressed."""
-        boxes = valid_boxes(proposals[0])
         terms: dict[str, Tensor] = {}
-        samples: list[ClassificationSample] = []
-        refined: list[Tensor] = []
-        for stage, head in enumerate(self.stages):
-            samples = self.sample(boxes, targets, self.config.stage_ious[stage])
-            sampled = [s.boxes for s in samples]
-            logits, deltas = head(rois.ragged(sampled))
-            terms |= self._stage_losses(stage, samples, logits, deltas)
-            refined = decode_lists(sampled, deltas, self.config, image_sizes, stage)
-            # ground truth that was added as a proposal is added anew by the next stage
-            boxes = [part[~s.from_truth] for part, s in zip(refined, samples, strict=True)]
-            terms |= self.after_stage(stage, rois, samples, boxes, targets)
-        return terms, self._positives(samples, refined)
+        for stage, step in enumerate(self._steps(rois, proposals, targets, image_sizes)):
+            terms |= self._stage_losses(stage, step.samples, step.logits, step.deltas)
+            terms |= self.after_stage(stage, rois, step.samples, step.boxes, targets)
+        return terms, self._positives(step)
 
     @torch.no_grad()
     def positives(
         self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
     ) -> Regressed:
         """Those of `losses` without what else learns at a stage, which may want more than boxes as truth."""
+        *_, last = self._steps(rois, proposals, targets, image_sizes)
+        return self._positives(last)
+
+    def _steps(
+        self, rois: Rois, proposals: Sequence[Proposals], targets: Sequence[Target], image_sizes: Tensor
+    ) -> Iterator[_Step]:
         boxes = valid_boxes(proposals[0])
-        samples: list[ClassificationSample] = []
-        refined: list[Tensor] = []
         for stage, head in enumerate(self.stages):
             samples = self.sample(boxes, targets, self.config.stage_ious[stage])
             sampled = [s.boxes for s in samples]
-            _, deltas = head(rois.ragged(sampled))
+            logits, deltas = head(rois.ragged(sampled))
             refined = decode_lists(sampled, deltas, self.config, image_sizes, stage)
+            # ground truth that was added as a proposal is added anew by the next stage
             boxes = [part[~s.from_truth] for part, s in zip(refined, samples, strict=True)]
-        return self._positives(samples, refined)
+            yield _Step(samples, logits, deltas, refined, boxes)
 
-    def _positives(self, samples: Sequence[ClassificationSample], refined: Sequence[Tensor]) -> Regressed:
-        rows = [s.labels < self.num_classes for s in samples]
-        final = [part[row] for part, row in zip(refined, rows, strict=True)]
-        sources = [s.boxes[row] for s, row in zip(samples, rows, strict=True)]
-        return positives_of(samples, self.num_classes, final, sources)
+    def _positives(self, last: _Step) -> Regressed:
+        rows = [s.labels < self.num_classes for s in last.samples]
+        final = [part[row] for part, row in zip(last.refined, rows, strict=True)]
+        sources = [s.boxes[row] for s, row in zip(last.samples, rows, strict=True)]
+        return positives_of(last.samples, self.num_classes, final, sources)
 
     def after_stage(
         self,

@@ -61,7 +61,11 @@ def deform_roi_pool(
     """
     side = offsets.shape[-1]
     levels = roi_levels(rois, strides)
-    bins = _moved_bins(rois, offsets, rois.new_tensor(strides)[levels], aligned).flatten(1, 3)
+    # picked out one by one: a tensor of the strides would be copied to the device, and no graph holds that
+    stride_of = torch.zeros_like(rois[..., 0])
+    for index, stride in enumerate(strides):
+        stride_of = torch.where(levels == index, float(stride), stride_of)
+    bins = _moved_bins(rois, offsets, stride_of, aligned).flatten(1, 3)
     level_of_bin = levels[..., None].expand(-1, -1, side * side).flatten(1)
     pooled: Tensor | None = None
     for index, (feature, stride) in enumerate(zip(features, strides, strict=True)):

@@ -10,13 +10,7 @@ from model import boxes as box_ops
 from model.ops.nms import batched_nms_torch
 
 
-@torch.library.custom_op(
-    "hindsight::iou_guided_nms",
-    mutates_args=(),
-    # spelled out: inferring it fails where annotations are checked, as under our tests
-    schema="(Tensor boxes, Tensor class_scores, Tensor ious, Tensor threshold) -> (Tensor, Tensor)",
-)
-def iou_guided_nms(
+def iou_guided_nms_torch(
     boxes: Tensor, class_scores: Tensor, ious: Tensor, threshold: Tensor
 ) -> tuple[Tensor, Tensor]:
     """boxes [G, N, 4], class scores [G, C, N] (-inf = absent), predicted IoUs [G, N], threshold [1]
@@ -28,14 +22,9 @@ def iou_guided_nms(
 
     The boxes kept are those of hard NMS ranked by predicted IoU, and a box goes to the best ranked of the
     kept boxes that overlap it: so one pass of NMS is enough, and the clusters follow from it.
+
+    In torch: one pass of NMS and its clusters. On CUDA kernels/ takes its place.
     """
-    return iou_guided_nms_torch(boxes, class_scores, ious, threshold)
-
-
-def iou_guided_nms_torch(
-    boxes: Tensor, class_scores: Tensor, ious: Tensor, threshold: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The operator in torch, one pass of NMS and its clusters. On CUDA kernels/ takes its place."""
     groups, classes, count = class_scores.shape
     place = ious.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)  # [G, N], 0 = best
     ranked = torch.where(class_scores > -torch.inf, -place[:, None].float(), -torch.inf)
@@ -51,6 +40,15 @@ def iou_guided_nms_torch(
     best.scatter_reduce_(2, owner.reshape(class_scores.shape), class_scores, "amax")
     scores = best.gather(2, place[:, None].expand_as(class_scores))
     return keep, torch.where(keep, scores, -torch.inf).contiguous()
+
+
+iou_guided_nms = torch.library.custom_op(
+    "hindsight::iou_guided_nms",
+    iou_guided_nms_torch,
+    mutates_args=(),
+    # spelled out: inferring it fails where annotations are checked, as under our tests
+    schema="(Tensor boxes, Tensor class_scores, Tensor ious, Tensor threshold) -> (Tensor, Tensor)",
+)
 
 
 @iou_guided_nms.register_fake

@@ -10,24 +10,15 @@ from torch import Tensor
 from model import boxes as box_ops
 
 
-@torch.library.custom_op(
-    "hindsight::batched_nms",
-    mutates_args=(),
-    # spelled out: inferring it fails where annotations are checked, as under our tests
-    schema="(Tensor boxes, Tensor scores, Tensor threshold) -> Tensor",
-)
-def batched_nms(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
+def batched_nms_torch(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
     """boxes [G, N, 4], scores [G, C, N], threshold [1] -> keep mask bool [G, C, N].
 
     Each (group, class) is suppressed on its own: best score first, a kept box removes those whose IoU with it
     exceeds `threshold`; of equal scores the lower index goes first. Rows with score -inf are absent. Scores
     may be logits.
+
+    In torch: list after list, waiting for the device. On CUDA kernels/ takes its place.
     """
-    return batched_nms_torch(boxes, scores, threshold)
-
-
-def batched_nms_torch(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
-    """The operator in torch: list after list, waiting for the device. On CUDA kernels/ takes its place."""
     keep = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
     limit = float(threshold)
     present = scores > -torch.inf
@@ -39,6 +30,15 @@ def batched_nms_torch(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tenso
         kept = torchvision.ops.nms(boxes[g, rows].float(), rank, limit)
         keep[g, c, rows[kept]] = True
     return keep
+
+
+batched_nms = torch.library.custom_op(
+    "hindsight::batched_nms",
+    batched_nms_torch,
+    mutates_args=(),
+    # spelled out: inferring it fails where annotations are checked, as under our tests
+    schema="(Tensor boxes, Tensor scores, Tensor threshold) -> Tensor",
+)
 
 
 @batched_nms.register_fake

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torchvision
@@ -52,16 +53,7 @@ def _pool(
     return torch.cat(pooled)[inverse]
 
 
-@torch.library.custom_op(
-    "hindsight::multilevel_roi_align",
-    mutates_args=(),
-    # spelled out: inferring it fails where annotations are checked, as under our tests
-    schema=(
-        "(Tensor[] features, Tensor rois, SymInt[] strides, SymInt output_size, SymInt sampling_ratio, "
-        "bool aligned) -> Tensor"
-    ),
-)
-def multilevel_roi_align(
+def multilevel_roi_align_torch(
     features: Sequence[Tensor],
     rois: Tensor,
     strides: Sequence[int],
@@ -72,34 +64,29 @@ def multilevel_roi_align(
     """features: L maps [B, ch, h, w]; rois [B, N, 4] xyxy input pixels -> [B * N, ch, s, s] float32.
 
     sampling_ratio 0 takes ceil(bin side) samples per bin and axis, as mmdetection does.
+
+    In torch: level after level, waiting for the device. On CUDA kernels/ takes its place.
     """
-    return multilevel_roi_align_torch(features, rois, strides, output_size, sampling_ratio, aligned)
-
-
-def multilevel_roi_align_torch(
-    features: Sequence[Tensor],
-    rois: Tensor,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
-    """The operator in torch, level after level, waiting for the device. On CUDA kernels/ takes its place."""
     batch, count = rois.shape[:2]
     index = torch.arange(batch, device=rois.device, dtype=torch.float32).repeat_interleave(count)
     flat = torch.cat([index[:, None], rois.reshape(-1, 4).float()], dim=1)
     return _pool(features, flat, strides, output_size, sampling_ratio, aligned)
 
 
+multilevel_roi_align = torch.library.custom_op(
+    "hindsight::multilevel_roi_align",
+    multilevel_roi_align_torch,
+    mutates_args=(),
+    # spelled out: inferring it fails where annotations are checked, as under our tests
+    schema=(
+        "(Tensor[] features, Tensor rois, SymInt[] strides, SymInt output_size, SymInt sampling_ratio, "
+        "bool aligned) -> Tensor"
+    ),
+)
+
+
 @multilevel_roi_align.register_fake
-def _(
-    features: Sequence[Tensor],
-    rois: Tensor,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
+def _(features: Sequence[Tensor], rois: Tensor, strides: Sequence[int], output_size: int, *_: Any) -> Tensor:
     shape = (rois.shape[0] * rois.shape[1], features[0].shape[1], output_size, output_size)
     return rois.new_empty(shape, dtype=torch.float32)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,16 +13,7 @@ from model import boxes as box_ops
 METHODS = ("linear", "gaussian")
 
 
-@torch.library.custom_op(
-    "hindsight::soft_nms",
-    mutates_args=(),
-    # spelled out: inferring it fails where annotations are checked, as under our tests
-    schema=(
-        "(Tensor boxes, Tensor scores, Tensor threshold, str method, float sigma, float min_score, int steps)"
-        " -> Tensor"
-    ),
-)
-def soft_nms(
+def soft_nms_torch(
     boxes: Tensor,
     scores: Tensor,
     threshold: Tensor,
@@ -40,20 +33,9 @@ def soft_nms(
     Boxes not picked within `steps` are dropped too. No box is picked with a higher score than one before it,
     so whoever wants the best K of all classes together loses nothing with steps = K.
     Raises ValueError for an unknown method.
+
+    In torch: a step for all lists at once. On CUDA kernels/ takes its place.
     """
-    return soft_nms_torch(boxes, scores, threshold, method, sigma, min_score, steps)
-
-
-def soft_nms_torch(
-    boxes: Tensor,
-    scores: Tensor,
-    threshold: Tensor,
-    method: str,
-    sigma: float,
-    min_score: float,
-    steps: int,
-) -> Tensor:
-    """The operator in torch, a step for all lists at once. On CUDA kernels/ takes its place."""
     check_method(method)
     picked = torch.full(scores.shape, -torch.inf, device=scores.device, dtype=scores.dtype)
     count = scores.shape[-1]
@@ -77,16 +59,20 @@ def soft_nms_torch(
     return picked
 
 
+soft_nms = torch.library.custom_op(
+    "hindsight::soft_nms",
+    soft_nms_torch,
+    mutates_args=(),
+    # spelled out: inferring it fails where annotations are checked, as under our tests
+    schema=(
+        "(Tensor boxes, Tensor scores, Tensor threshold, str method, float sigma, float min_score, int steps)"
+        " -> Tensor"
+    ),
+)
+
+
 @soft_nms.register_fake
-def _(
-    boxes: Tensor,
-    scores: Tensor,
-    threshold: Tensor,
-    method: str,
-    sigma: float,
-    min_score: float,
-    steps: int,
-) -> Tensor:
+def _(boxes: Tensor, scores: Tensor, *_: Any) -> Tensor:
     return scores.new_empty(scores.shape)
 
 

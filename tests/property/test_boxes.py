@@ -87,7 +87,9 @@ def test_a_box_matches_itself_perfectly(b: Box) -> None:
     assert [float(part) for part in box_ops.paired_quality(as_tensor([b]), as_tensor([b]))] == [1, 1, 1]
 
 
-STDS = st.sampled_from([(1.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.2, 0.2), (0.033, 0.033, 0.067, 0.067)])
+STDS = st.sampled_from(
+    [(1.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.2, 0.2), (0.033, 0.033, 0.067, 0.067), (0.1, 0.2, 0.3, 0.4)]
+)
 
 
 @few

@@ -15,29 +15,19 @@ from model.ops import (
     multilevel_roi_align,
     roi_levels,
 )
+from tests.property.pyramid import STRIDES, feature_maps, rois
 
-STRIDES = [4, 8, 16]
-MAPS = [(16, 24), (8, 12), (4, 6)]  # of a 64 x 96 image
 SIDE = 2
-
-
-def feature_maps(batch: int, channels: int = 2, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(batch, channels, h, w, generator=generator, dtype=dtype) for h, w in MAPS]
 
 
 @st.composite
 def moved_boxes(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     """Boxes [2, N, 4] of every level, also empty and outside the image; offsets [2, N, 2, s, s] of them."""
-    count = draw(st.integers(1, 3))
-    corner = st.integers(-40, 440)
-    side = st.one_of(st.integers(0, 4), st.integers(8, 400), st.integers(1600, 2400))
-    cells = draw(st.lists(st.tuples(corner, corner, side, side), min_size=2 * count, max_size=2 * count))
-    rows = [[x / 4, y / 4, (x + w) / 4, (y + h) / 4] for x, y, w, h in cells]
+    boxes = draw(rois())
     reach = draw(st.sampled_from([0.0, 1.0, 20.0, 300.0]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
-    offsets = reach * torch.randn(2, count, 2, SIDE, SIDE, generator=generator)
-    return torch.tensor(rows).reshape(2, count, 4), offsets
+    offsets = reach * torch.randn(2, boxes.shape[1], 2, SIDE, SIDE, generator=generator)
+    return boxes, offsets
 
 
 @settings(max_examples=25, deadline=None)

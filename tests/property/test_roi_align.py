@@ -10,26 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.ops import multilevel_roi_align, multilevel_roi_align_reference, pool_ragged, roi_levels
+from tests.property.pyramid import STRIDES, degenerate_boxes, feature_maps, rois
 
-STRIDES = [4, 8, 16]
-MAPS = [(16, 24), (8, 12), (4, 6)]  # of a 64 x 96 image
 CONVENTIONS = [(False, 2), (True, 2), (False, 0), (True, 0)]
-
-
-def feature_maps(batch: int, channels: int = 2, seed: int = 0) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(batch, channels, h, w, generator=generator) for h, w in MAPS]
-
-
-@st.composite
-def rois(draw: st.DrawFn) -> Tensor:
-    """[2, N, 4] on a grid of 1/4 pixel, from empty to far larger than the image and wholly outside it."""
-    count = draw(st.integers(1, 3))
-    corner = st.integers(-40, 440)
-    side = st.one_of(st.integers(0, 4), st.integers(8, 400), st.integers(1600, 2400))
-    cells = draw(st.lists(st.tuples(corner, corner, side, side), min_size=2 * count, max_size=2 * count))
-    rows = [[x / 4, y / 4, (x + w) / 4, (y + h) / 4] for x, y, w, h in cells]
-    return torch.tensor(rows).reshape(2, count, 4)
 
 
 @settings(max_examples=25, deadline=None)
@@ -46,19 +29,7 @@ def test_it_pools_what_the_definition_pools(boxes: Tensor, convention: tuple[boo
 
 @pytest.mark.parametrize(("aligned", "ratio"), CONVENTIONS)
 def test_degenerate_boxes(aligned: bool, ratio: int) -> None:
-    boxes = torch.tensor(
-        [
-            [
-                [10.0, 10.0, 10.0, 10.0],  # a point
-                [10.0, 10.0, 30.0, 10.0],  # a line
-                [500.0, 500.0, 520.0, 530.0],  # outside the map
-                [-90.0, -90.0, -40.0, -60.0],
-                [0.0, 0.0, 96.0, 64.0],  # the image
-                [8.0, 8.0, 8.125, 8.125],  # tiny
-                [-200.0, -200.0, 250.0, 250.0],  # huge
-            ]
-        ]
-    )
+    boxes = degenerate_boxes(96, 64)[None]
     features = feature_maps(1)
     found = multilevel_roi_align(features, boxes, STRIDES, 7, ratio, aligned)
     expected = multilevel_roi_align_reference(features, boxes, STRIDES, 7, ratio, aligned)

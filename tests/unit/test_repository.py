@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hindsight.runtime import runtime_names
 from hindsight.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +80,7 @@ def test_tracked_files_stay_small() -> None:
 def test_constraint_files_pin_every_direct_dependency() -> None:
     assert required("cpu") <= pins("serve.txt").keys()
     assert required("cpu", "train", "export", "dev") <= pins("all.txt").keys()
+    assert required("gpu", "train", "export", "tensorrt", "dev") <= pins("gpu.txt").keys()
     assert {"hatchling", "uv"} <= pins("build.txt").keys()
 
 
@@ -96,6 +98,14 @@ def test_every_subcommand_loads(name: str) -> None:
     (installed,) = entry_points(group="hindsight.commands", name=name)
     assert installed.value == PYPROJECT["project"]["entry-points"]["hindsight.commands"][name]
     assert callable(installed.load())
+
+
+@pytest.mark.parametrize("name", PYPROJECT["project"]["entry-points"]["hindsight.runtimes"])
+def test_every_runtime_loads(name: str) -> None:
+    (installed,) = entry_points(group="hindsight.runtimes", name=name)
+    assert installed.value == PYPROJECT["project"]["entry-points"]["hindsight.runtimes"][name]
+    assert callable(installed.load())
+    assert name in runtime_names()
 
 
 def test_the_changelog_opens_with_the_current_version_after_what_is_unreleased() -> None:

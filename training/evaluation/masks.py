@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.masks import encode_mask
+from hindsight.masks import encode_bitmap, encode_mask
 from training.data.shapes import Shape
 
 Segmentation = dict[str, Any] | list[list[float]]
@@ -34,10 +34,5 @@ def segmentation_of(shape: Shape, box: NDArray[np.float32], image_hw: tuple[int,
     if not len(shape.boxes):
         x1, y1, x2, y2 = (float(value) for value in box)
         return [[x1, y1, x2, y1, x2, y2, x1, y2]]
-    from faster_coco_eval.core import mask  # slow to import
-
-    whole = np.zeros(image_hw, np.uint8, order="F")
-    bitmap, (x1, y1, x2, y2) = shape.bitmap(image_hw)
-    whole[y1:y2, x1:x2] = bitmap
-    code: dict[str, Any] = mask.encode(whole)
-    return code
+    bitmap, (left, top, _, _) = shape.bitmap(image_hw)
+    return encode_bitmap(bitmap == 1, top, left, image_hw)

@@ -6,9 +6,6 @@ samples/ (AP of resamples), detectors/seedN/ARM (claims 5 and 6), pilot/ (the sa
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -37,6 +34,7 @@ from training.experiments.regression import (
 from training.experiments.results import ClaimResult, HalfWidths, decide
 from training.experiments.scoring import write_table
 from training.experiments.table import RowTable, load_table
+from training.machine import commit, hardware
 from training.recipe import Recipe
 
 Bar = Callable[[str, int], AbstractContextManager[Progress]]
@@ -172,29 +170,11 @@ def _about(study: Study, claim: Claim, images: int) -> dict[str, Any]:
         "head_epochs": study.heads.optimisation.epochs if claim.kind == "table" else None,
         "weights": "none" if study.weights == "none" else "imagenet",
         "device": study.machine.device,
-        "hardware": _hardware(study.machine.device),
-        "commit": _commit(),
+        "hardware": hardware(study.machine.device),
+        "commit": commit(),
         "versions": {name: version(name) for name in ("torch", "numpy")},
         "threads": torch.get_num_threads(),
     }
-
-
-def _hardware(device: str) -> str:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def _commit() -> str | None:
-    """Of the working tree; None outside of one."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return found.stdout.strip() or None
 
 
 def _with_epochs(recipe: Recipe, epochs: int) -> Recipe:

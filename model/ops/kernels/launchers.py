@@ -8,7 +8,7 @@ workspace come from torch's allocator, so that a CUDA graph captures a call once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from model.ops.kernels.params import (
     roi_align_launch,
     soft_nms_launch,
 )
+from model.ops.soft_nms import check_method
 
 _SHORT = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
@@ -95,21 +96,9 @@ def batched_nms(boxes: Tensor, scores: Tensor, threshold: Tensor, queue: Queue) 
     keep = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
     if keep.numel() == 0:
         return keep
-    boxes, scores, threshold = _vector_rows(boxes), _plain(scores), _plain(threshold.to(boxes.device))
-    shape = nms_launch(scores.shape[0] * scores.shape[1], scores.shape[2])
-    spill = _workspace(shape, scores.device)
-    params = NmsParams(
-        boxes=boxes.data_ptr(),
-        scores=scores.data_ptr(),
-        threshold=threshold.data_ptr(),
-        keep=keep.data_ptr(),
-        spill=spill.data_ptr(),
-        classes=scores.shape[1],
-        count=scores.shape[2],
-        shared_keys=shape.shared_keys,
-        spill_keys=shape.spill_keys,
-    )
-    launch("batched_nms", "batched_nms", params, shape, queue)
+    lists = _Lists(boxes, scores, threshold, nms_launch)
+    params = NmsParams(**lists.fields(), keep=keep.data_ptr())
+    launch("batched_nms", "batched_nms", params, lists.shape, queue)
     return keep
 
 
@@ -123,24 +112,11 @@ def iou_guided_nms(
     kept_scores = torch.empty(class_scores.shape, dtype=torch.float32, device=class_scores.device)
     if keep.numel() == 0:
         return keep, kept_scores.to(class_scores.dtype)
-    boxes, scores, threshold = _vector_rows(boxes), _plain(class_scores), _plain(threshold.to(boxes.device))
-    ious = _plain(ious)
-    shape = nms_launch(scores.shape[0] * scores.shape[1], scores.shape[2])
-    spill = _workspace(shape, scores.device)
+    lists, ious = _Lists(boxes, class_scores, threshold, nms_launch), _plain(ious)
     params = NmsParams(
-        boxes=boxes.data_ptr(),
-        scores=scores.data_ptr(),
-        ious=ious.data_ptr(),
-        threshold=threshold.data_ptr(),
-        keep=keep.data_ptr(),
-        kept_scores=kept_scores.data_ptr(),
-        spill=spill.data_ptr(),
-        classes=scores.shape[1],
-        count=scores.shape[2],
-        shared_keys=shape.shared_keys,
-        spill_keys=shape.spill_keys,
+        **lists.fields(), ious=ious.data_ptr(), keep=keep.data_ptr(), kept_scores=kept_scores.data_ptr()
     )
-    launch("iou_guided_nms", "iou_guided_nms", params, shape, queue)
+    launch("iou_guided_nms", "iou_guided_nms", params, lists.shape, queue)
     return keep, kept_scores.to(class_scores.dtype)
 
 
@@ -154,31 +130,54 @@ def soft_nms(
     steps: int,
     queue: Queue,
 ) -> Tensor:
-    """`soft_nms`: decayed scores [G, C, N]. The caller has checked `method`."""
+    """`soft_nms`: decayed scores [G, C, N]. Raises ValueError for an unknown method."""
+    check_method(method)
     _check_lists(boxes, scores)
     decayed = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
     if decayed.numel() == 0:
         return decayed.to(scores.dtype)
-    boxes, wide, threshold = _vector_rows(boxes), _plain(scores), _plain(threshold.to(boxes.device))
-    shape = soft_nms_launch(scores.shape[0] * scores.shape[1], scores.shape[2])
-    spill = _workspace(shape, scores.device)
+    lists = _Lists(boxes, scores, threshold, soft_nms_launch)
     params = SoftNmsParams(
-        boxes=boxes.data_ptr(),
-        scores=wide.data_ptr(),
-        threshold=threshold.data_ptr(),
+        **lists.fields(),
         decayed=decayed.data_ptr(),
-        spill=spill.data_ptr(),
-        classes=scores.shape[1],
-        count=scores.shape[2],
-        shared_keys=shape.shared_keys,
-        spill_keys=shape.spill_keys,
         steps=steps,
         gaussian=int(method == "gaussian"),
         sigma=sigma,
         min_score=min_score,
     )
-    launch("soft_nms", "soft_nms", params, shape, queue)
+    launch("soft_nms", "soft_nms", params, lists.shape, queue)
     return decayed.to(scores.dtype)
+
+
+class _Lists:
+    """What suppression reads, as its kernels read it, with the workspace and the shape of the launch.
+
+    Keep it until the kernel is launched: the addresses in `fields` are those of its tensors.
+    """
+
+    def __init__(
+        self, boxes: Tensor, scores: Tensor, threshold: Tensor, launch_of: Callable[[int, int], NmsLaunch]
+    ) -> None:
+        groups, self.classes, self.count = scores.shape
+        self.boxes, self.scores = _vector_rows(boxes), _plain(scores)
+        self.threshold = _plain(threshold.to(boxes.device))
+        self.shape = launch_of(groups * self.classes, self.count)
+        self.spill = torch.empty(
+            self.shape.blocks * self.shape.spill_keys, dtype=torch.int64, device=scores.device
+        )
+
+    def fields(self) -> dict[str, int]:
+        """What NmsParams and SoftNmsParams have in common."""
+        return {
+            "boxes": self.boxes.data_ptr(),
+            "scores": self.scores.data_ptr(),
+            "threshold": self.threshold.data_ptr(),
+            "spill": self.spill.data_ptr(),
+            "classes": self.classes,
+            "count": self.count,
+            "shared_keys": self.shape.shared_keys,
+            "spill_keys": self.shape.spill_keys,
+        }
 
 
 def _describe_level(params: RoiAlignParams, level: int, feature: Tensor, stride: int) -> None:
@@ -225,7 +224,3 @@ def _vector_rows(boxes: Tensor) -> Tensor:
     """Boxes as the kernels load them, 16 bytes at once. A view may begin anywhere: then it is copied."""
     boxes = _plain(boxes)
     return boxes if boxes.data_ptr() % VECTOR_BYTES == 0 else boxes.clone()
-
-
-def _workspace(shape: NmsLaunch, device: torch.device) -> Tensor:
-    return torch.empty(shape.blocks * shape.spill_keys, dtype=torch.int64, device=device)

@@ -7,9 +7,9 @@ A kernel that does not compile or launch is an error: nothing hides it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
-from typing import ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,16 +20,14 @@ from model.ops.kernels.compile import KernelsUnavailable
 from model.ops.kernels.driver import Queue
 from model.ops.nms import batched_nms, batched_nms_torch
 from model.ops.roi_align import multilevel_roi_align, multilevel_roi_align_torch
-from model.ops.soft_nms import check_method, soft_nms, soft_nms_torch
+from model.ops.soft_nms import soft_nms, soft_nms_torch
 
-P = ParamSpec("P")
-R = TypeVar("R")
 _log = logging.getLogger("hindsight.kernels")
 
 
-def _queue(tensor: Tensor) -> Queue:
-    """The GPU of the tensor and the stream that torch works on there."""
-    device = tensor.get_device()
+def queue_of(args: tuple[Any, ...]) -> Queue:
+    """The GPU of an operator's first tensor and the stream that torch works on there."""
+    device = next(arg for arg in args if isinstance(arg, Tensor)).get_device()
     return Queue(device, torch.cuda.current_stream(device).cuda_stream)
 
 
@@ -38,56 +36,22 @@ def _say_so(reason: str) -> None:
     _log.warning("our operators run in torch, not as CUDA kernels, and wait for the GPU: %s", reason)
 
 
-def kernel_or_torch(
-    kernel: Callable[[], R], torch_form: Callable[P, R], *args: P.args, **kwargs: P.kwargs
-) -> R:
-    """What the kernel gives; where this machine cannot run any, what torch gives, and a warning."""
-    try:
-        return kernel()
-    except KernelsUnavailable as error:
-        _say_so(str(error))
-        return torch_form(*args, **kwargs)
+def kernel_or_torch(launcher: Callable[..., Any], torch_form: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the operator's own arguments: what the kernel gives; where this machine cannot run any,
+    what torch gives, and a warning.
+    """
+
+    def implementation(*args: Any) -> Any:
+        try:
+            return launcher(*args, queue_of(args))
+        except KernelsUnavailable as error:
+            _say_so(str(error))
+            return torch_form(*args)
+
+    return implementation
 
 
-@multilevel_roi_align.register_kernel("cuda")
-def _(
-    features: Sequence[Tensor],
-    rois: Tensor,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
-    args = (features, rois, strides, output_size, sampling_ratio, aligned)
-    return kernel_or_torch(
-        lambda: launchers.roi_align(*args, _queue(rois)), multilevel_roi_align_torch, *args
-    )
-
-
-@batched_nms.register_kernel("cuda")
-def _(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tensor:
-    args = (boxes, scores, threshold)
-    return kernel_or_torch(lambda: launchers.batched_nms(*args, _queue(boxes)), batched_nms_torch, *args)
-
-
-@iou_guided_nms.register_kernel("cuda")
-def _(boxes: Tensor, class_scores: Tensor, ious: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-    args = (boxes, class_scores, ious, threshold)
-    return kernel_or_torch(
-        lambda: launchers.iou_guided_nms(*args, _queue(boxes)), iou_guided_nms_torch, *args
-    )
-
-
-@soft_nms.register_kernel("cuda")
-def _(
-    boxes: Tensor,
-    scores: Tensor,
-    threshold: Tensor,
-    method: str,
-    sigma: float,
-    min_score: float,
-    steps: int,
-) -> Tensor:
-    check_method(method)
-    args = (boxes, scores, threshold, method, sigma, min_score, steps)
-    return kernel_or_torch(lambda: launchers.soft_nms(*args, _queue(boxes)), soft_nms_torch, *args)
+multilevel_roi_align.register_kernel("cuda", kernel_or_torch(launchers.roi_align, multilevel_roi_align_torch))
+batched_nms.register_kernel("cuda", kernel_or_torch(launchers.batched_nms, batched_nms_torch))
+iou_guided_nms.register_kernel("cuda", kernel_or_torch(launchers.iou_guided_nms, iou_guided_nms_torch))
+soft_nms.register_kernel("cuda", kernel_or_torch(launchers.soft_nms, soft_nms_torch))

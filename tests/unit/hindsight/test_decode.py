@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hindsight.decode import ImageLimits, decode_image
+from hindsight.decode import ImageLimits, decode_image, read_header
 from hindsight.errors import CorruptImage, ImageTooLarge, UnsupportedImage
 from tests.factories import encode, tiles_image
 
@@ -117,6 +117,10 @@ def test_exif_orientation_is_applied(format_name: str, orientation: int) -> None
     stored = encode(PATTERN, format_name, exif=exif, **({} if format_name == "TIFF" else {"quality": 95}))
     plain = encode(PATTERN, format_name, **({} if format_name == "TIFF" else {"quality": 95}))
     np.testing.assert_array_equal(decode_image(stored), turn(decode_image(plain)))
+    header = read_header(stored)
+    assert header.hw == decode_image(stored).shape[:2]
+    assert header.format.upper() == format_name
+    assert header.orientation == (1 if format_name == "TIFF" else orientation)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

@@ -73,3 +73,9 @@ def test_scores_keep_their_type(grid: HostGrid) -> None:
     boxes, scores = crowd(2, 2, 2, 9)
     found = launchers.soft_nms(boxes, scores.half(), torch.tensor([0.3]), "linear", 0.5, 0.001, 9, grid.queue)
     assert found.dtype == torch.float16
+
+
+def test_an_unknown_method_is_refused(grid: HostGrid) -> None:
+    with pytest.raises(ValueError, match="method must be linear or gaussian, got 'cubic'"):
+        both(grid, crowd(2, 1, 1, 9), "cubic", 1)
+    assert not grid.launched

@@ -23,10 +23,11 @@ from model.detector import TwoStageDetector
 from tests.unit.training.data_sets import coco_document, voc_object, write_coco, write_voc
 from tests.unit.training.test_data_shapes import masked_document
 from training.data import Dataset, open_dataset
+from training.data.shapes import Shape
 from training.evaluate_command import evaluate
 from training.evaluation import ImagePredictions, evaluate_checkpoint, evaluate_predictions
 from training.evaluation.average_precision import coco_ground_truth, coco_results
-from training.evaluation.masks import encode_masks
+from training.evaluation.masks import encode_masks, segmentation_of
 
 RULE = ResizeRule(48, 64)
 app = typer.Typer()
@@ -97,6 +98,23 @@ def test_what_is_encoded_is_what_is_pasted() -> None:
     box, probability = np.array([3.2, 4.7, 30.1, 20.0], np.float32), np.eye(28, dtype=np.float32) * 0.9
     (code,) = encode_masks(probability[None], box[None], (32, 40))
     np.testing.assert_array_equal(reference.decode(code), paste_mask(probability, box, (32, 40)))
+
+
+def test_an_annotated_bitmap_has_the_code_of_cocos_tools() -> None:
+    """What a run-length code of an annotation becomes, touching the image's edges or a hole within it."""
+    from pycocotools import mask as reference
+
+    runs = np.array([[0, 0, 4, 2], [7, 3, 9, 10], [0, 9, 12, 10], [11, 0, 12, 10]], np.float32)
+    shape = Shape((), runs)
+    whole = np.zeros((10, 12), np.uint8, order="F")
+    bitmap, (x1, y1, x2, y2) = shape.bitmap((10, 12))
+    whole[y1:y2, x1:x2] = bitmap
+    assert 0 < whole.sum() < whole.size
+    expected = reference.encode(whole)
+    assert segmentation_of(shape, runs[0], (10, 12)) == {
+        "size": expected["size"],
+        "counts": expected["counts"].decode(),
+    }
 
 
 def mask_detector() -> TwoStageDetector:

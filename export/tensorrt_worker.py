@@ -74,7 +74,9 @@ def _register(trt: ModuleType, job: Job) -> None:
 
 def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path | None) -> None:
     builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    # TensorRT 10 must be told that types come from the graph; later versions know nothing else.
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(Path(graph.onnx).read_bytes()):
         _refuse(f"{graph.graph} is not understood: {parser.get_error(0).desc()}")
@@ -83,7 +85,8 @@ def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path 
     if plugins != graph.plugin_layers:
         _refuse(f"{graph.graph} has {plugins} plugin layers after parsing, expected {graph.plugin_layers}")
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 shall mean it
+    if hasattr(trt.BuilderFlag, "TF32"):
+        config.clear_flag(trt.BuilderFlag.TF32)  # fp32 shall mean it
     for profile in graph.profiles:
         shapes = builder.create_optimization_profile()
         for name, (least, largest) in profile.items():

@@ -28,8 +28,8 @@ import typer
 from torch import Tensor
 
 from benchmarks.gpu_clock import Clock, Timed, copy_bandwidth, figure_of, line_of
+from model.kernels.compile import KERNELS, compile_with_log
 from model.ops import batched_nms, iou_guided_nms, multilevel_roi_align, roi_levels, soft_nms
-from model.ops.kernels.compile import KERNELS, compile_with_log
 from training.machine import commit, processor
 
 RESULTS = Path(__file__).resolve().parent / "results"

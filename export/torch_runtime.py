@@ -26,7 +26,7 @@ from export.torch_preprocess import TorchPreprocessor
 from hindsight.artifact import Artifact
 from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
 from model.detector import TwoStageDetector
-from model.ops.kernels.compile import KernelError
+from model.kernels.compile import KernelError
 
 Arrays = Mapping[str, NDArray[Any]]
 DETECT_INPUTS = ("images", "image_sizes", "class_threshold", "score_threshold", "iou_weight", "nms_threshold")

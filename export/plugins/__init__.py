@@ -1,1 +1,1 @@
-"""Our operators as TensorRT plugins, over the kernels in model/ops/kernels: in Python and in C++."""
+"""Our operators as TensorRT plugins, over the kernels in model/kernels: in Python and in C++."""

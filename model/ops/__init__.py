@@ -13,7 +13,7 @@ from model.ops.roi_align import (
 from model.ops.soft_nms import soft_nms, soft_nms_reference
 
 # isort: split
-from model.ops.kernels import operators as operators  # their CUDA implementations
+from model.ops import cuda as cuda  # their CUDA implementations
 
 __all__ = [
     "batched_nms",

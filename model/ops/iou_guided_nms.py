@@ -23,7 +23,7 @@ def iou_guided_nms_torch(
     The boxes kept are those of hard NMS ranked by predicted IoU, and a box goes to the best ranked of the
     kept boxes that overlap it: so one pass of NMS is enough, and the clusters follow from it.
 
-    In torch: one pass of NMS and its clusters. On CUDA kernels/ takes its place.
+    In torch: one pass of NMS and its clusters. On CUDA cuda.py takes its place.
     """
     groups, classes, count = class_scores.shape
     place = ious.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)  # [G, N], 0 = best

@@ -17,7 +17,7 @@ def batched_nms_torch(boxes: Tensor, scores: Tensor, threshold: Tensor) -> Tenso
     exceeds `threshold`; of equal scores the lower index goes first. Rows with score -inf are absent. Scores
     may be logits.
 
-    In torch: list after list, waiting for the device. On CUDA kernels/ takes its place.
+    In torch: list after list, waiting for the device. On CUDA cuda.py takes its place.
     """
     keep = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
     limit = float(threshold)

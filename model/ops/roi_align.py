@@ -65,7 +65,7 @@ def multilevel_roi_align_torch(
 
     sampling_ratio 0 takes ceil(bin side) samples per bin and axis, as mmdetection does.
 
-    In torch: level after level, waiting for the device. On CUDA kernels/ takes its place.
+    In torch: level after level, waiting for the device. On CUDA cuda.py takes its place.
     """
     batch, count = rois.shape[:2]
     index = torch.arange(batch, device=rois.device, dtype=torch.float32).repeat_interleave(count)

@@ -34,7 +34,7 @@ def soft_nms_torch(
     so whoever wants the best K of all classes together loses nothing with steps = K.
     Raises ValueError for an unknown method.
 
-    In torch: a step for all lists at once. On CUDA kernels/ takes its place.
+    In torch: a step for all lists at once. On CUDA cuda.py takes its place.
     """
     check_method(method)
     picked = torch.full(scores.shape, -torch.inf, device=scores.device, dtype=scores.dtype)

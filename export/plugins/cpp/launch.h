@@ -1,4 +1,4 @@
-// The kernels of model/ops/kernels by name, and how they get onto a GPU. launch.cu is the real one; tests put the
+// The kernels of model/kernels by name, and how they get onto a GPU. launch.cu is the real one; tests put the
 // host grid in its place. No CUDA header, so that both compile with a plain C++ compiler.
 #ifndef HINDSIGHT_LAUNCH_H
 #define HINDSIGHT_LAUNCH_H

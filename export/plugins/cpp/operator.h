@@ -34,7 +34,7 @@ public:
     virtual ~Operator() = default;
 
     std::string name;
-    std::string source;  // of its kernels, in model/ops/kernels
+    std::string source;  // of its kernels, in model/kernels
     std::vector<std::string> inputs, outputs;
 
     // Throws Refusal for inputs that the operator cannot take.

@@ -3,9 +3,6 @@
 `register_plugins(tensorrt)` before a network is parsed or an engine loaded; README.md says the rest.
 """
 
-from export.plugins.python import without_torch as without_torch
-
-# isort: split
 from export.plugins.python.register import register_plugins
 
 __all__ = ["register_plugins"]

@@ -16,8 +16,8 @@ from typing import Any
 
 from export.plugins.python import attributes
 from export.plugins.python.operator import NAMESPACE, VERSION, Kind, Operator, Tensor, Work
-from model.ops.kernels.compile import KERNELS
-from model.ops.kernels.driver import Queue, current_device, launch, load
+from model.kernels.compile import KERNELS
+from model.kernels.driver import Queue, current_device, launch, load
 
 
 class _Expressions:

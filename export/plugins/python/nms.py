@@ -24,7 +24,7 @@ from export.plugins.python.operator import (
     check_same,
     check_size,
 )
-from model.ops.kernels.params import NmsParams, SoftNmsParams, nms_launch, soft_nms_launch
+from model.kernels.params import NmsParams, SoftNmsParams, nms_launch, soft_nms_launch
 
 KEY_BYTES = 8
 METHODS = ("linear", "gaussian")

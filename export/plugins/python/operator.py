@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from model.ops.kernels.params import VECTOR_BYTES, Launch, Params
+from model.kernels.params import VECTOR_BYTES, Launch, Params
 
 VERSION, NAMESPACE = "1", "hindsight"
 

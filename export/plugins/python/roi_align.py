@@ -1,4 +1,4 @@
-"""MultilevelRoiAlign1 to 6: one launch of model/ops/kernels/roi_align.cu.
+"""MultilevelRoiAlign1 to 6: one launch of model/kernels/roi_align.cu.
 
 Shapes: L levels, B images, N boxes an image, C channels, s output size.
 """
@@ -22,7 +22,7 @@ from export.plugins.python.operator import (
     check_same,
     check_size,
 )
-from model.ops.kernels.params import SIDE_PER_STRIDE, RoiAlignLaunch, RoiAlignParams, roi_align_launch
+from model.kernels.params import SIDE_PER_STRIDE, RoiAlignLaunch, RoiAlignParams, roi_align_launch
 
 MAX_LEVELS = 6  # as many as there are ONNX operators; the kernel takes more
 MAX_ELEMENTS = 2**31 - 1  # of a map, an image: the kernel counts in 32 bits

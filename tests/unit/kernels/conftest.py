@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.ops.kernels import launchers
-from model.ops.kernels.compile import KERNELS, SOURCES
-from model.ops.kernels.driver import Queue
-from model.ops.kernels.params import Launch, Params
+from model.kernels.compile import KERNELS, SOURCES
+from model.kernels.driver import Queue
+from model.kernels.params import Launch, Params
+from model.ops import launchers
 
 HERE = Path(__file__).parent
 # As the GPU computes: no fused multiply-add but those spelled out. The fortified longjmp refuses fibers.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from model.ops.kernels import compile as kernels
-from model.ops.kernels.compile import KERNELS, SOURCES, KernelError, KernelsUnavailable
+from model.kernels import compile as kernels
+from model.kernels.compile import KERNELS, SOURCES, KernelError, KernelsUnavailable
 
 ARCHITECTURES = [75, 80, 86, 89, 90, 120]
 VERBOSE = ("--ptxas-options=-v",)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from model.ops.kernels.compile import CACHE_VARIABLE, SOURCES, compiled
+from model.kernels.compile import CACHE_VARIABLE, SOURCES, compiled
 from tests.unit.kernels.conftest import HERE, OPTIONS
 
 ROOT = Path(__file__).parents[3]
@@ -16,9 +16,9 @@ PROGRAM = """
 import threading
 import torch
 from model.ops import batched_nms, multilevel_roi_align
-from model.ops.kernels import launchers
-from model.ops.kernels.driver import Queue, current_device, launch, load
-from model.ops.kernels.compile import KernelError
+from model.ops import launchers
+from model.kernels.driver import Queue, current_device, launch, load
+from model.kernels.compile import KernelError
 from tests.unit.kernels.lists import crowd
 
 # before anything else: a plugin is attached in a thread that may have called nothing of CUDA yet
@@ -103,14 +103,15 @@ import sys
 import cuda.bindings.driver
 import torch
 from model.ops import batched_nms
-from model.ops.kernels import driver, launchers, operators
+from model.kernels import driver
+from model.ops import cuda as implementations, launchers
 from model.ops.nms import batched_nms_torch
 from tests.unit.kernels.lists import crowd
 
 args = (*crowd(0, 2, 3, 20), torch.tensor([0.5]))
 expected = batched_nms(*args)
-operators.queue_of = lambda args: driver.Queue(0, 0)
-implementation = operators.kernel_or_torch(launchers.batched_nms, batched_nms_torch)
+implementations.queue_of = lambda args: driver.Queue(0, 0)
+implementation = implementations.kernel_or_torch(launchers.batched_nms, batched_nms_torch)
 
 def twice():
     driver._driver.cache_clear()

@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.ops import batched_nms, iou_guided_nms, multilevel_roi_align, soft_nms
-from model.ops.kernels import launchers
+from model.ops import batched_nms, iou_guided_nms, launchers, multilevel_roi_align, soft_nms
 from tests.unit.kernels.lists import ABSENT, THRESHOLDS, coarse, crowd, degenerate
 from tests.unit.kernels.test_host_nms import some_ious
 from tests.unit.kernels.test_host_roi_align import (

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.ops import batched_nms, batched_nms_reference, iou_guided_nms, iou_guided_nms_reference
-from model.ops.kernels import launchers
+from model.ops import batched_nms, batched_nms_reference, iou_guided_nms, iou_guided_nms_reference, launchers
 from tests.unit.kernels.conftest import HostGrid
 from tests.unit.kernels.lists import ABSENT, NAN, THRESHOLDS, Case, coarse, crowd, degenerate
 

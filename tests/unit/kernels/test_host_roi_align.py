@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.ops import multilevel_roi_align, multilevel_roi_align_reference
-from model.ops.kernels import launchers
+from model.ops import launchers, multilevel_roi_align, multilevel_roi_align_reference
 from tests.property.pyramid import degenerate_boxes
 from tests.unit.kernels.conftest import HostGrid
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.ops import soft_nms
-from model.ops.kernels import launchers
+from model.ops import launchers, soft_nms
 from tests.unit.kernels.conftest import HostGrid
 from tests.unit.kernels.lists import ABSENT, Case, coarse, crowd, degenerate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from itertools import product
 
-from model.ops.kernels import params
+from model.kernels import params
 
 COUNTS = [1, 2, 31, 64, 255, 256, 257, 512, 513, 1000, 2048, 4095, 4096, 4097, 20_480, 100_000]
 LISTS = [1, 40, 256, 257, 640, 1_000_000]

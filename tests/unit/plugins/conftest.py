@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.ops.kernels.compile import SOURCES
+from model.kernels.compile import SOURCES
 from tests.unit.kernels.conftest import HERE as KERNEL_TESTS
 from tests.unit.kernels.conftest import OPTIONS
 from tests.unit.plugins.forms import CppForm, Form, PythonForm

@@ -19,8 +19,8 @@ from export.plugins.python.nms import KEY_BYTES
 from export.plugins.python.operator import NAMESPACE, VERSION, Tensor, Value
 from export.plugins.python.register import KINDS
 from export.plugins.python.roi_align import MAX_ELEMENTS, MAX_LEVELS
-from model.ops.kernels.compile import KERNELS
-from model.ops.kernels.params import MAX_BLOCKS, SHARED_KEYS, VECTOR_BYTES
+from model.kernels.compile import KERNELS
+from model.kernels.params import MAX_BLOCKS, SHARED_KEYS, VECTOR_BYTES
 from tests.unit.plugins.forms import FORMATS, TYPES, CppForm, Form, PythonForm
 
 PLUGINS = Path(__file__).parents[3] / "export" / "plugins"

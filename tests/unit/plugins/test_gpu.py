@@ -22,8 +22,8 @@ import torch
 
 from export.plugins.python import adapter, register_plugins
 from export.plugins.python.register import KINDS
+from model.kernels import driver
 from model.ops import multilevel_roi_align
-from model.ops.kernels import driver
 from tests.unit.kernels.lists import crowd
 from tests.unit.kernels.test_host_roi_align import some_boxes
 from tests.unit.plugins.cases import Case, nms_cases, roi_cases, suppression_lists

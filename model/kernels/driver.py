@@ -15,8 +15,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from model.ops.kernels.compile import KernelError, KernelsUnavailable, compiled, target
-from model.ops.kernels.params import MAX_BLOCKS, Launch, Params
+from model.kernels.compile import KernelError, KernelsUnavailable, compiled, target
+from model.kernels.params import MAX_BLOCKS, Launch, Params
 
 _loading = threading.Lock()
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from model.ops.kernels.driver import Queue, launch
-from model.ops.kernels.params import (
+from model.kernels.driver import Queue, launch
+from model.kernels.params import (
     MAX_LEVELS,
     SIDE_PER_STRIDE,
     VECTOR_BYTES,

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.kernels.compile import KernelsUnavailable
+from model.kernels.driver import Queue
+from model.ops import launchers
 from model.ops.iou_guided_nms import iou_guided_nms, iou_guided_nms_torch
-from model.ops.kernels import launchers
-from model.ops.kernels.compile import KernelsUnavailable
-from model.ops.kernels.driver import Queue
 from model.ops.nms import batched_nms, batched_nms_torch
 from model.ops.roi_align import multilevel_roi_align, multilevel_roi_align_torch
 from model.ops.soft_nms import soft_nms, soft_nms_torch

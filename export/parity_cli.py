@@ -39,7 +39,7 @@ def parity(
     batch: Annotated[int, typer.Option(min=1, help="Most images in a batch.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first N images.")] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="COCO JSON or Pascal VOC folder of these images, for AP.")
+        Path | None, typer.Option(help="COCO JSON file of these images, to measure AP against.")
     ] = None,
     precision: Annotated[
         str | None,
@@ -129,7 +129,7 @@ def _summary(candidates: Sequence[CandidateResult], out: Path) -> Iterator[str]:
 
 def _ap(ap: ApDifference) -> str:
     if ap.candidate is None:
-        return f"AP against {ap.against}: nothing to find"
+        return f"no AP: {ap.missing}"
     if ap.reference is None or ap.difference is None:
         return f"AP of the candidate against {ap.against}: {ap.candidate:.4f}"
     figures = f"{ap.candidate:.4f}, the reference {ap.reference:.4f} ({ap.difference:+.4f})"

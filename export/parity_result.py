@@ -39,11 +39,14 @@ class RunResult:
 
 @dataclass(frozen=True)
 class ApDifference:
-    """against: "annotations", or "the reference's detections", which then has no AP of its own."""
+    """against: "annotations", or "the reference's detections", which then has no AP of its own. missing: why
+    there is none.
+    """
 
     against: str
     reference: float | None
     candidate: float | None
+    missing: str | None = None
 
     @property
     def difference(self) -> float | None:

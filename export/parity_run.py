@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from export.annotations import read_annotations
+from export.average_precision import annotated_objects, why_unmeasured
 from export.parity_backends import Answers, answers_of, compare_backends
 from export.parity_limits import Limits, looser, named_limits, parse_tolerance, precision_of, with_choices
 from export.parity_photos import PhotoBatch, find_photos, plan_batches
@@ -101,7 +101,11 @@ def run_parity(
     paths = find_photos(images, limit)
     names = [path.name for path in paths]
     classes = artifact.manifest.class_names
-    objects = None if annotations is None else read_annotations(annotations, names, classes)
+    truth = None
+    if annotations is not None:
+        if (reason := why_unmeasured()) is not None:
+            raise OptionError(f"--annotations: {reason}")
+        truth = annotated_objects(annotations, names, classes)
     progress("reading the photos")
     plan = plan_batches(paths, artifact.manifest.resize, batch)
     date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -112,7 +116,7 @@ def run_parity(
     for backend in request.candidates:
         found, precision, engine = _run(backend, artifact, plan, threads, progress, expected)
         limits = request.limits(reference_precision, precision)
-        result = compare_backends(str(backend), expected, found, artifact, plan, limits, objects)
+        result = compare_backends(str(backend), expected, found, artifact, plan, limits, truth)
         # Two engines may be wrong alike: that one agrees with the other is no proof to keep.
         results.append(result if reference_engine else _recorded(result, engine, date))
     return ParityResult(

@@ -1,4 +1,4 @@
-"""Average precision by faster-coco-eval, as `hindsight evaluate` measures it, of what runtimes answer on photos.
+"""Average precision of what runtimes answer on photos, by faster-coco-eval as in `hindsight evaluate`.
 
 What there is to find is a COCO document in which a photo's id is its place in the list, and a category's its
 label + 1. It comes from a user's COCO file, or from what the reference detected.
@@ -94,8 +94,8 @@ def detected_objects(found: Sequence[Found], least: float, class_names: Sequence
 
 
 def average_precision(truth: Document, found: Sequence[Found]) -> float | None:
-    """Mean over classes and IoU .5:.95, in 0..1, at most 100 detections a photo and class; None where there is
-    nothing to find. found: one entry a photo.
+    """Mean over classes and IoU .5:.95, in 0..1, at most 100 detections a photo and class; None where there
+    is nothing to find. found: one entry a photo.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -126,7 +126,7 @@ def _document(
     photos: int, class_names: Sequence[str], rows: Sequence[tuple[int, int, Sequence[float], int]]
 ) -> Document:
     """rows: photo, label, box as x, y, width, height, crowd. Raises ValueError, TypeError for another box."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for place, label, box, crowd in rows:
         x, y, width, height = (float(number) for number in box)
         annotations.append(

@@ -90,8 +90,8 @@ def compare_backends(
     limits: Limits,
     truth: Document | None,
 ) -> CandidateResult:
-    """Hold a candidate's answers against the reference's. `truth`: the photos' annotations; without them AP is
-    measured against what the reference detected at its default threshold.
+    """Hold a candidate's answers against the reference's. `truth`: the photos' annotations; without them AP
+    is measured against what the reference detected at its default threshold.
     """
     parts: dict[str, list[Comparison]] = {}
     images: dict[str, int] = {}
@@ -132,7 +132,7 @@ def _each_image(
             filters,
             artifact.manifest.max_detections,
             limits.tolerance,
-            featureless=prepared.featureless[index],
+            featureless=False,
         )
 
 

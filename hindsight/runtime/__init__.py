@@ -25,6 +25,7 @@ __all__ = [
     "Preprocessor",
     "Runtime",
     "RuntimeFactory",
+    "check_runtime_name",
     "open_runtime",
     "preprocessor_of",
     "runtime_names",
@@ -129,13 +130,24 @@ def open_runtime(
     kind, _, argument = name.partition(":")
     factory = _BUILT_IN.get(kind) or _registered(kind)
     if factory is None:
-        raise OptionError(f"unknown runtime {name!r}; there are: {', '.join(runtime_names())}")
+        raise _unknown(kind)
     return factory(artifact, device=device, threads=threads, argument=argument)
 
 
 def runtime_names() -> tuple[str, ...]:
     """The runtimes that can be asked for, sorted."""
     return tuple(sorted({*_BUILT_IN, *(entry.name for entry in entry_points(group=_GROUP))}))
+
+
+def check_runtime_name(name: str) -> None:
+    """Raises OptionError unless `open_runtime` knows the runtime; what follows the colon is not looked at."""
+    kind = name.partition(":")[0]
+    if kind not in runtime_names():
+        raise _unknown(kind)
+
+
+def _unknown(kind: str) -> OptionError:
+    return OptionError(f"unknown runtime {kind!r}; there are: {', '.join(runtime_names())}")
 
 
 def _registered(kind: str) -> Callable[..., Runtime] | None:

@@ -139,9 +139,7 @@ def test_the_references_detections_stand_for_annotations() -> None:
         ({"images": []}, "lists no image '0.jpg'"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused(
-    tmp_path: Path, change: dict[str, Any], words: str
-) -> None:
+def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(document([row(0, 0, (0, 0, 9, 9))], 1) | change))
     with pytest.raises(OptionError, match=words):

@@ -33,6 +33,7 @@ __all__ = [
 
 Arrays = Mapping[str, NDArray[Any]]
 _GROUP = "hindsight.runtimes"
+_INSTALL = {"torch": "hindsight-detector[gpu], or [export] on a CPU"}  # ours that are registered
 
 
 class Runtime(Protocol):
@@ -156,7 +157,7 @@ def _registered(kind: str) -> Callable[..., Runtime] | None:
             factory: Callable[..., Runtime] = entry.load()
         except ImportError as error:
             raise RuntimeFailure(
-                f"runtime {kind} cannot be imported ({error}): install the extra that provides it"
+                f"runtime {kind} cannot be imported ({error}): install {_INSTALL.get(kind, 'what it needs')}"
             ) from error
         return factory
     return None

@@ -1,103 +1,152 @@
-"""COCO's average precision of boxes, in numpy: what parity reports where a GPU host has no training packages.
+"""Average precision of what runtimes answer on photos, by faster-coco-eval as in `hindsight evaluate`.
 
-IoU .5:.95, 101 recall points, all areas. A test holds it equal to faster-coco-eval's, which `hindsight
-evaluate` uses.
-
-n: boxes of an image. Boxes are xyxy, in the same pixels on both sides.
+What there is to find is a COCO document in which a photo's id is its place in the list, and a category's its
+label + 1. It comes from a user's COCO file, or from what the reference detected.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-IOUS = np.linspace(0.5, 0.95, 10)
-_RECALLS = np.linspace(0, 1, 101)
-Floats = NDArray[np.float64]
+from hindsight.errors import OptionError
 
-
-@dataclass(frozen=True, eq=False)
-class Objects:
-    """What there is to find in one image: boxes [n, 4], labels [n]; crowds count neither for nor against."""
-
-    boxes: NDArray[Any]
-    labels: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
+INSTALL = "install faster-coco-eval, which hindsight-detector[export] brings"
+_MAX_DETECTIONS = 100
+Document = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a detector answered for one image: boxes [n, 4], labels [n], scores [n]."""
+    """What a runtime detected in one photo: boxes [n, 4] xyxy in original pixels, labels [n], scores [n]."""
 
     boxes: NDArray[Any]
     labels: NDArray[np.int64]
     scores: NDArray[Any]
 
 
-def average_precision(objects: Sequence[Objects], found: Sequence[Found]) -> float | None:
-    """Mean over classes and IoUs, in 0..1; None where there is nothing to find. One entry an image, in the
-    same order.
+def why_unmeasured() -> str | None:
+    """Why no AP can be measured on this host; None where it can."""
+    try:
+        import faster_coco_eval  # noqa: F401
+    except ImportError as error:
+        return f"faster-coco-eval cannot be imported ({error}): {INSTALL}"
+    return None
+
+
+def annotated_objects(path: Path, names: Sequence[str], class_names: Sequence[str]) -> Document:
+    """The objects that the COCO file `path` lists in each photo of `names` (file names without folder).
+
+    Classes are told by name; objects of others are left out: no such model can find them. Raises OptionError.
     """
-    labels = np.unique(np.concatenate([o.labels[~o.crowd] for o in objects] or [np.zeros(0, np.int64)]))
-    values = [_of_class(objects, found, int(label)) for label in labels]
-    return float(np.mean(values)) if values else None
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+        labels = {
+            entry["id"]: class_names.index(entry["name"])
+            for entry in given["categories"]
+            if entry["name"] in class_names
+        }
+        by_name = {Path(entry["file_name"]).name: entry["id"] for entry in given["images"]}
+        places = {by_name[name]: place for place, name in enumerate(names) if name in by_name}
+        rows = [
+            (places[entry["image_id"]], labels[entry["category_id"]], entry["bbox"], entry.get("iscrowd", 0))
+            for entry in given["annotations"]
+            if entry["image_id"] in places and entry["category_id"] in labels
+        ]
+        document = _document(len(names), class_names, rows)
+    except OSError as error:
+        raise OptionError(
+            f"--annotations must be a COCO JSON file, {path} cannot be read ({error.strerror})"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OptionError(
+            f"--annotations must be a COCO JSON file with images, annotations and categories, {path} is "
+            f"none ({type(error).__name__}: {error})"
+        ) from error
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise OptionError(
+            f"--annotations {path}: lists no image {missing[0]!r} ({len(missing)} of {len(names)} photos are "
+            "missing)"
+        )
+    if all(entry["iscrowd"] for entry in document["annotations"]):
+        raise OptionError(
+            f"--annotations {path}: no object of a class of this model in these photos; "
+            f"it knows {', '.join(class_names)}"
+        )
+    return document
 
 
-def _of_class(objects: Sequence[Objects], found: Sequence[Found], label: int) -> float:
-    """Of one class that has objects."""
-    judged = [_judge(own, answer, label) for own, answer in zip(objects, found, strict=True)]
-    total = sum(int(((own.labels == label) & ~own.crowd).sum()) for own in objects)
-    scores = np.concatenate([part[0] for part in judged])
-    right, counted = (np.concatenate([part[index] for part in judged], axis=1) for index in (1, 2))
-    order = np.argsort(-scores, kind="stable")
-    return float(np.mean([_area(right[t, order], counted[t, order], total) for t in range(len(IOUS))]))
+def detected_objects(found: Sequence[Found], least: float, class_names: Sequence[str]) -> Document:
+    """The detections that score `least` or more, as if they were annotated."""
+    rows = [
+        (place, int(answer.labels[row]), _xywh(answer.boxes[row]), 0)
+        for place, answer in enumerate(found)
+        for row in np.flatnonzero(answer.scores >= least)
+    ]
+    return _document(len(found), class_names, rows)
 
 
-def _area(right: NDArray[np.bool_], counted: NDArray[np.bool_], total: int) -> float:
-    """Under the precision-recall curve of ranked detections, precision made to fall only."""
-    true, false = np.cumsum(right & counted), np.cumsum(~right & counted)
-    recall = true / total
-    precision = true / np.maximum(true + false, 1)
-    falling = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(recall, _RECALLS, side="left")
-    return float(
-        np.where(at < len(falling), np.append(falling, 0.0)[np.minimum(at, len(falling))], 0.0).mean()
-    )
+def average_precision(truth: Document, found: Sequence[Found]) -> float | None:
+    """Mean over classes and IoU .5:.95, in 0..1, at most 100 detections a photo and class; None where there
+    is nothing to find. found: one entry a photo.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    if all(entry["iscrowd"] for entry in truth["annotations"]):
+        return None
+    results = [
+        {
+            "image_id": place,
+            "category_id": int(answer.labels[row]) + 1,
+            "bbox": _xywh(answer.boxes[row]),
+            "score": float(answer.scores[row]),
+        }
+        for place, answer in enumerate(found)
+        for row in range(len(answer.scores))
+    ]
+    ground = COCO(truth)
+    # An empty result list cannot be loaded; a document without annotations says the same.
+    detected = ground.loadRes(results) if results else COCO({**truth, "annotations": []})
+    evaluation = COCOeval_faster(ground, detected, iouType="bbox")
+    evaluation.params.maxDets = [_MAX_DETECTIONS]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision: NDArray[np.float64] = np.asarray(evaluation.eval["precision"])[:, :, :, 0]  # of any area
+    return float(precision[precision > -1].mean())  # -1: a class without objects
 
 
-def _judge(own: Objects, answer: Found, label: int) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
-    """(scores [d], right [10, d], counted [10, d]) of an image's detections of one class, best first."""
-    rows = np.flatnonzero(answer.labels == label)
-    rows = rows[np.argsort(-answer.scores[rows], kind="stable")]
-    truths = np.flatnonzero(own.labels == label)
-    truths = truths[np.argsort(own.crowd[truths], kind="stable")]  # a crowd takes what no object wants
-    crowd = own.crowd[truths]
-    overlap = _overlap(answer.boxes[rows], own.boxes[truths], crowd)
-    right = np.zeros((len(IOUS), len(rows)), bool)
-    counted = np.ones_like(right)
-    for t, least in enumerate(IOUS):
-        free = np.ones(len(truths), bool)
-        for d in range(len(rows)):
-            usable = (overlap[d] >= min(least, 1 - 1e-10)) & (free | crowd)
-            chosen = usable & ~crowd if (usable & ~crowd).any() else usable
-            if not chosen.any():
-                continue
-            # of equal overlaps COCO takes the last
-            best = len(truths) - 1 - int(np.argmax(np.where(chosen, overlap[d], -1.0)[::-1]))
-            free[best] = False
-            right[t, d], counted[t, d] = not crowd[best], not crowd[best]
-    return answer.scores[rows].astype(np.float64), right, counted
+def _document(
+    photos: int, class_names: Sequence[str], rows: Sequence[tuple[int, int, Sequence[float], int]]
+) -> Document:
+    """rows: photo, label, box as x, y, width, height, crowd. Raises ValueError, TypeError for another box."""
+    annotations: list[dict[str, Any]] = []
+    for place, label, box, crowd in rows:
+        x, y, width, height = (float(number) for number in box)
+        annotations.append(
+            {
+                "id": len(annotations) + 1,  # 0 would mean "unmatched" to the evaluator
+                "image_id": place,
+                "category_id": label + 1,
+                "bbox": [x, y, width, height],
+                "area": width * height,
+                "iscrowd": int(crowd),
+            }
+        )
+    return {
+        "info": {},
+        "images": [{"id": place} for place in range(photos)],
+        "annotations": annotations,
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(class_names)],
+    }
 
 
-def _overlap(boxes: NDArray[Any], truths: NDArray[Any], crowd: NDArray[np.bool_]) -> Floats:
-    """[d, g] IoU; with a crowd, the share of the box that it covers."""
-    a, b = boxes.astype(np.float64)[:, None], truths.astype(np.float64)[None]
-    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    shared = sides.prod(axis=-1)
-    area, other = (np.clip(x[..., 2:] - x[..., :2], 0, None).prod(axis=-1) for x in (a, b))
-    whole = np.where(crowd[None], area, area + other - shared)
-    return np.asarray(shared / np.maximum(whole, 1e-12))
+def _xywh(box: NDArray[Any]) -> list[float]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return [x1, y1, x2 - x1, y2 - y1]

@@ -29,7 +29,7 @@ def export(
     to: Annotated[
         str, typer.Option(help="onnx: a model folder. tensorrt: an engine inside one, on a GPU host.")
     ] = "onnx",
-    name: Annotated[str | None, typer.Option(help="Name of the model. [default: the folder's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model. (default: the folder's)")] = None,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
     samples: Annotated[Path | None, typer.Option(help="Folder of sample images to ship along.")] = None,
     metrics: Annotated[Path | None, typer.Option(help="metrics.json of hindsight evaluate.")] = None,
@@ -46,17 +46,17 @@ def export(
     ] = 0.5,
     nms_threshold: Annotated[float, typer.Option(help="Default NMS threshold.")] = 0.5,
     precision: Annotated[str, typer.Option(help="Of an engine: fp32, fp16 or bf16.")] = "fp16",
-    batch: Annotated[str | None, typer.Option(help="Batches an engine is built for. [default: 1,8]")] = None,
+    batch: Annotated[str | None, typer.Option(help="Batches an engine is built for. (default: 1,8)")] = None,
     size: Annotated[
         str | None,
-        typer.Option(help="HEIGHTxWIDTH,... an engine is built for. [default: from the resize rule]"),
+        typer.Option(help="HEIGHTxWIDTH,... an engine is built for. (default: from the resize rule)"),
     ] = None,
     gpu: Annotated[
         str | None,
-        typer.Option(help="TensorRT for RTX only: any, or compute capabilities. [default: this GPU]"),
+        typer.Option(help="TensorRT for RTX only: any, or compute capabilities. (default: this GPU)"),
     ] = None,
     plugin_library: Annotated[
-        Path | None, typer.Option(help="Compiled plugin to embed in an engine. [default: Python plugins]")
+        Path | None, typer.Option(help="Compiled plugin to embed in an engine. (default: Python plugins)")
     ] = None,
 ) -> None:
     """Turn a checkpoint into a model folder that runs without torch, proven equal to the checkpoint; or a
@@ -122,6 +122,11 @@ def _checkpoint(source: str, out: Path | None, to: str) -> Path | None:
         if out is not None:
             raise ExportError(f"--out is for checkpoints: the engine goes into the folder of {source}")
         return None
+    if not source.endswith(".safetensors"):
+        raise ExportError(
+            f"--to onnx takes a .safetensors checkpoint, got {source!r}; for an engine of a model add "
+            "--to tensorrt"
+        )
     if out is None:
         raise ExportError("--out is missing: the folder to write the model into")
     return Path(source)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.average_precision import Found, Objects, average_precision
+from export.average_precision import Document, Found, average_precision, detected_objects, why_unmeasured
 from export.parity import (
     Comparison,
     compare_detections,
@@ -88,10 +88,10 @@ def compare_backends(
     artifact: Artifact,
     plan: Sequence[PhotoBatch],
     limits: Limits,
-    objects: Sequence[Objects] | None,
+    truth: Document | None,
 ) -> CandidateResult:
-    """Hold a candidate's answers against the reference's. `objects`: annotations of each photo, original
-    pixels; without them AP is measured against what the reference detected at its default threshold.
+    """Hold a candidate's answers against the reference's. `truth`: the photos' annotations; without them AP
+    is measured against what the reference detected at its default threshold.
     """
     parts: dict[str, list[Comparison]] = {}
     images: dict[str, int] = {}
@@ -111,7 +111,6 @@ def compare_backends(
         pairs = zip(expected.rescored, found.rescored, strict=True)
         whole = merge([compare_rescored(own, other) for own, other in pairs])
         rescored = run_result("rescored", images["alone"], whole, limits.tolerance)
-    least = artifact.manifest.defaults.score_threshold
     return CandidateResult(
         backend=backend,
         precision=limits.precision,
@@ -119,7 +118,7 @@ def compare_backends(
         outliers_allowed=limits.outliers,
         runs=tuple(runs),
         rescored=rescored,
-        ap=_ap_difference(alone, objects, least),
+        ap=_ap_difference(alone, truth, artifact),
     )
 
 
@@ -133,7 +132,7 @@ def _each_image(
             filters,
             artifact.manifest.max_detections,
             limits.tolerance,
-            featureless=prepared.featureless[index],
+            featureless=False,
         )
 
 
@@ -144,17 +143,19 @@ def _found(outputs: Outputs, prepared: Prepared, index: int) -> Found:
 
 
 def _ap_difference(
-    alone: Sequence[tuple[Found, Found]], objects: Sequence[Objects] | None, least: float
+    alone: Sequence[tuple[Found, Found]], truth: Document | None, artifact: Artifact
 ) -> ApDifference:
+    against = "the reference's detections" if truth is None else "annotations"
+    reason = why_unmeasured()
+    if reason is not None:
+        return ApDifference(against, None, None, reason)
     references, candidates = [pair[0] for pair in alone], [pair[1] for pair in alone]
-    if objects is None:
-        truths = [_as_objects(found, least) for found in references]
-        return ApDifference("the reference's detections", None, average_precision(truths, candidates))
-    return ApDifference(
-        "annotations", average_precision(objects, references), average_precision(objects, candidates)
-    )
-
-
-def _as_objects(found: Found, least: float) -> Objects:
-    kept = found.scores >= least
-    return Objects(found.boxes[kept], found.labels[kept], np.zeros(int(kept.sum()), bool))
+    if truth is not None:
+        return ApDifference(
+            against, average_precision(truth, references), average_precision(truth, candidates)
+        )
+    least = artifact.manifest.defaults.score_threshold
+    truth = detected_objects(references, least, artifact.manifest.class_names)
+    ap = average_precision(truth, candidates)
+    reason = f"the reference detected nothing that scores {least:g}" if ap is None else None
+    return ApDifference(against, None, ap, reason)

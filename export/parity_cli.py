@@ -31,7 +31,8 @@ def parity(
     backends: Annotated[
         str,
         typer.Option(
-            help="Runtimes with commas between, the first the reference; NAME@DEVICE for a device of its own."
+            help="Runtimes as `hindsight serve` takes them, with commas between, the first the reference; "
+            "NAME@DEVICE for a device of its own. As in onnxruntime@cpu,torch:fp16@cuda."
         ),
     ],
     images: Annotated[Path, typer.Option(help="Folder of photos to compare on.")],
@@ -39,17 +40,19 @@ def parity(
     batch: Annotated[int, typer.Option(min=1, help="Most images in a batch.")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first N images.")] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="COCO JSON or Pascal VOC folder of these images, for AP.")
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(help="Whose tolerance holds: fp32, tf32, fp16 or bf16. Default: the runtimes' own."),
+        Path | None, typer.Option(help="COCO JSON file of these images, to measure AP against.")
     ] = None,
     tolerance: Annotated[
-        str | None, typer.Option(help="PIXELS,SCORE that two detections may differ by, as in 0.5,0.01.")
+        str | None,
+        typer.Option(
+            help="PIXELS,SCORE that two detections may differ by, as in 0.5,0.01. (default: by precision)"
+        ),
     ] = None,
     outliers: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of detections that may differ by more.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of detections that may differ by more. (default: by precision)"
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of each runtime.")] = None,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("parity.json"),
@@ -62,8 +65,10 @@ def parity(
 
     try:
         if not out.absolute().parent.is_dir():
-            raise OptionError(f"--out: there is no folder {out.parent}")
-        request = Request.parse(model, backends, device, precision, tolerance, outliers)
+            raise OptionError(f"--out must be a file to write, there is no folder {out.parent}")
+        if out.is_dir():
+            raise OptionError(f"--out must be a file to write, {out} is a folder")
+        request = Request.parse(model, backends, device, tolerance, outliers)
         with progress_console().status("starting") as status:
             result = run_parity(
                 request,
@@ -129,7 +134,7 @@ def _summary(candidates: Sequence[CandidateResult], out: Path) -> Iterator[str]:
 
 def _ap(ap: ApDifference) -> str:
     if ap.candidate is None:
-        return f"AP against {ap.against}: nothing to find"
+        return f"no AP: {ap.missing}"
     if ap.reference is None or ap.difference is None:
         return f"AP of the candidate against {ap.against}: {ap.candidate:.4f}"
     figures = f"{ap.candidate:.4f}, the reference {ap.reference:.4f} ({ap.difference:+.4f})"

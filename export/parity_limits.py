@@ -32,13 +32,6 @@ LIMITS = {
 }
 
 
-def named_limits(precision: str) -> Limits:
-    """Raises OptionError for a precision there are no limits of."""
-    if precision not in LIMITS:
-        raise OptionError(f"--precision must be one of {', '.join(LIMITS)}, got {precision!r}")
-    return LIMITS[precision]
-
-
 def precision_of(name: str, runtime: Runtime) -> str:
     """What the runtime says it computes in, else what its argument says (`torch:fp16,compile`), else fp32."""
     for said in (getattr(runtime, "precision", None), *re.split("[:,]", name)[1:]):

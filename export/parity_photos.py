@@ -60,7 +60,6 @@ class Prepared:
     feeds: dict[str, NDArray[Any]]
     filters: tuple[Filters, ...]
     geometry: tuple[Letterboxed, ...]
-    featureless: tuple[bool, ...]
 
 
 def find_photos(folder: Path, limit: int | None) -> list[Path]:
@@ -119,7 +118,6 @@ def prepare(batch: PhotoBatch, manifest: Manifest) -> Prepared:
         detect_inputs(boxed, options),
         tuple(Filters(o.class_threshold, o.score_threshold, o.nms_threshold) for o in options),
         tuple(replace(lb, image=_NO_PIXELS) for lb in boxed),
-        tuple(_is_flat(lb) for lb in boxed),
     )
 
 
@@ -129,12 +127,6 @@ def _padded(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     padded = np.zeros((height, width, 3), np.uint8)
     padded[: image.shape[0], : image.shape[1]] = image
     return padded
-
-
-def _is_flat(lb: Letterboxed) -> bool:
-    """Whether the image has one colour: every position then scores the same."""
-    valid = lb.image[: lb.valid_hw[0], : lb.valid_hw[1]]
-    return bool((valid == valid[0, 0]).all())
 
 
 def _three_quarters(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -39,11 +39,14 @@ class RunResult:
 
 @dataclass(frozen=True)
 class ApDifference:
-    """against: "annotations", or "the reference's detections", which then has no AP of its own."""
+    """against: "annotations", or "the reference's detections", which then has no AP of its own. missing: why
+    there is none.
+    """
 
     against: str
     reference: float | None
     candidate: float | None
+    missing: str | None = None
 
     @property
     def difference(self) -> float | None:
@@ -91,15 +94,19 @@ class CandidateResult:
     def _problems_of(self, what: str, runs: tuple[RunResult, ...]) -> Iterator[str]:
         compared, outliers = sum(run.matched for run in runs), sum(run.outliers for run in runs)
         if runs and compared + outliers == 0:
-            yield f"{self.backend}: no {what} to compare; take photos of what the model knows"
+            yield f"no {what} to compare; take photos of what the model knows"
         elif outliers > self.outliers_allowed * compared:
+            score = f"{self.tolerance.score:g}"
+            how = (
+                f"differ by more than {self.tolerance.pixels:g} px or {score}, or have no partner"
+                if runs is self.runs
+                else f"differ by more than {score}"
+            )
             worst = max(runs, key=lambda run: run.outliers)
             gaps = ", ".join(f"{name} {gap.max:.2g}" for name, gap in worst.gaps.items())
             yield (
-                f"{self.backend}: {outliers} of {compared} {what} differ by more than "
-                f"{self.tolerance.pixels:g} px or {self.tolerance.score:g}, or have no partner "
-                f"({self.outliers_allowed:.1%} may); "
-                f"worst {worst.run}: {gaps}"
+                f"{outliers} {what} {how}; matched {compared}, of which {self.outliers_allowed:.1%} may"
+                + (f"; largest differences {worst.run}: {gaps}" if worst.matched else "")
             )
 
     def to_json(self) -> dict[str, Any]:

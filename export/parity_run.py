@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from export.annotations import read_annotations
+from export.average_precision import annotated_objects, why_unmeasured
 from export.parity_backends import Answers, answers_of, compare_backends
-from export.parity_limits import Limits, looser, named_limits, parse_tolerance, precision_of, with_choices
+from export.parity_limits import Limits, looser, parse_tolerance, precision_of, with_choices
 from export.parity_photos import PhotoBatch, find_photos, plan_batches
 from export.parity_result import CandidateResult, ParityResult
 from hindsight.artifact import Artifact, find_artifact
@@ -51,7 +51,6 @@ class Request:
     artifact: Artifact
     reference: Backend
     candidates: tuple[Backend, ...]
-    precision: str | None
     tolerance: tuple[float, float] | None
     outliers: float | None
 
@@ -61,7 +60,6 @@ class Request:
         model: str,
         backends: str,
         device: str,
-        precision: str | None,
         tolerance: str | None,
         outliers: float | None,
     ) -> Request:
@@ -71,16 +69,11 @@ class Request:
             raise OptionError(
                 "--backends needs a reference and at least one other, as in onnxruntime,tensorrt"
             )
-        if precision is not None:
-            named_limits(precision)
-        return cls(
-            find_artifact(model), named[0], tuple(named[1:]), precision, parse_tolerance(tolerance), outliers
-        )
+        return cls(find_artifact(model), named[0], tuple(named[1:]), parse_tolerance(tolerance), outliers)
 
     def limits(self, reference: str, candidate: str) -> Limits:
         """Of two runtimes that compute in these precisions."""
-        own = looser(reference, candidate) if self.precision is None else named_limits(self.precision)
-        return with_choices(own, self.tolerance, self.outliers)
+        return with_choices(looser(reference, candidate), self.tolerance, self.outliers)
 
 
 def run_parity(
@@ -101,7 +94,11 @@ def run_parity(
     paths = find_photos(images, limit)
     names = [path.name for path in paths]
     classes = artifact.manifest.class_names
-    objects = None if annotations is None else read_annotations(annotations, names, classes)
+    truth = None
+    if annotations is not None:
+        if (reason := why_unmeasured()) is not None:
+            raise OptionError(f"--annotations: {reason}")
+        truth = annotated_objects(annotations, names, classes)
     progress("reading the photos")
     plan = plan_batches(paths, artifact.manifest.resize, batch)
     date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -112,7 +109,7 @@ def run_parity(
     for backend in request.candidates:
         found, precision, engine = _run(backend, artifact, plan, threads, progress, expected)
         limits = request.limits(reference_precision, precision)
-        result = compare_backends(str(backend), expected, found, artifact, plan, limits, objects)
+        result = compare_backends(str(backend), expected, found, artifact, plan, limits, truth)
         # Two engines may be wrong alike: that one agrees with the other is no proof to keep.
         results.append(result if reference_engine else _recorded(result, engine, date))
     return ParityResult(
@@ -177,9 +174,9 @@ def _split(backends: str) -> list[str]:
 
 def _backend(text: str, device: str) -> Backend:
     """`NAME`, `NAME:ARGUMENT`, and either with `@DEVICE`."""
-    name, _, own = text.strip().partition("@")
-    if not name:
-        raise OptionError(f"--backends: expected names with commas between, got {text!r}")
+    name, at, own = text.strip().partition("@")
+    if not name or (at and not own):
+        raise OptionError(f"--backends must be NAME or NAME@DEVICE with commas between, got {text!r}")
     return Backend(name, own or device)
 
 

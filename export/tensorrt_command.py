@@ -6,10 +6,10 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.tensorrt_shapes import parse_batches, parse_sizes
-from export.to_tensorrt import Target, build_engine, installed_flavour
+from export.to_tensorrt import Target, build_engine, check_precision, installed_flavour
 from hindsight.artifact import Artifact
 from hindsight.commands.console import output, progress_console
-from hindsight.engines import ANY_GPU, Engine
+from hindsight.engines import ANY_GPU, Engine, parity_command
 from hindsight.errors import RuntimeFailure
 
 # What TensorRT for RTX builds for when it is told `any`: the kinds of GPU that it and our kernels know.
@@ -26,6 +26,7 @@ def export_engine(
     plugin_library: Path | None,
 ) -> None:
     """Build the engine and say what was built; options as they were typed. Raises ExportError."""
+    check_precision(precision)
     batches = parse_batches(batch)
     sizes = parse_sizes(size, artifact.manifest.resize)
     if plugin_library is not None and not plugin_library.is_file():
@@ -96,5 +97,6 @@ def _summary(engine: Engine, artifact: Artifact) -> str:
             f"it runs on GPUs of compute capability {', '.join(record.compute_capabilities)}; on a machine "
             "without one it can be built, but not run"
         )
-    lines.append(f"compare it with the model before you serve it: hindsight parity {artifact.path}")
+    command = parity_command(artifact, record.precision)
+    lines.append(f"compare it with the model before you serve it: {command}")
     return "\n".join(lines)

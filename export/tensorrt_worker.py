@@ -120,8 +120,9 @@ def _target(trt: ModuleType, config: Any, capabilities: tuple[str, ...]) -> None
         name = f"SM{capability.replace('.', '')}"
         known = trt.ComputeCapability.__members__
         if name not in known:
-            there = ", ".join(sorted(other for other in known if other.startswith("SM")))
-            _refuse(f"this TensorRT does not build for compute capability {capability}; it knows {there}")
+            numbers = sorted(int(other[2:]) for other in known if other.startswith("SM"))
+            there = ", ".join(f"{number // 10}.{number % 10}" for number in numbers)
+            _refuse(f"--gpu: this TensorRT does not build for compute capability {capability}, only {there}")
         config.set_compute_capability(known[name], index)
 
 

@@ -71,6 +71,12 @@ def installed_flavour() -> str:
     raise ExportError("TensorRT is not installed: install hindsight-detector[tensorrt]")
 
 
+def check_precision(precision: str) -> None:
+    """Raises ExportError for one that no engine has."""
+    if precision not in PRECISIONS:
+        raise ExportError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+
+
 def build_engine(
     artifact: Artifact,
     target: Target,
@@ -86,8 +92,7 @@ def build_engine(
     plugin_library: a compiled plugin to embed; None uses the Python plugins. Raises ExportError, and leaves
     nothing behind, where a graph does not fit or TensorRT refuses or dies.
     """
-    if precision not in PRECISIONS:
-        raise ExportError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_precision(precision)
     root = engines_folder(artifact)
     try:
         root.mkdir(exist_ok=True)

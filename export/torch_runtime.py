@@ -163,7 +163,9 @@ def _device(device: str) -> torch.device:
     if match is None:
         raise OptionError(f"device must be cpu, cuda or cuda:N, got {device!r}")
     if not torch.cuda.is_available():
-        raise OptionError("torch finds no CUDA device: is this its CUDA build, and is there a driver?")
+        raise OptionError(
+            "torch finds no CUDA device: it needs an NVIDIA GPU, its driver, and a CUDA build of torch"
+        )
     index, count = int(match.group(1) or 0), torch.cuda.device_count()
     if index >= count:
         raise OptionError(f"device {device} does not exist: this machine has {count} (cuda:0 .. )")

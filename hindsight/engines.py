@@ -50,6 +50,7 @@ __all__ = [
     "engines_folder",
     "find_engine",
     "list_engines",
+    "parity_command",
     "read_engine",
     "rebuild_command",
     "record_parity",
@@ -68,6 +69,12 @@ def rebuild_command(artifact: Artifact, precision: str, record: EngineRecord | N
         sizes = dict.fromkeys(f"{bucket.height}x{bucket.width}" for bucket in plan.buckets)
         words += ["--batch", ",".join(map(str, batches)), "--size", ",".join(sizes)]
     return shlex.join(words)
+
+
+def parity_command(artifact: Artifact, precision: str) -> str:
+    """The command that compares its engine with the model."""
+    words = ["hindsight", "parity", str(artifact.path), "--images", "FOLDER", "--backends"]
+    return shlex.join([*words, f"onnxruntime@cpu,tensorrt:{precision}@cuda"])
 
 
 def find_engine(
@@ -108,9 +115,9 @@ def find_engine(
     _verify(chosen, artifact)
     if chosen.record.parity is None and not allow_failed_parity:
         _LOG.warning(
-            "the engine %s has not been compared with the model yet: run hindsight parity %s",
+            "the engine %s has not been compared with the model yet: run %s",
             chosen.folder.name,
-            shlex.quote(str(artifact.path)),
+            parity_command(artifact, chosen.record.precision),
         )
     return chosen
 

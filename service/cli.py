@@ -20,7 +20,12 @@ def serve(
         ),
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="Runtime: onnxruntime, torch or sleep:MS. (default: onnxruntime)")
+        str | None,
+        typer.Option(
+            help="Runtime: onnxruntime; torch or torch:OPTIONS (fp32, tf32, fp16, bf16, compile, nvjpeg, "
+            "graphs=N, with commas between); tensorrt or tensorrt:OPTIONS (fp32, fp16, bf16, embedded), "
+            "after hindsight export --to tensorrt; sleep:MS for load tests. (default: onnxruntime)"
+        ),
     ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="cpu, cuda or cuda:N; repeatable. (default: cpu)")
@@ -43,6 +48,7 @@ def serve(
     from pydantic import ValidationError
 
     from hindsight.errors import HindsightError
+    from hindsight.runtime import check_runtime_name
     from service.logs import configure_logging
     from service.registry import load_models
     from service.settings import Settings
@@ -60,6 +66,7 @@ def serve(
     }
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        check_runtime_name(settings.backend)
         registry = load_models(settings.model)
     except ValidationError as error:
         first = error.errors()[0]

@@ -25,7 +25,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="A recipe's name, or a .toml file. [default: hindsight-r50; frozen-host with --freeze-host]"
+            help="A recipe's name, or a .toml file. (default: hindsight-r50; frozen-host with --freeze-host)"
         ),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Image folder, if not at its usual place.")] = None,

@@ -25,6 +25,7 @@ __all__ = [
     "Preprocessor",
     "Runtime",
     "RuntimeFactory",
+    "check_runtime_name",
     "open_runtime",
     "preprocessor_of",
     "runtime_names",
@@ -32,6 +33,7 @@ __all__ = [
 
 Arrays = Mapping[str, NDArray[Any]]
 _GROUP = "hindsight.runtimes"
+_INSTALL = {"torch": "hindsight-detector[gpu], or [export] on a CPU"}  # ours that are registered
 
 
 class Runtime(Protocol):
@@ -129,7 +131,7 @@ def open_runtime(
     kind, _, argument = name.partition(":")
     factory = _BUILT_IN.get(kind) or _registered(kind)
     if factory is None:
-        raise OptionError(f"unknown runtime {name!r}; there are: {', '.join(runtime_names())}")
+        raise _unknown(kind)
     return factory(artifact, device=device, threads=threads, argument=argument)
 
 
@@ -138,13 +140,24 @@ def runtime_names() -> tuple[str, ...]:
     return tuple(sorted({*_BUILT_IN, *(entry.name for entry in entry_points(group=_GROUP))}))
 
 
+def check_runtime_name(name: str) -> None:
+    """Raises OptionError unless `open_runtime` knows the runtime; what follows the colon is not looked at."""
+    kind = name.partition(":")[0]
+    if kind not in runtime_names():
+        raise _unknown(kind)
+
+
+def _unknown(kind: str) -> OptionError:
+    return OptionError(f"unknown runtime {kind!r}; there are: {', '.join(runtime_names())}")
+
+
 def _registered(kind: str) -> Callable[..., Runtime] | None:
     for entry in entry_points(group=_GROUP, name=kind):
         try:
             factory: Callable[..., Runtime] = entry.load()
         except ImportError as error:
             raise RuntimeFailure(
-                f"runtime {kind} cannot be imported ({error}): install the extra that provides it"
+                f"runtime {kind} cannot be imported ({error}): install {_INSTALL.get(kind, 'what it needs')}"
             ) from error
         return factory
     return None

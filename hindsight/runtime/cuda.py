@@ -190,7 +190,11 @@ def _driver() -> ModuleType:
     try:
         status = driver.cuInit(0)[0]
     except (RuntimeError, OSError) as error:
-        raise RuntimeFailure(f"no GPU here: NVIDIA's driver was not found ({error})") from error
+        raise RuntimeFailure(
+            "no NVIDIA GPU can be used here: its driver (libcuda.so.1) was not found"
+        ) from error
     if int(status) != 0:
-        raise RuntimeFailure(f"no GPU here: the NVIDIA driver says {getattr(status, 'name', status)}")
+        raise RuntimeFailure(
+            f"no NVIDIA GPU can be used here: its driver says {getattr(status, 'name', status)}"
+        )
     return driver  # type: ignore[no-any-return]

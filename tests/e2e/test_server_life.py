@@ -63,7 +63,8 @@ def test_an_unknown_model_and_a_bad_setting_stop_the_start(tiny: Path) -> None:
 
 
 def test_an_unknown_backend_stops_the_start(tiny: Path) -> None:
-    assert "nonsense" in refuse("--model", str(tiny), "--port", "0", "--backend", "nonsense")
+    line = refuse("--model", str(tiny), "--port", "0", "--backend", "nonsense:fp16")
+    assert "unknown runtime 'nonsense'; there are: onnxruntime" in line and "device cpu" not in line
 
 
 def test_a_busy_port_stops_the_start(tiny: Path) -> None:

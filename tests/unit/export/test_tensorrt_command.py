@@ -104,7 +104,13 @@ def test_what_the_command_refuses(
     assert_refused(run("nothing", "--to", "tensorrt"), "no model named 'nothing'", "cells")
     assert_refused(run(*here, "--out", tmp_path / "x"), "--out is for checkpoints")
     assert_refused(run(tmp_path / "a.safetensors"), "--out is missing")
-    assert_refused(run(*here, "--gpu", "8.9", "--precision", "int8"), "--precision must be one of fp16, bf16")
+    assert_refused(
+        run(artifact.path), "a .safetensors checkpoint", "for an engine of a model add --to tensorrt"
+    )
+    assert_refused(run("cells", "--out", tmp_path / "x"), "'cells'", "add --to tensorrt")
+    int8 = run(*here, "--gpu", "8.9", "--precision", "int8")
+    assert_refused(int8, "--precision must be one of fp16, bf16, fp32, got 'int8'")
+    assert "building" not in int8.stderr
     assert_refused(run(*here, "--gpu", "8.9"), "no convolution and no matrix product")
     assert_refused(run(*here, "--gpu", "H100"), "--gpu must be any, or compute capabilities")
     assert_refused(run(*here, "--batch", "1,0"), "--batch must be whole numbers in 1..1024", "'1,0'")
@@ -112,6 +118,12 @@ def test_what_the_command_refuses(
     assert_refused(run(*here, "--size", "800x1333"), "multiples of 32", "say 800x1344")
     assert_refused(run(*here, "--plugin-library", tmp_path / "p.so"), "there is no", "p.so")
     assert not any(engines_folder(artifact).glob("*"))
+
+
+def test_help_shows_the_defaults_that_are_worked_out() -> None:
+    text = " ".join(run("--help").output.replace("\u2502", " ").split())
+    assert "(default: 1,8)" in text and "(default: from the resize rule)" in text
+    assert "(default: this GPU)" in text and "(default: the folder's)" in text
 
 
 def test_without_tensorrt_the_extra_is_named(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -281,3 +282,17 @@ def test_detections_select_rows(detector: hindsight.Detector) -> None:
     assert len(found.select([])) == 0
     with pytest.raises(ValueError, match=r"expected boxes \[2, 4\], got \[2, 5\]"):
         dataclasses.replace(found, boxes=np.zeros((2, 5), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"), [("torch", r"install hindsight-detector\[gpu\]"), ("other", "install what it needs")]
+)
+def test_a_runtime_whose_package_is_missing_says_what_to_install(
+    tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, kind: str, advice: str
+) -> None:
+    def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
+        return [EntryPoint(kind, "no_such_package_here:open", group)]
+
+    monkeypatch.setattr(hindsight.runtime, "entry_points", entry_points)
+    with pytest.raises(RuntimeFailure, match=rf"runtime {kind} cannot be imported .*no_such.*: {advice}"):
+        hindsight.runtime.open_runtime(kind, tiny_artifact)

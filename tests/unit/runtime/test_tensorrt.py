@@ -187,6 +187,7 @@ def test_it_answers_as_onnx_runtime_at_every_batch_and_size_and_frees_everything
     done = run(fakes, artifact, AGREES)
     assert done.returncode == 0, done.stderr
     assert "has not been compared with the model yet" in done.stderr
+    assert "tensorrt:fp16@cuda" in done.stderr and "--images FOLDER" in done.stderr
 
 
 NO_GRAPHS = """

@@ -1,5 +1,5 @@
-"""Programs for the tests of the TensorRT runtime, and engines for them: `tensorrt` is fake_tensorrt.py, NVIDIA's
-driver fake_gpu.cpp.
+"""Programs for the tests of the TensorRT runtime, and engines for them: `tensorrt` is fake_tensorrt.py,
+NVIDIA's driver fake_gpu.cpp.
 """
 
 from __future__ import annotations

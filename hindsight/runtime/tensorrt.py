@@ -6,8 +6,8 @@ import importlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
 from hindsight.engines import FLAVOURS, PRECISIONS, Engine, Plan, find_engine, read_plan, rebuild_command
-from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
+from hindsight.errors import OptionError, RuntimeFailure
 from hindsight.runtime.buckets import plan_batch
 from hindsight.runtime.cuda import Gpu, gpu_number
 from hindsight.runtime.tensorrt_plan import LoadedPlan
@@ -71,7 +71,8 @@ class TensorRtRuntime:
             with self._gpu.current():
                 self._plan(_DETECT)
         except BaseException:
-            self._free()
+            with suppress(RuntimeFailure):  # a lost GPU refuses that as well
+                self._free()
             raise
 
     @property
@@ -109,7 +110,8 @@ class TensorRtRuntime:
         except OptionError as error:
             command = rebuild_command(self._artifact, self._engine.record.precision)
             raise RuntimeFailure(f"{error}; build it for more: {command} --size ...") from error
-        return loaded.run(inputs, steps)
+        with self._last_words():
+            return loaded.run(inputs, steps)
 
     def _plan(self, graph: str) -> tuple[Plan, LoadedPlan]:
         plan = self._engine.record.plan_of(graph)
@@ -124,14 +126,23 @@ class TensorRtRuntime:
             assert self._gpu is not None  # the caller has made it current
             engine = self._deserialise(plan)
             try:
-                self._plans[graph] = LoadedPlan(self._trt, engine, plan.buckets, self._gpu, plan.file)
-            except DeviceLost:
-                raise
+                with self._last_words():
+                    self._plans[graph] = LoadedPlan(self._trt, engine, plan.buckets, self._gpu, plan.file)
             except RuntimeFailure as error:
                 # as text: the exception's frames would keep TensorRT's contexts longer than their memory
-                self._failures[graph] = f"{error}{_logger(self._trt).last()}"
-                raise RuntimeFailure(self._failures[graph]) from error
+                self._failures[graph] = str(error)
+                raise
         return plan, self._plans[graph]
+
+    @contextmanager
+    def _last_words(self) -> Iterator[None]:
+        """Adds what TensorRT's log last said to a failure."""
+        log = _logger(self._trt)
+        log.error = ""
+        try:
+            yield
+        except RuntimeFailure as error:
+            raise type(error)(f"{error}{log.last()}") from error
 
     def _deserialise(self, plan: Plan) -> Any:
         log = _logger(self._trt)

@@ -82,7 +82,7 @@ CUresult cuDeviceGetAttribute(int* value, int attribute, int) {
     return *value < 0 ? kInvalidValue : kSuccess;
 }
 CUresult cuDevicePrimaryCtxRetain(void** context, int) { return ++alive["context"], *context = &primary_context, kSuccess; }
-CUresult cuDevicePrimaryCtxRelease(int) { return --alive["context"], kSuccess; }
+CUresult cuDevicePrimaryCtxRelease(int) { return --alive["context"], broken; }
 CUresult cuCtxGetCurrent(void** context) { return *context = current_context, kSuccess; }
 CUresult cuCtxSetCurrent(void* context) { return current_context = context, kSuccess; }
 

@@ -21,6 +21,8 @@ print(message(lambda: runtime.detect(inputs(1, 64, 96))))
 gpu.fake_break(0)
 runtime.close()
 print(alive())
+gpu.fake_break(700)
+print(message(opened))
 """
 
 
@@ -29,11 +31,12 @@ def test_a_gpu_in_error_for_good_is_told_from_one_that_lacks_memory(fakes: Path,
     add_engine(artifact)
     done = run(fakes, artifact, LOST)
     assert done.returncode == 0, done.stderr
-    lost, lost_too, memory, left = done.stdout.splitlines()
+    lost, lost_too, memory, left, again = done.stdout.splitlines()
     assert lost.startswith("DeviceLost: GPU 0, copying to the GPU") and "ILLEGAL_ADDRESS" in lost
     assert lost_too.startswith("DeviceLost: ")
     assert memory.startswith("RuntimeFailure: ") and "OUT_OF_MEMORY" in memory
     assert left == "{}"
+    assert again.startswith("DeviceLost: GPU 0, making a stream")  # not what freeing gives
 
 
 RTX = """
@@ -134,3 +137,31 @@ except RuntimeFailure as error:
         check=False,
     )
     assert done.stdout == "tensorrt cannot be imported: Could not find: libnvinfer.so.10\n", done.stderr
+
+
+REFUSED = """
+gpu.fake_refuse_captures(1)
+runtime = opened()
+
+def execute(context, stream):
+    own._logger(tensorrt).log(tensorrt.ILogger.ERROR, "no kernel image\\nfor this GPU")
+    return False
+
+executed = tensorrt.Context.execute_async_v3
+tensorrt.Context.execute_async_v3 = execute
+print(message(lambda: runtime.detect(inputs(1, 64, 96))))
+tensorrt.Context.execute_async_v3 = executed
+assert runtime.detect(inputs(1, 64, 96))["boxes"].shape == (1, 20, 4)
+runtime.close()
+"""
+
+
+def test_an_execution_that_tensorrt_refuses_is_told_with_its_last_words(
+    fakes: Path, artifact: Artifact
+) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, REFUSED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "RuntimeFailure: model.engine: TensorRT does not execute it: no kernel image for this GPU\n"
+    )

@@ -165,3 +165,24 @@ def test_an_execution_that_tensorrt_refuses_is_told_with_its_last_words(
     assert done.stdout == (
         "RuntimeFailure: model.engine: TensorRT does not execute it: no kernel image for this GPU\n"
     )
+
+
+GIVEN_UP = """
+executed = tensorrt.Context.execute_async_v3
+
+def execute(context, stream):
+    return len(context._calls) == 0 and executed(context, stream)  # the first run alone: no capture
+
+tensorrt.Context.execute_async_v3 = execute
+runtime = opened()
+assert gpu.fake_alive(b"graph") == 0 and gpu.fake_alive(b"launchable") == 0
+runtime.close()
+print(alive())
+"""
+
+
+def test_a_capture_that_tensorrt_gives_up_leaves_no_graph(fakes: Path, artifact: Artifact) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, GIVEN_UP)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "{}\n" and "no CUDA graph (model.engine: TensorRT does not execute it)" in done.stderr

@@ -185,4 +185,5 @@ def test_a_capture_that_tensorrt_gives_up_leaves_no_graph(fakes: Path, artifact:
     add_engine(artifact)
     done = run(fakes, artifact, GIVEN_UP)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "{}\n" and "no CUDA graph (model.engine: TensorRT does not execute it)" in done.stderr
+    assert done.stdout == "{}\n"
+    assert "no CUDA graph (model.engine: TensorRT does not execute it)" in done.stderr

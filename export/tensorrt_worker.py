@@ -65,7 +65,8 @@ def main() -> None:
 
 def _register(trt: ModuleType, job: Job) -> None:
     if job.plugin_library is not None:
-        trt.get_plugin_registry().load_library(job.plugin_library)
+        if trt.get_plugin_registry().load_library(job.plugin_library) is None:
+            _refuse(f"this TensorRT does not load {job.plugin_library}: is it compiled against its headers?")
         return
     from export.plugins.python import register_plugins
 
@@ -97,11 +98,7 @@ def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path 
         _target(trt, config, job.capabilities)
     if job.plugin_library is not None:
         config.plugins_to_serialize = [job.plugin_library]
-    timings = None
-    if cache is not None:
-        stored = cache.read_bytes() if cache.is_file() else b""
-        timings = config.create_timing_cache(stored) or config.create_timing_cache(b"")
-        config.set_timing_cache(timings, ignore_mismatch=False)
+    timings = None if cache is None else _timings(config, cache)  # kept for as long as the build
     monitor = _monitor(trt, graph.graph)
     config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
@@ -109,9 +106,26 @@ def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path 
         _refuse(f"{graph.graph} could not be built")
     Path(graph.plan).write_bytes(plan)
     if cache is not None and timings is not None:
-        draft = cache.with_name(f"{cache.name}-{os.getpid()}")
-        draft.write_bytes(config.get_timing_cache().serialize())
+        _keep(config.get_timing_cache().serialize(), cache)
+
+
+def _timings(config: Any, cache: Path) -> Any:
+    """Give the build the timings of earlier ones; none where there are none for this very machine."""
+    for stored in (cache.read_bytes() if cache.is_file() else b"", b""):
+        timings = config.create_timing_cache(stored)
+        if timings is not None and config.set_timing_cache(timings, ignore_mismatch=False):
+            return timings
+    return None
+
+
+def _keep(timings: Any, cache: Path) -> None:
+    draft = cache.with_name(f"{cache.name}-{os.getpid()}")
+    try:
+        draft.write_bytes(timings)
         draft.replace(cache)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        _say(progress=f"the timings are not kept for the next build ({error.strerror})")
 
 
 def _target(trt: ModuleType, config: Any, capabilities: tuple[str, ...]) -> None:

@@ -122,10 +122,20 @@ def build_engine(
         )
         write_record(draft, record)
         place = root / engine_folder_name(target.label, target.flavour, version, precision)
-        if place.exists():
-            place.rename(Path(name) / "old")
-        draft.rename(place)
+        _put(draft, place, Path(name) / "old")
     return read_engine(place)
+
+
+def _put(draft: Path, place: Path, old: Path) -> None:
+    """Move `draft` to `place`, and what is there to `old`. Servers have read theirs: they go on with it."""
+    try:
+        if place.exists():
+            place.rename(old)
+        draft.rename(place)
+    except OSError as error:
+        if old.exists() and not place.exists():
+            old.rename(place)
+        raise ExportError(f"{place} cannot be put in place ({error.strerror})") from error
 
 
 def _prepare(
@@ -177,12 +187,18 @@ def _run(job: Job, scratch: Path, progress: Callable[[str], None]) -> str:
     """Run the job in a process of its own; -> TensorRT's version. Raises ExportError with its last words."""
     description, log = scratch / "job.json", scratch / "log"
     description.write_text(json.dumps(dataclasses.asdict(job)), encoding="utf-8")
-    command = [sys.executable, "-m", "export.tensorrt_worker", str(description)]
+    # -P: the folder this is called in may hold an `export` of its own
+    command = [sys.executable, "-P", "-m", "export.tensorrt_worker", str(description)]
     last: dict[str, Any] = {}
     with (
         log.open("wb") as errors,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, env=_environment(scratch), text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(scratch),
+            encoding="utf-8",
+            errors="replace",  # libraries may print anything
         ) as process,
     ):
         try:
@@ -197,7 +213,7 @@ def _run(job: Job, scratch: Path, progress: Callable[[str], None]) -> str:
             raise
     if "refused" in last:
         raise ExportError(f"TensorRT built no engine: {last['refused']}")
-    if process.returncode != 0 or "done" not in last:
+    if "done" not in last:  # how the process ends after that is no matter: all files are written
         raise ExportError(f"TensorRT built no engine ({_ending(process.returncode)}): {_last_lines(log)}")
     return str(last["version"])
 

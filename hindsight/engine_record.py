@@ -130,9 +130,19 @@ def read_engine(folder: Path) -> Engine:
             f"{path}: format_version must be {ENGINE_FORMAT}, got {version!r}: build the engine again"
         )
     try:
-        return Engine(Path(folder), build(EngineRecord, document))
+        record = build(EngineRecord, document)
+        _check(record)
     except ValueError as error:
         raise ArtifactError(f"{path}: {error}") from None
+    return Engine(Path(folder), record)
+
+
+def _check(record: EngineRecord) -> None:
+    if record.precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {record.precision!r:.60}")
+    for index, plan in enumerate(record.plans):
+        if re.fullmatch(r"\w[\w.-]*", plan.file, re.ASCII) is None:  # so it lies in the engine's own folder
+            raise ValueError(f"plans[{index}].file must be the name of a file, got {plan.file!r:.60}")
 
 
 def write_record(folder: Path, record: EngineRecord) -> None:

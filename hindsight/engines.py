@@ -52,6 +52,7 @@ __all__ = [
     "list_engines",
     "parity_command",
     "read_engine",
+    "read_plan",
     "rebuild_command",
     "record_parity",
     "write_record",
@@ -112,7 +113,8 @@ def find_engine(
         raise RuntimeFailure(_nothing_fits(artifact, flavour, version, gpu, precision, refused))
     fitting.sort(key=lambda engine: PRECISIONS.index(engine.record.precision))
     chosen = _passing(fitting, artifact, allow_failed_parity)
-    _verify(chosen, artifact)
+    for plan in chosen.record.plans:
+        read_plan(chosen, plan, artifact)
     if chosen.record.parity is None and not allow_failed_parity:
         _LOG.warning(
             "the engine %s has not been compared with the model yet: run %s",
@@ -120,6 +122,25 @@ def find_engine(
             parity_command(artifact, chosen.record.precision),
         )
     return chosen
+
+
+def read_plan(engine: Engine, plan: Plan, artifact: Artifact) -> bytes:
+    """The bytes of one of its plans. Raises RuntimeFailure where they are not those that engine.json listed
+    when `engine` was read: the file may be damaged, or built anew since.
+    """
+    path = engine.folder / plan.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RuntimeFailure(f"{path}: cannot be read ({error.strerror})") from error
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != plan.sha256:
+        command = rebuild_command(artifact, engine.record.precision, engine.record)
+        raise RuntimeFailure(
+            f"{path} is not the file engine.json listed (sha256 {actual[:12]}..., expected "
+            f"{plan.sha256[:12]}...): start again if it was built anew, else build it again: {command}"
+        )
+    return content
 
 
 def _reasons_against(
@@ -179,19 +200,3 @@ def _passing(fitting: Sequence[Engine], artifact: Artifact, allow_failed: bool) 
         f"{parity.max_score:.2g} of score); build another precision: "
         f"{rebuild_command(artifact, 'fp32', engine.record)}"
     )
-
-
-def _verify(engine: Engine, artifact: Artifact) -> None:
-    for plan in engine.record.plans:
-        path = engine.folder / plan.file
-        try:
-            with path.open("rb") as stream:
-                actual = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise RuntimeFailure(f"{path}: cannot be read ({error.strerror})") from error
-        if actual != plan.sha256:
-            command = rebuild_command(artifact, engine.record.precision, engine.record)
-            raise RuntimeFailure(
-                f"{path} is not the file engine.json lists (sha256 {actual[:12]}..., expected "
-                f"{plan.sha256[:12]}...); build it again: {command}"
-            )

@@ -16,11 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
 
 __all__ = ["Gpu", "gpu_number"]
 
 _NAME_BYTES = 256
+# After one of these the driver gives the same answer to every call of this process.
+_LOST = frozenset(
+    f"CUDA_ERROR_{name}"
+    for name in (
+        *("ECC_UNCORRECTABLE", "NVLINK_UNCORRECTABLE", "CONTAINED", "CONTEXT_IS_DESTROYED", "UNKNOWN"),
+        *("ILLEGAL_ADDRESS", "ILLEGAL_INSTRUCTION", "MISALIGNED_ADDRESS", "INVALID_ADDRESS_SPACE"),
+        *("INVALID_PC", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "ASSERT", "HARDWARE_STACK_ERROR"),
+        *("TENSOR_MEMORY_LEAK", "EXTERNAL_DEVICE", "MPS_CLIENT_TERMINATED"),
+    )
+)
 
 
 def gpu_number(device: str) -> int:
@@ -35,7 +45,7 @@ class Gpu:
     """A GPU and what was made on it; `close` frees all of that, newest first.
 
     Methods but `close` need the GPU to be the current one: `with gpu.current():`. Each raises RuntimeFailure
-    with what the driver says. Not for use by several threads at once.
+    with what the driver says; DeviceLost where it will say so for good. Not for several threads at once.
     """
 
     def __init__(self, number: int = 0) -> None:
@@ -141,7 +151,9 @@ class Gpu:
         try:
             enqueue()
         except BaseException:
-            driver.cuStreamEndCapture(stream)  # fails too: the capture is void
+            status, graph = driver.cuStreamEndCapture(stream)
+            if int(status) == 0:  # TensorRT gave up, but the capture is not void
+                driver.cuGraphDestroy(graph)
             raise
         graph = self._call("ending a capture", driver.cuStreamEndCapture(stream))
         try:
@@ -175,7 +187,8 @@ class Gpu:
         status, *values = answer
         if int(status) != 0:
             said = getattr(status, "name", status)
-            raise RuntimeFailure(f"GPU {self.number}, {doing}: the CUDA driver says {said}")
+            kind = DeviceLost if said in _LOST else RuntimeFailure
+            raise kind(f"GPU {self.number}, {doing}: the CUDA driver says {said}")
         return values[0] if values else None
 
 

@@ -6,9 +6,8 @@ import importlib
 import logging
 import re
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
-from hindsight.engines import FLAVOURS, PRECISIONS, Engine, Plan, find_engine, rebuild_command
+from hindsight.engines import FLAVOURS, PRECISIONS, Engine, Plan, find_engine, read_plan, rebuild_command
 from hindsight.errors import OptionError, RuntimeFailure
 from hindsight.runtime.buckets import plan_batch
 from hindsight.runtime.cuda import Gpu, gpu_number
@@ -50,7 +49,7 @@ class TensorRtRuntime:
         self._trt = _tensorrt()
         self._gpu: Gpu | None = Gpu(number)
         self._plans: dict[str, LoadedPlan] = {}
-        self._failures: dict[str, RuntimeFailure] = {}
+        self._failures: dict[str, str] = {}
         try:
             self._engine = find_engine(
                 artifact,
@@ -72,7 +71,8 @@ class TensorRtRuntime:
             with self._gpu.current():
                 self._plan(_DETECT)
         except BaseException:
-            self._free()
+            with suppress(RuntimeFailure):  # a lost GPU refuses that as well
+                self._free()
             raise
 
     @property
@@ -110,7 +110,8 @@ class TensorRtRuntime:
         except OptionError as error:
             command = rebuild_command(self._artifact, self._engine.record.precision)
             raise RuntimeFailure(f"{error}; build it for more: {command} --size ...") from error
-        return loaded.run(inputs, steps)
+        with self._last_words():
+            return loaded.run(inputs, steps)
 
     def _plan(self, graph: str) -> tuple[Plan, LoadedPlan]:
         plan = self._engine.record.plan_of(graph)
@@ -120,29 +121,42 @@ class TensorRtRuntime:
                 f"the engine {self._engine.folder.name} has no plan of {graph}; build it again: {command}"
             )
         if graph in self._failures:  # what was allocated until then is freed by close alone
-            raise self._failures[graph]
+            raise RuntimeFailure(self._failures[graph])
         if graph not in self._plans:
             assert self._gpu is not None  # the caller has made it current
-            engine, log = self._deserialise(plan)
+            engine = self._deserialise(plan)
             try:
-                self._plans[graph] = LoadedPlan(self._trt, engine, plan.buckets, self._gpu, plan.file)
+                with self._last_words():
+                    self._plans[graph] = LoadedPlan(self._trt, engine, plan.buckets, self._gpu, plan.file)
             except RuntimeFailure as error:
-                self._failures[graph] = RuntimeFailure(f"{error}{log.last()}")
-                raise self._failures[graph] from error
+                # as text: the exception's frames would keep TensorRT's contexts longer than their memory
+                self._failures[graph] = str(error)
+                raise
         return plan, self._plans[graph]
 
-    def _deserialise(self, plan: Plan) -> tuple[Any, Any]:
-        log = _logger_class(self._trt)()
+    @contextmanager
+    def _last_words(self) -> Iterator[None]:
+        """Adds what TensorRT's log last said to a failure."""
+        log = _logger(self._trt)
+        log.error = ""
+        try:
+            yield
+        except RuntimeFailure as error:
+            raise type(error)(f"{error}{log.last()}") from error
+
+    def _deserialise(self, plan: Plan) -> Any:
+        log = _logger(self._trt)
+        log.error = ""
         runtime = self._trt.Runtime(log)
         runtime.engine_host_code_allowed = self._engine.record.plugins_embedded
-        engine = runtime.deserialize_cuda_engine((self._engine.folder / plan.file).read_bytes())
+        engine = runtime.deserialize_cuda_engine(read_plan(self._engine, plan, self._artifact))
         if engine is None:
             command = rebuild_command(self._artifact, self._engine.record.precision, self._engine.record)
             raise RuntimeFailure(
                 f"TensorRT does not load {self._engine.folder.name}/{plan.file}{log.last()}; "
                 f"build it again: {command}"
             )
-        return engine, log
+        return engine
 
     def _open(self) -> Gpu:
         if self._gpu is None:
@@ -180,7 +194,7 @@ def _tensorrt() -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name != flavour:
                 raise RuntimeFailure(f"{flavour} cannot be imported: {error}") from error
-        except ImportError as error:  # a library it links to is missing
+        except (ImportError, OSError) as error:  # a library it links to or loads is missing
             raise RuntimeFailure(f"{flavour} cannot be imported: {error}") from error
     raise RuntimeFailure("TensorRT is not installed: install hindsight-detector[gpu,tensorrt]")
 
@@ -200,7 +214,8 @@ def _register_plugins(trt: ModuleType) -> None:
 
 
 @cache
-def _logger_class(trt: ModuleType) -> Any:
+def _logger(trt: ModuleType) -> Any:
+    """One for the process: TensorRT keeps the first that it is given, for whatever comes later."""
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
@@ -214,16 +229,16 @@ def _logger_class(trt: ModuleType) -> Any:
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self._errors: deque[str] = deque(maxlen=1)
+            self.error = ""
 
         def log(self, severity: Any, msg: str) -> None:
             level = levels.get(severity, logging.DEBUG)
             if level >= logging.ERROR:
-                self._errors.append(" ".join(msg.split()))
+                self.error = " ".join(msg.split())
             _LOG.log(level, "TensorRT: %s", msg)
 
         def last(self) -> str:
             """ ": " and the last error, or nothing."""
-            return f": {self._errors[-1]}" if self._errors else ""
+            return f": {self.error}" if self.error else ""
 
-    return Log
+    return Log()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.engines import Bucket
-from hindsight.errors import RuntimeFailure
+from hindsight.errors import DeviceLost, RuntimeFailure
 from hindsight.runtime.blocks import IMAGES, BlockTensor, copied_bytes, fill, place
 from hindsight.runtime.buckets import Step
 from hindsight.runtime.cuda import Gpu
@@ -69,6 +69,7 @@ class LoadedPlan:
         self._trt, self._engine, self._gpu, self._name = trt, engine, gpu, name
         self._buckets = tuple(buckets)
         self._check_profiles()
+        self._config = self._runtime_config()
         modes = trt.TensorIOMode
         names = [engine.get_tensor_name(position) for position in range(engine.num_io_tensors)]
         self._inputs = [each for each in names if engine.get_tensor_mode(each) == modes.INPUT]
@@ -124,7 +125,7 @@ class LoadedPlan:
         self._gpu.synchronize(self._upload)
         self._gpu.synchronize(self._compute)
         self._layouts.clear()
-        self._engine = None
+        self._engine = self._config = None
 
     def _check_profiles(self) -> None:
         count = self._engine.num_optimization_profiles
@@ -178,21 +179,29 @@ class LoadedPlan:
         return tuple(self._engine.get_tensor_profile_shape(name, index)[2]) if -1 in shape else shape
 
     def _context(self) -> Any:
-        user_managed = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if hasattr(self._engine, "create_runtime_config"):
-            # TensorRT for RTX compiles kernels while it runs. A context sees one shape only: have it compile
-            # for that at once, or a CUDA graph would keep the slow kernels of the first run.
-            config = self._engine.create_runtime_config()
-            config.set_execution_context_allocation_strategy(user_managed)
-            strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
-            if strategies is not None:
-                config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-            context = self._engine.create_execution_context(config)
-        else:
-            context = self._engine.create_execution_context(user_managed)
+        how = self._config
+        if how is None:
+            how = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(how)
         if context is None:
             raise RuntimeFailure(f"{self._name}: TensorRT makes no execution context")
         return context
+
+    def _runtime_config(self) -> Any:
+        """What TensorRT for RTX makes contexts with, and leaves to us to keep; None for TensorRT.
+
+        RTX compiles kernels while it runs. A context sees one shape only: have it compile for that at once,
+        or a CUDA graph would keep the slow kernels of the first run.
+        """
+        strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategies is None:
+            return None
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(
+            self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return config
 
     def _make_ready(self, layout: _Layout) -> None:
         """Run once on blank images, which loads every kernel, and capture the execution."""
@@ -208,6 +217,8 @@ class LoadedPlan:
         self._gpu.synchronize(self._compute)
         try:
             layout.graph = self._gpu.capture(self._compute, lambda: self._execute(layout))
+        except DeviceLost:
+            raise
         except RuntimeFailure as error:
             _LOG.warning(
                 "%s, batch %d at %dx%d: no CUDA graph (%s); its kernels are launched one by one",

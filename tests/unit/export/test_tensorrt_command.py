@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import pytest
@@ -23,20 +21,9 @@ from export.tensorrt_shapes import (
 )
 from export.to_tensorrt import Target, build_engine
 from hindsight.artifact import Artifact, ResizeRule, load_artifact
-from hindsight.engines import Bucket, engines_folder, read_engine
+from hindsight.engines import Bucket, engines_folder
 from tests.factories import make_tiny_artifact
-
-TARGET = Target("tensorrt_rtx", "any", ("8.9",), "sm89")
-
-# Stands in for TensorRT in the builder's process: BEHAVIOUR is what happens when it is first used.
-MODULE = """
-import os, sys
-__version__ = "9.9"
-class Logger:
-    WARNING = 1
-    def __init__(self, level):
-        {behaviour}
-"""
+from tests.unit.export.pretend import TARGET, shadow
 
 
 @pytest.fixture
@@ -56,20 +43,6 @@ def assert_refused(result: Result, *words: str) -> None:
     assert line.startswith("hindsight: ")
     for word in words:
         assert word in line
-
-
-def shadow(monkeypatch: pytest.MonkeyPatch, folder: Path, behaviour: str) -> None:
-    """Put a module `tensorrt_rtx` before the real one, in the builder's process alone."""
-    folder.mkdir()
-    (folder / "tensorrt_rtx.py").write_text(MODULE.format(behaviour=behaviour))
-    real = tensorrt_command.build_engine.__globals__["_environment"]
-
-    def environment(scratch: Path) -> dict[str, str]:
-        found: dict[str, str] = real(scratch)
-        return found | {"PYTHONPATH": os.pathsep.join([str(folder), found["PYTHONPATH"]])}
-
-    monkeypatch.setitem(tensorrt_command.build_engine.__globals__, "_environment", environment)
-    monkeypatch.setattr(tensorrt_command, "installed_flavour", lambda: "tensorrt_rtx")
 
 
 @pytest.mark.parametrize(
@@ -163,73 +136,3 @@ def test_shapes_are_read_in_order_and_once() -> None:
     assert detection_buckets((1, 2), ((64, 96),)) == (Bucket(1, 64, 96), Bucket(2, 64, 96))
     assert [bucket.boxes for bucket in rescoring_buckets((1,), ((64, 96),), 1000)] == [128, 1000]
     assert [bucket.boxes for bucket in rescoring_buckets((1,), ((64, 96),), 50)] == [50]
-
-
-WHOLE = """pass
-    def write(self): pass
-class NetworkDefinitionCreationFlag: STRONGLY_TYPED = 0
-class BuilderFlag: TF32 = 0
-class IProgressMonitor:
-    def __init__(self): pass
-class ComputeCapability: __members__ = {"SM89": 89}
-class Layer:
-    class type: name = "CONVOLUTION"
-class Network:
-    num_layers = 2
-    def get_layer(self, index): return Layer()
-class Shapes(dict):
-    def set_shape(self, name, *shapes): self[name] = shapes
-class Config:
-    def __init__(self): self.profiles, self.set = [], {}
-    def clear_flag(self, flag): pass
-    def add_optimization_profile(self, shapes): self.profiles.append(dict(shapes)); return 0
-    def set_compute_capability(self, value, index): self.set[index] = value
-class Builder:
-    def __init__(self, logger): pass
-    def create_network(self, flags): assert flags == 1; return Network()
-    def create_builder_config(self): return Config()
-    def create_optimization_profile(self): return Shapes()
-    def build_serialized_network(self, network, config):
-        import json
-        assert config.num_compute_capabilities == 1 and config.set == {0: 89}
-        config.progress_monitor.phase_start("tactics", None, 2)
-        config.progress_monitor.step_complete("tactics", 0)
-        return json.dumps(config.profiles).encode()
-class OnnxParser:
-    def __init__(self, network, logger): pass
-    def parse(self, data): return len(data) > 1000
-"""
-
-
-def test_an_engine_that_is_built_takes_the_place_of_the_one_before(
-    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shadow(monkeypatch, tmp_path / "shadow", WHOLE)
-    # register_plugins wants TensorRT's own classes: here nothing is registered
-    (tmp_path / "shadow" / "sitecustomize.py").write_text(
-        "import export.plugins.python as plugins\nplugins.register_plugins = lambda trt: ()\n"
-    )
-    said: list[str] = []
-    for batches in ([1], [1, 2]):
-        engine = build_engine(
-            artifact, TARGET, precision="fp32", batches=batches, sizes=[(64, 96)], progress=said.append
-        )
-    folder = engines_folder(artifact) / "sm89-tensorrt_rtx9.9-fp32"
-    assert engine.folder == folder and list(engines_folder(artifact).iterdir()) == [folder]
-    assert engine == read_engine(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["engine.json", "model.engine", "rescore.engine"]
-    record = engine.record
-    assert (record.gpu, record.compute_capabilities, record.precision) == ("any", ("8.9",), "fp32")
-    assert record.sources == {
-        name: artifact.manifest.files[name] for name in ("model.onnx", "rescore.onnx", "weights.bin")
-    }
-    plan = record.plan_of("model.onnx")
-    assert plan is not None and plan.buckets == (Bucket(1, 64, 96), Bucket(2, 64, 96))
-    assert plan.plugin_layers == 0 and record.parity is None
-    one, two = json.loads((folder / "model.engine").read_text())
-    assert one["images"] == [[1, 32, 32, 3], [1, 64, 96, 3], [1, 64, 96, 3]]
-    assert two["score_threshold"] == [[2], [2], [2]] and "nms_threshold" not in two
-    rescored = json.loads((folder / "rescore.engine").read_text())
-    assert rescored[0]["boxes"] == [[1, 100, 4]] * 3
-    assert "model.onnx: tactics, 1 of 2" in said and "rescore.onnx: parsing" in said
-    load_artifact(artifact.path)

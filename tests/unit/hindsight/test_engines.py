@@ -119,7 +119,7 @@ def test_an_engine_of_older_graphs_is_refused(artifact: Artifact) -> None:
 
 def test_a_changed_plan_is_refused(artifact: Artifact) -> None:
     (add_engine(artifact) / "model.engine").write_bytes(b"another plan")
-    with pytest.raises(RuntimeFailure, match=r"is not the file engine\.json lists"):
+    with pytest.raises(RuntimeFailure, match=r"is not the file engine\.json listed"):
         find_engine(artifact, *HERE)
 
 
@@ -168,6 +168,7 @@ def test_a_precision_whose_parity_failed_is_passed_over_and_said(
         ({"format_version": 2}, "format_version must be 1, got 2"),
         ({"precision": 16}, "EngineRecord.precision must be str, got 16"),
         ({"plans": [{"graph": "model.onnx"}]}, "missing fields"),
+        ({"precision": "int8"}, "precision must be one of fp16, bf16, fp32, got 'int8'"),
         ({"extra": 1}, r"unknown fields \['extra'\]"),
         ({"parity": {**PASSED.__dict__, "compared": True}}, "compared must be int, got True"),
     ],
@@ -182,6 +183,16 @@ def test_a_record_that_is_not_well_formed_is_refused_and_named(
         read_engine(folder)
     with pytest.raises(RuntimeFailure, match=words):
         find_engine(artifact, *HERE)
+
+
+@pytest.mark.parametrize("file", ["../../model.onnx", "/etc/hostname", "..", "", ".", "a/b", "a\\b", "a\0b"])
+def test_a_plan_lies_in_its_own_folder(artifact: Artifact, file: str) -> None:
+    folder = add_engine(artifact)
+    document = json.loads((folder / "engine.json").read_text())
+    document["plans"][0]["file"] = file
+    (folder / "engine.json").write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match=r"plans\[0\]\.file must be the name of a file"):
+        read_engine(folder)
 
 
 def test_a_parity_result_must_be_complete(artifact: Artifact) -> None:

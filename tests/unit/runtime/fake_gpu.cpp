@@ -32,12 +32,14 @@ static int primary_context;
 static std::map<std::string, long> alive;
 static long long memory_limit = -1, memory_used = 0;
 static bool refuse_captures = false;
+static CUresult broken = kSuccess;  // what every call that needs a context answers
 static std::map<Address, long long> sizes;
 
 #define NEEDS_CONTEXT                                  \
     if (current_context != &primary_context) {         \
         return kInvalidContext;                        \
-    }
+    }                                                  \
+    if (broken != kSuccess) return broken;
 
 static void run_until(Stream* stream, const std::function<bool()>& done) {
     while (!done() && !stream->work.empty()) {
@@ -66,6 +68,7 @@ long fake_alive(const char* kind) { return alive[kind]; }
 long long fake_memory() { return memory_used; }
 void fake_limit_memory(long long bytes) { memory_limit = bytes; }
 void fake_refuse_captures(int refuse) { refuse_captures = refuse; }
+void fake_break(CUresult status) { broken = status; }
 
 CUresult cuInit(unsigned) { return kSuccess; }
 CUresult cuDriverGetVersion(int* version) { return *version = 13020, kSuccess; }
@@ -79,7 +82,7 @@ CUresult cuDeviceGetAttribute(int* value, int attribute, int) {
     return *value < 0 ? kInvalidValue : kSuccess;
 }
 CUresult cuDevicePrimaryCtxRetain(void** context, int) { return ++alive["context"], *context = &primary_context, kSuccess; }
-CUresult cuDevicePrimaryCtxRelease(int) { return --alive["context"], kSuccess; }
+CUresult cuDevicePrimaryCtxRelease(int) { return --alive["context"], broken; }
 CUresult cuCtxGetCurrent(void** context) { return *context = current_context, kSuccess; }
 CUresult cuCtxSetCurrent(void* context) { return current_context = context, kSuccess; }
 

@@ -1,0 +1,189 @@
+"""The TensorRT runtime where a GPU fails for good, files change under it, or libraries are missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hindsight.artifact import Artifact
+from tests.unit.runtime.pretend import ROOT, add_engine, run
+
+LOST = """
+runtime = opened()
+runtime.detect(inputs(1, 64, 96))
+gpu.fake_break(700)
+print(message(lambda: runtime.detect(inputs(1, 64, 96))))
+print(message(lambda: runtime.detect(inputs(1, 32, 64))))
+gpu.fake_break(2)
+print(message(lambda: runtime.detect(inputs(1, 64, 96))))
+gpu.fake_break(0)
+runtime.close()
+print(alive())
+gpu.fake_break(700)
+print(message(opened))
+"""
+
+
+def test_a_gpu_in_error_for_good_is_told_from_one_that_lacks_memory(fakes: Path, artifact: Artifact) -> None:
+    """The server starts another process for the one, and goes on after the other."""
+    add_engine(artifact)
+    done = run(fakes, artifact, LOST)
+    assert done.returncode == 0, done.stderr
+    lost, lost_too, memory, left, again = done.stdout.splitlines()
+    assert lost.startswith("DeviceLost: GPU 0, copying to the GPU") and "ILLEGAL_ADDRESS" in lost
+    assert lost_too.startswith("DeviceLost: ")
+    assert memory.startswith("RuntimeFailure: ") and "OUT_OF_MEMORY" in memory
+    assert left == "{}"
+    assert again.startswith("DeviceLost: GPU 0, making a stream")  # not what freeing gives
+
+
+RTX = """
+import weakref
+from types import SimpleNamespace as Names
+
+made, configs = tensorrt.Engine.create_execution_context, []
+
+class Config:
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.strategy = strategy
+
+def create_runtime_config(engine):
+    config = Config()
+    configs.append(weakref.ref(config))
+    return config
+
+def create_execution_context(engine, config):
+    assert config.dynamic_shapes_kernel_specialization_strategy == "at once"
+    return made(engine, config.strategy)
+
+tensorrt.DynamicShapesKernelSpecializationStrategy = Names(EAGER="at once")
+tensorrt.Engine.create_runtime_config = create_runtime_config
+tensorrt.Engine.create_execution_context = create_execution_context
+runtime = opened()
+assert runtime.detect(inputs(1, 64, 96))["boxes"].shape == (1, 20, 4)
+assert configs and all(config() is not None for config in configs)
+runtime.close()
+assert alive() == {} and not any(config() for config in configs)
+"""
+
+
+def test_what_rtx_makes_contexts_with_lives_as_long_as_they(fakes: Path, artifact: Artifact) -> None:
+    """A context may ask for it later: TensorRT leaves it to whoever made it."""
+    add_engine(artifact)
+    done = run(fakes, artifact, RTX)
+    assert done.returncode == 0, done.stderr
+
+
+REBUILT = """
+runtime = opened()
+feeds = {name: inputs(1, 64, 96)[name] for name in ("images", "image_sizes")} | boxes(1, 4)
+(folder,) = (artifact.path / "engines").iterdir()
+(folder / "rescore.engine").write_bytes((folder / "model.engine").read_bytes())
+print(message(lambda: runtime.rescore(feeds)))
+runtime.close()
+print(alive())
+"""
+
+
+def test_a_plan_that_was_changed_after_the_start_is_not_loaded(fakes: Path, artifact: Artifact) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, REBUILT)
+    assert done.returncode == 0, done.stderr
+    refused, left = done.stdout.splitlines()
+    assert "rescore.engine is not the file engine.json listed" in refused and left == "{}"
+
+
+def test_the_log_of_tensorrt_is_one_for_the_process(fakes: Path, artifact: Artifact) -> None:
+    """TensorRT keeps the first that it is given, for all that comes after."""
+    add_engine(artifact)
+    program = """
+loggers = []
+make = tensorrt.Runtime.__init__
+def spied(self, logger):
+    loggers.append(logger)
+    make(self, logger)
+tensorrt.Runtime.__init__ = spied
+for _ in range(2):
+    runtime = opened()
+    runtime.rescore({name: inputs(1, 64, 96)[name] for name in ("images", "image_sizes")} | boxes(1, 4))
+    runtime.close()
+assert len(loggers) == 4 and len(set(map(id, loggers))) == 1
+"""
+    done = run(fakes, artifact, program)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_tensorrt_that_lacks_a_library_is_an_error(artifact: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise FileNotFoundError('Could not find: libnvinfer.so.10')")
+    program = """
+import sys
+from pathlib import Path
+from hindsight.artifact import load_artifact
+from hindsight.errors import RuntimeFailure
+from hindsight.runtime import open_runtime
+try:
+    open_runtime("tensorrt", load_artifact(Path(sys.argv[1])), device="cuda")
+except RuntimeFailure as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(artifact.path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.stdout == "tensorrt cannot be imported: Could not find: libnvinfer.so.10\n", done.stderr
+
+
+REFUSED = """
+gpu.fake_refuse_captures(1)
+runtime = opened()
+
+def execute(context, stream):
+    own._logger(tensorrt).log(tensorrt.ILogger.ERROR, "no kernel image\\nfor this GPU")
+    return False
+
+executed = tensorrt.Context.execute_async_v3
+tensorrt.Context.execute_async_v3 = execute
+print(message(lambda: runtime.detect(inputs(1, 64, 96))))
+tensorrt.Context.execute_async_v3 = executed
+assert runtime.detect(inputs(1, 64, 96))["boxes"].shape == (1, 20, 4)
+runtime.close()
+"""
+
+
+def test_an_execution_that_tensorrt_refuses_is_told_with_its_last_words(
+    fakes: Path, artifact: Artifact
+) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, REFUSED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "RuntimeFailure: model.engine: TensorRT does not execute it: no kernel image for this GPU\n"
+    )
+
+
+GIVEN_UP = """
+executed = tensorrt.Context.execute_async_v3
+
+def execute(context, stream):
+    return len(context._calls) == 0 and executed(context, stream)  # the first run alone: no capture
+
+tensorrt.Context.execute_async_v3 = execute
+runtime = opened()
+assert gpu.fake_alive(b"graph") == 0 and gpu.fake_alive(b"launchable") == 0
+runtime.close()
+print(alive())
+"""
+
+
+def test_a_capture_that_tensorrt_gives_up_leaves_no_graph(fakes: Path, artifact: Artifact) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, GIVEN_UP)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "{}\n"
+    assert "no CUDA graph (model.engine: TensorRT does not execute it)" in done.stderr

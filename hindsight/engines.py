@@ -159,7 +159,8 @@ def _reasons_against(
         reasons.append(f"for another GPU, {record.gpu}")
     if (record.flavour, record.version) != (flavour, version):
         reasons.append(f"for {record.flavour} {record.version}")
-    if any(artifact.manifest.files.get(name) != digest for name, digest in record.sources.items()):
+    files = artifact.manifest.files
+    if not record.sources or any(files.get(name) != digest for name, digest in record.sources.items()):
         reasons.append("from older graphs of this model")
     if precision not in (None, record.precision):
         reasons.append(f"in {record.precision}")

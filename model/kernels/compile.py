@@ -42,11 +42,16 @@ class KernelsUnavailable(KernelError):
     """This machine lacks what kernels need: cuda-bindings, NVRTC, a driver, or a GPU new enough."""
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels lie: $HINDSIGHT_CACHE/kernels, else the user's cache folder."""
+def cache_folder() -> Path | None:
+    """Where compiled kernels lie: $HINDSIGHT_CACHE/kernels, else the user's cache folder; None for a user
+    without a home, as in a container run under a number.
+    """
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen) / "kernels"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
     return Path(base) / "hindsight" / "kernels"
 
 
@@ -85,6 +90,9 @@ def compiled(name: str, architecture: int, kind: Kind = "cubin", folder: Path | 
     """
     source, headers = source_of(name)
     folder = cache_folder() if folder is None else folder
+    if folder is None:
+        _log.warning("compiled kernels are not kept: no home folder; name one in %s", CACHE_VARIABLE)
+        return compile_with_log(name, architecture, kind)[0]
     options = _options(architecture, kind)
     parts = [*options, _nvrtc_version(), source, *(part for item in headers.items() for part in item)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

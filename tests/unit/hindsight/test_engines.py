@@ -109,10 +109,11 @@ def test_an_engine_of_another_gpu_or_version_is_refused(
     assert text.endswith("--to tensorrt --precision fp16 --batch 1,8 --size 64x96,96x64")
 
 
-def test_an_engine_of_older_graphs_is_refused(artifact: Artifact) -> None:
+@pytest.mark.parametrize("sources", [{"model.onnx": "0" * 64}, {}])
+def test_an_engine_of_older_graphs_is_refused(artifact: Artifact, sources: dict[str, str]) -> None:
     folder = add_engine(artifact)
     engine = read_engine(folder)
-    write_record(folder, replace(engine.record, sources={"model.onnx": "0" * 64}))
+    write_record(folder, replace(engine.record, sources=sources))
     with pytest.raises(RuntimeFailure, match="from older graphs of this model"):
         find_engine(artifact, *HERE)
 

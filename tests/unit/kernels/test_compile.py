@@ -103,6 +103,20 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     assert "are not kept" in caplog.text
 
 
+def test_a_user_without_a_home_compiles_each_time_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("HINDSIGHT_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with caplog.at_level(logging.WARNING):
+        assert kernels.compiled(SMALL, 90).startswith(b"\x7fELF")
+    assert "HINDSIGHT_CACHE" in caplog.text
+
+
 def test_the_cache_lies_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HINDSIGHT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

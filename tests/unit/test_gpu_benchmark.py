@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +87,25 @@ def test_a_part_out_of_time_or_failing_is_named(monkeypatch: pytest.MonkeyPatch)
     assert gpu._run("ceiling", -1, True)["status"].startswith("not started")
     failed = gpu._run("no such part", 120, True)
     assert failed["status"].startswith("failed: KeyError") and failed["rows"] == []
+
+
+def test_ended_from_outside_no_part_stays_behind(tmp_path: Path) -> None:
+    """A part is a process in a session of its own, which no signal to the group of its parent reaches."""
+    words = [sys.executable, "-m", "benchmarks.gpu", "--dry-run-cpu", "--parts", "baseline", "--out"]
+    process = subprocess.Popen([*words, str(tmp_path / "x.json")], cwd=ROOT, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until = time.monotonic() + 120
+    while not (parts := [pid for pid in children.read_text().split() if is_a_part(pid)]):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not any(is_a_part(pid) for pid in parts)
+
+
+def is_a_part(pid: str) -> bool:
+    command = Path(f"/proc/{pid}/cmdline")
+    return command.exists() and b"--child" in command.read_bytes()
 
 
 def test_a_row_that_fails_leaves_the_others(tmp_path: Path) -> None:

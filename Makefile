@@ -25,11 +25,12 @@ test-gpu: .venv-gpu/.installed ## on a GPU host: what only a GPU can prove (SANI
 	PYTHONDONTWRITEBYTECODE= .venv-gpu/bin/python -m pytest -m "gpu or tensorrt" -p tests.plugins_gpu $(ARGS)
 	$(if $(SANITIZE),$(sanitize))
 
+# Without torch's cache of memory, so that an access past a tensor's end is seen; a graph cannot be captured so.
 define sanitize
 @command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not on the PATH: it comes with the CUDA toolkit" >&2; exit 1; }
 	for tool in memcheck racecheck synccheck; do \
 	    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 9 --tool $$tool \
-	        .venv-gpu/bin/python -m pytest -m gpu -o timeout=3600 tests/unit/kernels || exit 1; \
+	        .venv-gpu/bin/python -m pytest -m gpu -k 'not graph_captures' -o timeout=3600 tests/unit/kernels || exit 1; \
 	done
 endef
 

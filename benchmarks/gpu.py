@@ -65,6 +65,8 @@ def main(
     unknown = [part for part in chosen if part not in PARTS]
     if unknown:
         _refuse(f"unknown part {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    # ended from outside, a part must not stay behind on the GPU: _ended's clean-up needs an exception
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     result = _header(scale, commit_of)
     path = out or RESULTS / f"gpu-{_slug(result['hardware']['gpu'])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,8 @@ def top_kernels(call: Call, device: str, count: int = 10) -> list[Row]:
     calls = 3 if on_gpu else 1
     call()
     synchronise(device)
-    with profile(activities=activities) as recorded:
+    # acc_events: there is one cycle only; torch 2.11 warns unless told
+    with profile(activities=activities, acc_events=True) as recorded:
         for _ in range(calls):
             call()
         synchronise(device)

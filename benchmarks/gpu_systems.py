@@ -89,10 +89,14 @@ def giga_multiply_adds(config: DetectorConfig, scale: Scale) -> float:
     return multiply_adds(config, scale.image_hw, scale.proposals) / 1e9
 
 
-def torchvision_system(scale: Scale, batch: int, precision: str, *, compiled: bool = False) -> System:
-    """Their eager detector, under autocast unless fp32; `compiled`: through torch.compile."""
+def torchvision_system(
+    scale: Scale, batch: int, precision: str, layout: torch.memory_format, *, compiled: bool = False
+) -> System:
+    """Their eager detector, its weights in `layout`, under autocast unless fp32; `compiled`: through
+    torch.compile.
+    """
     theirs, _ = _with_same_weights(scale.proposals)
-    theirs.to(scale.device)
+    theirs.to(scale.device).to(memory_format=layout)  # type: ignore[call-overload]
     images = [image.permute(2, 0, 1).float().div(255).contiguous() for image in photos(scale, batch)]
     run: Any = theirs
     if compiled:

@@ -12,13 +12,14 @@ MultiScaleRoIAlign takes is beside it. Its NMS gets one call an image, as its de
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,20 +56,29 @@ def main(
         raise SystemExit(2)
     clock = Clock(repeats)
     bandwidth = copy_bandwidth(clock)
-    figures = [*roi_align_figures(clock), *nms_figures(clock), *other_nms_figures(clock)]
-    for figure in figures:
-        seconds = figure["ours"]["milliseconds"] / 1e3
-        figure["gigabytes_per_second"] = round(figure["bytes"] / seconds / 1e9, 1)
-        figure["share_of_copy_bandwidth"] = round(figure["bytes"] / seconds / bandwidth, 3)
-        sys.stdout.write(line_of(figure) + "\n")
+    figures: list[Timed] = []
+    result = header(repeats, bandwidth) | {"figures": figures}
+    slug = re.sub(r"[^a-z0-9]+", "-", result["hardware"]["gpu"].lower().removeprefix("nvidia ")).strip("-")
+    path = out or RESULTS / f"operators-{slug}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for figure in chain(nms_figures(clock), roi_align_figures(clock), other_nms_figures(clock)):
+        figures.append(with_bandwidth(figure, bandwidth))
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")  # time may run out
+        sys.stdout.write(line_of(figures[-1]) + "\n")
     major, minor = torch.cuda.get_device_capability()
-    gpu = torch.cuda.get_device_name()
-    result = {
+    result["compiler"] = compiler_report([major * 10 + minor])
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{path}\n")
+
+
+def header(repeats: int, bandwidth: float) -> dict[str, Any]:
+    """Of the result file: what was measured on, and with what."""
+    return {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
+        "commit": os.environ.get("COMMIT") or commit(),
         "hardware": {
-            "gpu": gpu,
-            "capability": f"{major}.{minor}",
+            "gpu": torch.cuda.get_device_name(),
+            "capability": ".".join(map(str, torch.cuda.get_device_capability())),
             "cpu": processor(),
         },
         "versions": {
@@ -79,14 +89,16 @@ def main(
         "repeats": repeats,
         "copy_gigabytes_per_second": round(bandwidth / 1e9, 1),
         "goals": GOALS,
-        "figures": figures,
-        "compiler": compiler_report([major * 10 + minor]),
     }
-    slug = re.sub(r"[^a-z0-9]+", "-", gpu.lower().removeprefix("nvidia ")).strip("-")
-    path = out or RESULTS / f"operators-{slug}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{path}\n")
+
+
+def with_bandwidth(figure: Timed, bandwidth: float) -> Timed:
+    """`figure` with the bytes a second that ours moves, and their share of `bandwidth`."""
+    moved = figure["bytes"] / (figure["ours"]["milliseconds"] / 1e3)
+    return figure | {
+        "gigabytes_per_second": round(moved / 1e9, 1),
+        "share_of_copy_bandwidth": round(moved / bandwidth, 3),
+    }
 
 
 # RoI-Align
@@ -113,14 +125,13 @@ def pyramid(dtype: torch.dtype, layout: torch.memory_format) -> list[Tensor]:
     ]
 
 
-def roi_align_figures(clock: Clock) -> list[Timed]:
+def roi_align_figures(clock: Clock) -> Iterator[Timed]:
     rois = some_boxes(IMAGES, BOXES)
     levels = roi_levels(rois, STRIDES).flatten()
     index = torch.arange(IMAGES, device="cuda").repeat_interleave(BOXES).float()
     flat = torch.cat([index[:, None], rois.reshape(-1, 4)], dim=1)
     of_level = [flat[levels == level].contiguous() for level in range(len(STRIDES))]
     per_image, sizes_hw = list(rois), [IMAGE_HW] * IMAGES
-    figures = []
     layouts = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     types = (torch.float32, torch.float16, torch.bfloat16)
     for (label, layout), dtype, size in product(layouts.items(), types, (7, 14)):
@@ -152,18 +163,15 @@ def roi_align_figures(clock: Clock) -> list[Timed]:
             CHANNELS * size * size * 4 + 16
         )
         name = f"roi_align {size}x{size} {str(dtype).removeprefix('torch.')} {label}"
-        figures.append(
-            figure_of(
-                name,
-                moved,
-                ours,
-                clock,
-                torchvision=torchvision_per_level,
-                torchvision_pooler=torchvision_pooler,
-            )
+        yield figure_of(
+            name,
+            moved,
+            ours,
+            clock,
+            torchvision=torchvision_per_level,
+            torchvision_pooler=torchvision_pooler,
         )
         del maps, peers, named
-    return figures
 
 
 # Suppression
@@ -182,9 +190,8 @@ def bytes_of(*tensors: Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def nms_figures(clock: Clock) -> list[Timed]:
+def nms_figures(clock: Clock) -> Iterator[Timed]:
     boxes, limit = some_boxes(IMAGES, BOXES), torch.full((1,), 0.5, device="cuda")
-    figures = []
     for label, present in [("3 % of rows present", 0.03), ("30 % of rows present", 0.3)]:
         scores = class_scores(present)
         flat = []
@@ -192,16 +199,13 @@ def nms_figures(clock: Clock) -> list[Timed]:
             classes, rows = (scores[image] > -torch.inf).nonzero(as_tuple=True)
             flat.append((boxes[image, rows], scores[image, classes, rows], classes))
         keep = batched_nms(boxes, scores, limit)
-        figures.append(
-            figure_of(
-                f"batched_nms {IMAGES} x {CLASSES} classes, {label}",
-                bytes_of(boxes, scores, keep),
-                lambda scores=scores: batched_nms(boxes, scores, limit),  # type: ignore[misc]
-                clock,
-                torchvision=lambda flat=flat: [torchvision.ops.batched_nms(*row, 0.5) for row in flat],  # type: ignore[misc]
-            )
+        yield figure_of(
+            f"batched_nms {IMAGES} x {CLASSES} classes, {label}",
+            bytes_of(boxes, scores, keep),
+            lambda scores=scores: batched_nms(boxes, scores, limit),  # type: ignore[misc]
+            clock,
+            torchvision=lambda flat=flat: [torchvision.ops.batched_nms(*row, 0.5) for row in flat],  # type: ignore[misc]
         )
-    return figures
 
 
 def other_nms_figures(clock: Clock) -> list[Timed]:

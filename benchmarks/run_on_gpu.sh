@@ -19,6 +19,11 @@ mkdir -p "$logs"
 export PYTHONPATH=.${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 failed=()
 
+# What there is by now: whoever ends this script from outside keeps the steps before.
+keep() {
+    [ -z "${OUT:-}" ] || cp benchmarks/results/operators-*.json benchmarks/results/gpu-*.json "$OUT" 2>/dev/null
+}
+
 # step NAME SECONDS COMMAND...: run it with a log of its own, for at most SECONDS and what is left of the whole.
 step() {
     local name=$1 seconds=$2 left=$((limit - (SECONDS - begin)))
@@ -31,6 +36,7 @@ step() {
     elif ! timeout --kill-after=5 "$seconds" "$@" 2>&1 | tee "$logs/$name.log"; then
         failed+=("$name")
     fi
+    keep
 }
 
 commit=()
@@ -44,9 +50,6 @@ step operators 90 "$python" -m benchmarks.operators
 left=$((limit - (SECONDS - begin)))
 step gpu "$left" "$python" -m benchmarks.gpu --seconds "$((left > 30 ? left - 10 : 20))" "${commit[@]}"
 
-if [ -n "${OUT:-}" ]; then
-    cp benchmarks/results/operators-*.json benchmarks/results/gpu-*.json "$OUT" 2>/dev/null
-fi
 echo "done in $((SECONDS - begin)) s; logs in $logs"
 if ((${#failed[@]})); then
     echo "failed: ${failed[*]}" >&2

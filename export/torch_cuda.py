@@ -11,6 +11,7 @@ batch is in the first two:
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,7 +114,9 @@ class CudaExecutor:
             self._functions.clear()
             while not self._slots.empty():
                 self._slots.get().free()
-        torch.cuda.empty_cache()
+            gc.collect()  # what torch.compile has wrapped refers to itself
+            # under the lock: the allocator may not wait for events while another model captures a graph
+            torch.cuda.empty_cache()
 
     def _enqueue(self, slot: _Slot, what: str, layout: Layout, on_device: dict[str, Tensor]) -> None:
         with torch.cuda.stream(self._copies):

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.torch_failures import failure_of
 from hindsight.decode import Header, ImageLimits, decode_image, read_header
-from hindsight.errors import RuntimeFailure
 from hindsight.manifest import ResizeRule
 from hindsight.preprocess import Placement, padded_hw, scaled_hw
 
@@ -67,7 +67,7 @@ class TorchPreprocessor:
                 whole = [decoded[place] for place in range(len(photos))]
                 images = letterboxed(whole, placements, shapes.pop())
         except RuntimeError as error:
-            raise RuntimeFailure(f"torch cannot letterbox: {str(error).splitlines()[0][:300]}") from error
+            raise failure_of(error, "torch cannot letterbox") from error
         sizes = np.array([placement.valid_hw for placement in placements], np.int64)
         return placements, self._run({"image_sizes": sizes, **thresholds}, {"images": images})
 
@@ -139,6 +139,10 @@ def jpegs_on(
     from torchvision.io import ImageReadMode, decode_jpeg
 
     data = [torch.frombuffer(bytearray(photo), dtype=torch.uint8) for photo in encoded]
+    if device.type == "cuda":
+        # nvJPEG writes from a stream of torchvision's, which does not wait for ours: the memory that it is
+        # given may have been freed by work that still runs.
+        torch.cuda.current_stream(device).synchronize()
     try:
         with warnings.catch_warnings():
             # torchvision 0.29 announces that its decoders move to another package

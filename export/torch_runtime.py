@@ -19,12 +19,13 @@ from torch import Tensor
 from export.rebuild import rebuilt_detector
 from export.torch_cuda import CudaExecutor
 from export.torch_dense import dense_context, made_ready
+from export.torch_failures import failure_of
 from export.torch_graphs import Function
 from export.torch_options import TorchOptions, parse_options
 from export.torch_packing import tensor_of
 from export.torch_preprocess import TorchPreprocessor
 from hindsight.artifact import Artifact
-from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
+from hindsight.errors import OptionError, RuntimeFailure
 from model.detector import TwoStageDetector
 from model.kernels.compile import KernelError
 
@@ -32,9 +33,6 @@ Arrays = Mapping[str, NDArray[Any]]
 DETECT_INPUTS = ("images", "image_sizes", "class_threshold", "score_threshold", "iou_weight", "nms_threshold")
 _RESCORE_INPUTS = ("images", "image_sizes", "boxes", "num_boxes")
 _RESCORED = ("ious", "purities", "integrities", "class_scores")
-_OF_CUDA: tuple[type[Exception], ...] = (
-    (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
-)
 _MULTIPLE = 32  # of height and width
 
 
@@ -86,10 +84,10 @@ class TorchRuntime:
     def close(self) -> None:
         """Drop the detector and all GPU memory that it took."""
         self._functions.clear()
-        if self._executor is not None:
-            self._executor.close()
         if self._options.compile:
             torch.compiler.reset()  # compiled code keeps the weights it was compiled for
+        if self._executor is not None:
+            self._executor.close()
 
     def _run(
         self, what: str, inputs: Arrays, on_device: Mapping[str, Tensor] | None = None
@@ -104,9 +102,7 @@ class TorchRuntime:
                 outputs = function({name: tensor_of(values) for name, values in inputs.items()})
                 return {name: values.numpy() for name, values in outputs.items()}
         except (RuntimeError, ValueError, KernelError) as error:
-            # what CUDA itself reports, rather than torch, stays with the process
-            kind = DeviceLost if isinstance(error, _OF_CUDA) else RuntimeFailure
-            raise kind(f"torch failed: {_first_line(error)}") from error
+            raise failure_of(error, "torch failed") from error
 
     def _preprocessor(self, executor: CudaExecutor) -> TorchPreprocessor:
         def run(inputs: dict[str, NDArray[Any]], on_device: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
@@ -170,7 +166,3 @@ def _device(device: str) -> torch.device:
     if index >= count:
         raise OptionError(f"device {device} does not exist: this machine has {count} (cuda:0 .. )")
     return torch.device("cuda", index)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, cast
@@ -19,12 +20,14 @@ from torch import Tensor
 
 from export import torch_cuda
 from export.torch_cuda import CudaExecutor, Lane
+from export.torch_failures import failure_of
 from export.torch_graphs import MEETINGS_WHEN_FULL, GraphCache
 from export.torch_options import TorchOptions
 from export.torch_packing import Layout, layout_of, packed
 from export.torch_runtime import TorchRuntime
 from hindsight.api import Detector
 from hindsight.artifact import find_artifact
+from hindsight.decode import DEFAULT_LIMITS
 from hindsight.errors import DeviceLost, RuntimeFailure
 from tests.parity.exporting import feeds_of
 
@@ -312,6 +315,53 @@ def test_what_cuda_itself_reports_loses_the_device() -> None:
         with pytest.raises(RuntimeFailure, match="as asked") as caught:
             runtime.detect(feeds_of(1, 32, 32))
         assert type(caught.value) is expected
+
+
+def test_the_device_is_lost_while_letterboxing_too_but_not_for_want_of_memory() -> None:
+    lost = failure_of(
+        torch.AcceleratorError("CUDA error: an illegal memory access"), "torch cannot letterbox"
+    )
+    assert type(lost) is DeviceLost and str(lost).startswith("torch cannot letterbox: CUDA error")
+    no_memory = torch.AcceleratorError("CUDA error: out of memory")
+    no_memory.error_code = 2  # type: ignore[attr-defined]
+    assert type(failure_of(no_memory, "torch failed")) is RuntimeFailure
+    photo, runtime = (
+        np.zeros((32, 32, 3), np.uint8),
+        TorchRuntime(find_artifact("cells"), CPU, TorchOptions()),
+    )
+    ours = executor()
+    ours.to_device = broken_copy  # type: ignore[method-assign]
+    with pytest.raises(DeviceLost, match="as asked"):
+        runtime._preprocessor(ours).detect([photo], {}, DEFAULT_LIMITS)
+
+
+def broken_copy(arrays: Any) -> list[Tensor]:
+    raise torch.AcceleratorError("as asked")
+
+
+def test_a_closed_executor_empties_torchs_cache_while_nobody_captures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, held = executor(), []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(ours._lock.locked()))
+    ours.close()
+    assert held and all(held)
+
+
+def test_what_is_closed_leaves_no_cycle_behind() -> None:
+    """A compiled method refers to its module, and the module to it."""
+
+    class Detector:
+        def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return summed(inputs)
+
+    detector = Detector()
+    detector.compiled = detector.run  # type: ignore[attr-defined]
+    ours, alive = executor(detector.compiled), weakref.ref(detector)  # type: ignore[attr-defined]
+    del detector
+    assert alive() is not None
+    ours.close()
+    assert alive() is None
 
 
 def test_graphs_give_their_memory_to_a_batch_that_needs_it() -> None:

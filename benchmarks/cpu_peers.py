@@ -1,6 +1,6 @@
 """The CPU against its peer: Faster R-CNN R50-FPN of torchvision, eager, and our export of the same weights.
 
-    python benchmarks/cpu_peers.py --photo PHOTO.jpg --rounds 10
+    python -m benchmarks.cpu_peers --photo PHOTO.jpg --rounds 10
 
 torchvision's detector is imported, exported and run in ONNX Runtime and in our torch runtime, on one photo at
 800 x 1333, all in turns; then the shipped models in both runtimes. --weights torchvision takes the published
@@ -10,7 +10,6 @@ weights, or name a file of them; random ones otherwise. Writes benchmarks/result
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +20,9 @@ import torch
 import torchvision
 import typer
 from numpy.typing import NDArray
-from turns import RESULTS, ROOT, facts, in_turns, summary, write
-
-sys.path.insert(0, str(ROOT))
 
 from benchmarks.detector_facts import reference_and_ours
+from benchmarks.turns import RESULTS, facts, in_turns, summary, write
 from export.graphs import trace_graphs
 from export.parity import pairwise_iou
 from export.prepare import prepared_copy

@@ -1,6 +1,6 @@
 """ONNX Runtime's knobs on the CPU, on the shipped models: threads, spinning, memory, execution mode.
 
-    python benchmarks/ort_cpu.py --rounds 30
+    python -m benchmarks.ort_cpu --rounds 30
 
 Each setting differs from the default in one thing. One photo-sized input, all settings in turns; writes
 benchmarks/results/ort-cpu.json. What wins here beyond noise is hindsight/runtime/onnxruntime.py's default.
@@ -17,8 +17,8 @@ from typing import Annotated
 import numpy as np
 import onnxruntime as ort
 import typer
-from turns import RESULTS, facts, in_turns, summary, write
 
+from benchmarks.turns import RESULTS, facts, in_turns, summary, write
 from hindsight.artifact import Artifact, find_artifact
 from hindsight.decode import decode_image
 from hindsight.inputs import detect_inputs

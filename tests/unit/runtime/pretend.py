@@ -103,7 +103,7 @@ def add_engine(artifact: Artifact, record: EngineRecord = RECORD) -> None:
         file = f"{Path(graph).stem}.engine"
         (folder / file).write_bytes(plan)
         plans.append(Plan(graph, file, hashlib.sha256(plan).hexdigest(), 0, tuple(buckets)))
-    write_record(folder, replace(record, plans=tuple(plans)))
+    write_record(folder, replace(record, plans=tuple(plans), sources=artifact.manifest.files))
 
 
 def run(fakes: Path, artifact: Artifact, program: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ PACKAGES := hindsight model training export service
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-serve: .venv-serve/.installed ## serve the shipped models and the page (ARGS="--port 9000")
+serve: .venv-serve/.installed ## serve a shipped model and the page (ARGS="--model cells --model pcb")
 	@exec .venv-serve/bin/hindsight serve $(ARGS)
 
 # The suite starts many processes: without bytecode files each would compile torch again.

@@ -85,7 +85,13 @@ class LoadedPlan:
         size_out = max(layout.outputs[-1].end for layout in largest)
         self._input_block, self._output_block = gpu.allocate(size_in), gpu.allocate(size_out)
         self._lanes = [
-            _Lane(gpu.allocate(size_in), gpu.pinned(size_in), gpu.pinned(size_out), gpu.event(), gpu.event())
+            _Lane(
+                gpu.allocate(size_in),
+                gpu.pin(size_in).bytes,
+                gpu.pin(size_out).bytes,
+                gpu.event(),
+                gpu.event(),
+            )
             for _ in range(_LANES)
         ]
         self._layouts: OrderedDict[tuple[int, tuple[int, int]], _Layout] = OrderedDict()

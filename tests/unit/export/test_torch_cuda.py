@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -82,6 +82,7 @@ class Counted:
     """A bucket that knows whether its memory is held."""
 
     held = 0
+    pool = None
 
     def __init__(self) -> None:
         Counted.held += 1
@@ -184,7 +185,13 @@ class FakeEvent:
 class Rerun:
     """A graph's contract: inputs of its own, outputs that the next run overwrites."""
 
-    def __init__(self, function: Callable[..., Any], inputs: Mapping[str, Tensor], stream: Any) -> None:
+    pools: ClassVar[list[object]] = []  # what each was told to share
+
+    def __init__(
+        self, function: Callable[..., Any], inputs: Mapping[str, Tensor], stream: Any, pool: Any
+    ) -> None:
+        Rerun.pools.append(pool)
+        self.pool = pool or object()
         self.function, self.inputs = function, {name: values.clone() for name, values in inputs.items()}
         self.outputs, self.layout = packed(function(self.inputs))
 
@@ -201,6 +208,7 @@ class Rerun:
 @pytest.fixture(autouse=True)
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeEvent.waits = 0
+    Rerun.pools.clear()
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
@@ -245,6 +253,26 @@ def test_batches_of_changing_shape_with_one_wait_each(graphs: int) -> None:
         assert_right(ours.run("sum", arrays), arrays)
         assert FakeEvent.waits == count
     assert ours.captured == min(graphs, 3)
+
+
+def test_graphs_share_one_pool_for_as_long_as_there_are_any() -> None:
+    ours = executor()
+    for rows in (3, 3, 2, 2, 5, 5):
+        ours.run("sum", some_arrays(rows))
+    first, *others = Rerun.pools
+    assert first is None and len(set(map(id, others))) == 1 and None not in others
+    ours._graphs.clear()  # torch gives the pool up with its last graph: its handle must not be used again
+    for _ in range(2):
+        ours.run("sum", some_arrays(2))
+    assert Rerun.pools[-1] is None and ours.captured == 1
+
+
+def test_a_stream_of_photos_of_any_shape_captures_few_buckets() -> None:
+    ours, rng = executor(graphs=4), np.random.default_rng(0)
+    for _ in range(600):
+        arrays = some_arrays(int(rng.integers(1, 60)))
+        assert_right(ours.run("sum", arrays), arrays)
+    assert ours.captured == 4 and len(Rerun.pools) < 8
 
 
 def test_inputs_that_lie_on_the_device_already() -> None:

@@ -8,14 +8,15 @@ from hindsight.errors import RuntimeFailure
 from hindsight.runtime.cuda_errors import failure_kind
 
 _NO_MEMORY = 2  # CUDA's number
-# What CUDA itself reports, rather than torch, is of this kind since 2.8; before, a RuntimeError with its words.
+# What CUDA itself reports, rather than torch, is of this kind since 2.8; before, a RuntimeError with its
+# words.
 _OF_CUDA: tuple[type[Exception], ...] = (
     (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
 )
 
 
 def failure_of(error: Exception, said: str) -> RuntimeFailure:
-    """The error to raise for `error`: `said`, and its first line. DeviceLost where only a new process helps."""
+    """The error to raise for `error`: `said`, and its first line. DeviceLost where a new process helps."""
     text = str(error)
     message = f"{said}: {(text or type(error).__name__).splitlines()[0][:300]}"
     if isinstance(error, torch.OutOfMemoryError):

@@ -19,9 +19,9 @@ class TorchOptions:
     """precision: of convolutions and fully connected layers; boxes, softmax and NMS are always float32.
 
     compile: torch.compile for backbone, pyramid and RPN. graphs: how many CUDA graphs are kept, one a shape
-    of input; 0: none. nvjpeg: JPEGs are decoded on the GPU, where the runtime gets them encoded. search: cuDNN
-    tries its algorithms on the first input of each shape instead of guessing: seconds for each, so for images
-    of one size.
+    of input; 0: none. nvjpeg: JPEGs are decoded on the GPU, where the runtime gets them encoded. search:
+    cuDNN tries its algorithms on the first input of each shape instead of guessing: seconds for each, so for
+    images of one size.
     """
 
     precision: Precision = "fp32"

@@ -1,7 +1,7 @@
 """Which errors of CUDA only a new process gets over, however they reach us: by name, by number or as words.
 
-The driver's bindings give a name (CUDA_ERROR_ILLEGAL_ADDRESS), ONNX Runtime a number (CUDA failure 700), torch
-an exception of its own with the number since 2.8, before that the runtime's words in a RuntimeError.
+The driver's bindings give a name (CUDA_ERROR_ILLEGAL_ADDRESS), ONNX Runtime a number (CUDA failure 700),
+torch an exception of its own with the number since 2.8, before that the runtime's words in a RuntimeError.
 """
 
 from __future__ import annotations

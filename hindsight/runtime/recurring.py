@@ -1,4 +1,6 @@
-"""What is kept ready for inputs of one shape, for shapes that come again and again: a cache that does not thrash."""
+"""What is kept ready for inputs of one shape, for shapes that come again and again: a cache that does not
+thrash.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class RecurringCache(Generic[Value]):
     def __init__(self, limit: int, *, meetings: int, proof: int) -> None:
         self.limit = limit
         self._meetings, self._proof = meetings, proof
-        self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()  # with the time of its last use
+        self._values: OrderedDict[Hashable, tuple[Value, int]] = (
+            OrderedDict()
+        )  # with the time of its last use
         self._met: OrderedDict[Hashable, deque[int]] = OrderedDict()
         self._now = 0
 

@@ -1,9 +1,11 @@
-"""The execution contexts of one TensorRT plan: a loose one for any shape, others for the shapes that keep coming.
+"""The execution contexts of one TensorRT plan: a loose one for any shape, others for the shapes that keep
+coming.
 
-A context can be captured as a CUDA graph once it has run a shape, and must stay as it was from then on. To make
-one takes TensorRT a tenth of a second, and TensorRT for RTX, which compiles kernels for it, seconds. So a shape
-earns a context of its own by coming again (recurring.py); all others are run in the loose one, which is told
-the shape before it runs and never compiles: it costs launches, no waiting. No call makes more than one.
+A context can be captured as a CUDA graph once it has run a shape, and must stay as it was from then on. To
+make one takes TensorRT a tenth of a second, and TensorRT for RTX, which compiles kernels for it, seconds. So
+a shape earns a context of its own by coming again (recurring.py); all others are run in the loose one, which
+is told the shape before it runs and never compiles: it costs launches, no waiting. No call makes more than
+one.
 
 All contexts share one working space, and one block of inputs and one of outputs: executions follow each other
 on one stream.
@@ -50,8 +52,8 @@ class _Layout:
 
 @dataclass(frozen=True)
 class Execution:
-    """What runs a layout. graph: captured; where there is none `context` runs it. loose: the context is shared,
-    and has to be told the shape first.
+    """What runs a layout. graph: captured; where there is none `context` runs it. loose: the context is
+    shared, and has to be told the shape first.
     """
 
     layout: _Layout
@@ -92,7 +94,10 @@ class Contexts:
         largest = [self._layout(index, (each.height, each.width)) for index, each in enumerate(buckets)]
         self.input_bytes = max(layout.inputs[-1].end for layout in largest)
         self.output_bytes = max(layout.outputs[-1].end for layout in largest)
-        self._input_block, self._output_block = gpu.allocate(self.input_bytes), gpu.allocate(self.output_bytes)
+        self._input_block, self._output_block = (
+            gpu.allocate(self.input_bytes),
+            gpu.allocate(self.output_bytes),
+        )
         meetings = _MEETINGS_OF_RTX if self._is_rtx else _MEETINGS
         self._ready: RecurringCache[Execution] = RecurringCache(
             READY_SHAPES, meetings=meetings, proof=_MEETINGS_WHEN_FULL

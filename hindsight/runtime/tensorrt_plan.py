@@ -1,7 +1,7 @@
 """One TensorRT plan on one GPU: its buffers and streams, and batches run in it.
 
-Executions follow each other on one stream. Batches come in through two lanes on another stream: while a batch's
-first part is computed, the next one is on its way. Every part is copied in once and out once.
+Executions follow each other on one stream. Batches come in through two lanes on another stream: while a
+batch's first part is computed, the next one is on its way. Every part is copied in once and out once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The program `hindsight`: whatever is wrong with how it is called is one line on stderr and exit status 2."""
+"""The program `hindsight`: what is wrong with how it is called is one line on stderr and exit status 2."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
     return ended.value.code
 
 
-def assert_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
-) -> str:
+def assert_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """-> the one line."""
     assert called(monkeypatch, *words) == 2
     captured = capsys.readouterr()
@@ -39,7 +37,9 @@ def test_an_unknown_option_of_every_command(
     assert line.endswith(f"hindsight {command} --help says what it takes")
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("models", "serve", "reproduce")])
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if name not in ("models", "serve", "reproduce")]
+)
 def test_an_argument_that_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:

@@ -82,8 +82,12 @@ def _register(trt: ModuleType, job: Job) -> None:
             _refuse(f"this TensorRT does not load {job.plugin_library}: is it compiled against its headers?")
         return
     from export.plugins.python import register_plugins
+    from hindsight.errors import RuntimeFailure
 
-    register_plugins(trt)
+    try:
+        register_plugins(trt)
+    except RuntimeFailure as error:
+        _refuse(str(error))
 
 
 def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path | None) -> None:

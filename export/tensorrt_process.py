@@ -32,8 +32,8 @@ _SAY_EVERY = 10.0  # seconds, while nothing new is heard
 def draft_folder(root: Path) -> Iterator[Path]:
     """A folder in `root` to build in, removed in the end; those that dead builds have left are removed first.
 
-    A build holds a lock on its folder, which the system takes from a process that dies. A lock on `root` keeps
-    others from looking between a folder's making and its locking. Raises OSError.
+    A build holds a lock on its folder, which the system takes from a process that dies. A lock on `root`
+    keeps others from looking between a folder's making and its locking. Raises OSError.
     """
     root.mkdir(exist_ok=True)
     with ExitStack() as stack:
@@ -48,7 +48,7 @@ def draft_folder(root: Path) -> Iterator[Path]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """With a lock on the folder; False where its file system locks no folders, as NFS: then nothing is swept."""
+    """With a lock on the folder; False where its file system locks none, as NFS: then nothing is swept."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,8 +1,9 @@
 """The process that TensorRT builds in: `python -m export.tensorrt_worker JOB.json PARENT`.
 
 TensorRT ends the whole process when a build with plugins goes wrong, so nobody builds in a process that
-anyone needs. It ends with the process PARENT, however that ends. Lines of JSON on stdout say how far it is, the last one what was built; TensorRT's log goes to
-stderr. Needs TensorRT and our plugins; neither onnx nor torch.
+anyone needs. It ends with the process PARENT, however that ends. Lines of JSON on stdout say how far it is,
+the last one what was built; TensorRT's log goes to stderr. Needs TensorRT and our plugins; neither onnx nor
+torch.
 """
 
 from __future__ import annotations

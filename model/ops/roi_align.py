@@ -67,10 +67,12 @@ def multilevel_roi_align_torch(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """features: L maps [B, ch, h, w]; rois [B, N, 4] xyxy input pixels -> [B * N, ch, s, s] in `pooled_dtype`.
+    """features: L maps [B, ch, h, w]; rois [B, N, 4] xyxy input pixels -> [B * N, ch, s, s] in
+    `pooled_dtype`.
 
-    Sums are float32 whatever the maps are. What reads the result under autocast would narrow it anyway: written
-    narrow it is half the traffic. sampling_ratio 0 takes ceil(bin side) samples per bin and axis, as mmdetection does.
+    Sums are float32 whatever the maps are. What reads the result under autocast would narrow it anyway:
+    written narrow it is half the traffic. sampling_ratio 0 takes ceil(bin side) samples per bin and axis, as
+    mmdetection does.
 
     In torch: level after level, waiting for the device. On CUDA cuda.py takes its place.
     """

@@ -210,10 +210,18 @@ FAILED = replace(PASSED, passed=False)
     ("engines", "asked", "advice"),
     [
         ({"fp16": FAILED}, None, "build a more exact one: hindsight export .* --precision fp32 --batch 1,8"),
-        ({"fp32": FAILED}, None, "fp32 is the most exact there is: serve the model with --backend torch or onn"),
+        (
+            {"fp32": FAILED},
+            None,
+            "fp32 is the most exact there is: serve the model with --backend torch or onn",
+        ),
         ({"fp16": FAILED, "fp32": FAILED}, "fp16", "fp32 is the most exact there is"),
         ({"fp16": FAILED, "fp32": PASSED}, "fp16", "there is one in fp32 that passed: tensorrt:fp32"),
-        ({"fp16": FAILED, "bf16": None}, "fp16", "compare the one in bf16: hindsight parity .*tensorrt:bf16@cuda"),
+        (
+            {"fp16": FAILED, "bf16": None},
+            "fp16",
+            "compare the one in bf16: hindsight parity .*tensorrt:bf16@cuda",
+        ),
     ],
 )
 def test_a_failed_parity_advises_what_can_be_done(

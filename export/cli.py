@@ -204,12 +204,12 @@ def _table(exported: Exported) -> Any:
     for case in exported.parity.cases:
         table.add_row(
             case.graph,
-            case.case,
-            str(case.batch),
+            case.run.run,
+            str(case.run.images),
             f"{case.height}x{case.width}",
-            str(case.compared),
-            str(case.explained),
-            str(case.outliers),
+            str(case.run.matched),
+            str(case.run.at_a_cliff),
+            str(case.run.outliers),
             f"{case.max_pixels:.1e}",
             f"{case.max_score:.1e}",
         )

@@ -144,7 +144,7 @@ def our_system(
     detector: TwoStageDetector, scale: Scale, batch: int, precision: Precision, *, compiled: bool = False
 ) -> System:
     """Ours as the runtime `torch` prepares it, batch norms folded; `compiled`: its option `compile`."""
-    options = TorchOptions(precision, compile=compiled)
+    options = TorchOptions(precision, compile=compiled, search=True)  # as torchvision's may
     device = torch.device("cpu") if scale.device == "cpu" else torch.device("cuda", 0)
     ready = made_ready(prepared_copy(detector), device, options)
     inputs = our_inputs(scale, batch)

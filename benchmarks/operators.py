@@ -160,7 +160,7 @@ def roi_align_figures(clock: Clock) -> Iterator[Timed]:
             return pooler(named, [boxes.to(dtype) for boxes in per_image], sizes_hw)  # type: ignore[no-any-return]
 
         moved = sum(f.numel() * f.element_size() for f in maps) + IMAGES * BOXES * (
-            CHANNELS * size * size * 4 + 16
+            CHANNELS * size * size * dtype.itemsize + 16
         )
         name = f"roi_align {size}x{size} {str(dtype).removeprefix('torch.')} {label}"
         yield figure_of(

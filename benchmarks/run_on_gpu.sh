@@ -41,11 +41,12 @@ step() {
 
 commit=()
 [ -n "${COMMIT:-}" ] && commit=(--commit "$COMMIT")
-# TensorRT is left to `make test-gpu`: such a host may lack it.
+# TensorRT is left to `make test-gpu`: such a host may lack it. Compiling, which takes minutes, to benchmarks.gpu.
 tests=(tests/unit/kernels tests/unit/export/test_torch_gpu.py tests/parity/test_backends.py)
 
 nvidia-smi >"$logs/nvidia-smi.log" 2>&1
-step tests 150 "$python" -m pytest -q -p no:cacheprovider -p tests.plugins_gpu -m "gpu and not tensorrt" "${tests[@]}"
+step tests 150 "$python" -m pytest -q -p no:cacheprovider -p tests.plugins_gpu -m "gpu and not tensorrt" -k "not compiled" \
+    "${tests[@]}"
 step operators 90 "$python" -m benchmarks.operators
 left=$((limit - (SECONDS - begin)))
 step gpu "$left" "$python" -m benchmarks.gpu --seconds "$((left > 30 ? left - 10 : 20))" "${commit[@]}"

@@ -58,6 +58,9 @@ def export(
     plugin_library: Annotated[
         Path | None, typer.Option(help="Compiled plugin to embed in an engine. (default: Python plugins)")
     ] = None,
+    build_minutes: Annotated[
+        float, typer.Option(min=0.1, help="Minutes that building an engine may take.")
+    ] = 240,
 ) -> None:
     """Turn a checkpoint into a model folder that runs without torch, proven equal to the checkpoint; or a
     model folder into a TensorRT engine.
@@ -66,7 +69,7 @@ def export(
     from hindsight.commands.console import fail, output
     from hindsight.errors import HindsightError
 
-    options = _EngineOptions(precision, batch, size, gpu, plugin_library)
+    options = _EngineOptions(precision, batch, size, gpu, plugin_library, build_minutes)
     try:
         checkpoint = _checkpoint(source, out, to)
         if checkpoint is None:
@@ -110,6 +113,7 @@ class _EngineOptions(NamedTuple):
     size: str | None
     gpu: str | None
     plugin_library: Path | None
+    build_minutes: float
 
 
 def _checkpoint(source: str, out: Path | None, to: str) -> Path | None:
@@ -200,12 +204,12 @@ def _table(exported: Exported) -> Any:
     for case in exported.parity.cases:
         table.add_row(
             case.graph,
-            case.case,
-            str(case.batch),
+            case.run.run,
+            str(case.run.images),
             f"{case.height}x{case.width}",
-            str(case.compared),
-            str(case.explained),
-            str(case.outliers),
+            str(case.run.matched),
+            str(case.run.at_a_cliff),
+            str(case.run.outliers),
             f"{case.max_pixels:.1e}",
             f"{case.max_score:.1e}",
         )

@@ -123,7 +123,8 @@ def multilevel_roi_align_function(levels: int) -> onnx.FunctionProto:
 
     The boxes of a level are picked out (none is fine), pooled, the results concatenated and put back in the
     order of the boxes. `rois` [B, N, 4] in input pixels, features [B, C, h, w] each -> [B * N, C, s, s] of
-    the features' type. It pools in float32: ONNX's RoiAlign has one type for boxes and features.
+    the features' type, as the torch operator does. It pools in float32: ONNX's RoiAlign has one type for
+    boxes and features.
     """
     name = roi_align_name(levels)
     features = [f"feature_{level}" for level in range(levels)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from export.parity import (
     merge,
 )
 from export.parity_inputs import ParityInput
+from export.parity_result import ApDifference, CandidateResult, ParityResult, RunResult, run_result
 from hindsight.runtime import Runtime
 from model.detector import TwoStageDetector
 
@@ -32,56 +33,56 @@ RESCORE_OUTPUTS = ("ious", "purities", "integrities", "class_scores")
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One input through one graph. compared: detections matched, or boxes rescored."""
+    """One input through one graph. run: what was found, under the input's name; its images are the batch."""
 
     graph: str
-    case: str
-    batch: int
     height: int
     width: int
-    compared: int
-    explained: int
-    outliers: int
-    max_pixels: float
-    mean_pixels: float
-    max_score: float
-    mean_score: float
+    run: RunResult
+
+    @property
+    def max_pixels(self) -> float:
+        """Of box corners."""
+        return self.run.gaps["boxes"].max if "boxes" in self.run.gaps else 0.0
+
+    @property
+    def max_score(self) -> float:
+        """Of any probability."""
+        return max((gap.max for name, gap in self.run.gaps.items() if name != "boxes"), default=0.0)
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every case, the tolerance it was held to, and whether the graphs passed."""
+    """Every case, and the verdict on all of them: ONNX Runtime as a candidate against the torch model."""
 
-    tolerance: Tolerance
-    outliers_allowed: float
+    candidate: CandidateResult
     cases: tuple[CaseResult, ...]
     versions: dict[str, str]
 
     @property
     def passed(self) -> bool:
         """True where something was compared by every graph and no more differs than rounding can explain."""
-        return not self.problems()
+        return self.candidate.passed
 
     def problems(self) -> list[str]:
         """What is wrong, a line each; empty where all is well."""
-        found = []
-        for graph in dict.fromkeys(case.graph for case in self.cases):
-            own = [case for case in self.cases if case.graph == graph]
-            compared, outliers = sum(case.compared for case in own), sum(case.outliers for case in own)
-            if compared == 0:
-                found.append(f"{graph}: no detection to compare in {len(own)} cases; lower the thresholds")
-            elif outliers > self.outliers_allowed * compared:
-                worst = max(own, key=lambda case: case.outliers)
-                found.append(
-                    f"{graph}: {outliers} of {compared} differ by more than {self.tolerance.pixels} px or "
-                    f"{self.tolerance.score} (worst: {worst.case}, {worst.max_pixels:.2g} px, "
-                    f"{worst.max_score:.2g})"
-                )
-        return found
+        return self.candidate.problems()
 
-    def to_json(self) -> dict[str, Any]:
-        """A plain JSON object, for parity.json."""
-        return {"passed": self.passed, "problems": self.problems(), **asdict(self)}
+    def to_json(self, model: dict[str, str], photos: int) -> dict[str, Any]:
+        """As `hindsight parity` writes it, for parity.json; without a date: exports can be repeated.
+
+        model: name, version, sha256. photos: how many of the inputs were made of real ones.
+        """
+        result = ParityResult(
+            reference="the torch model@cpu",
+            candidates=(self.candidate,),
+            model=model,
+            photos={"folder": "samples", "count": photos, "batch": None, "annotations": None},
+            versions=self.versions,
+            hardware={"cpu": platform.processor() or platform.machine()},
+            date=None,
+        )
+        return result.to_json()
 
 
 def check_parity(
@@ -93,18 +94,33 @@ def check_parity(
 ) -> ParityReport:
     """Compare `detector` with the graphs that `runtime` executes, on every input."""
     cases: list[CaseResult] = []
+    rescored: list[Comparison] = []
     for item in inputs:
         progress(f"parity: {item.name}")
-        cases.extend(_run_case(detector, runtime, item, tolerance))
+        cases.append(_case("model", item, _detected(detector, runtime, item, tolerance), tolerance))
+        if detector.can_rescore:
+            feeds = item.rescore_feeds()
+            rescored.append(compare_rescored(run_eager_rescore(detector, feeds), runtime.rescore(feeds)))
+            cases.append(_case("rescore", item, rescored[-1], tolerance))
+    images = sum(item.batch for item in inputs)
+    candidate = CandidateResult(
+        backend="onnxruntime@cpu",
+        precision="fp32",
+        tolerance=tolerance,
+        outliers_allowed=OUTLIERS_ALLOWED,
+        runs=tuple(case.run for case in cases if case.graph == "model"),
+        rescored=run_result("rescored", images, merge(rescored), tolerance) if rescored else None,
+        ap=ApDifference("the reference's detections", None, None, "an export measures none"),
+    )
     versions = {name: _version(name) for name in ("torch", "onnx", "onnxruntime")} | {
         "python": platform.python_version()
     }
-    return ParityReport(tolerance, OUTLIERS_ALLOWED, tuple(cases), versions)
+    return ParityReport(candidate, tuple(cases), versions)
 
 
-def _run_case(
+def _detected(
     detector: TwoStageDetector, runtime: Runtime, item: ParityInput, tolerance: Tolerance
-) -> Iterator[CaseResult]:
+) -> Comparison:
     feeds = item.detect_feeds()
     expected = run_eager(detector, feeds)
     found = runtime.detect(feeds)
@@ -122,16 +138,12 @@ def _run_case(
         comparisons.append(
             compare_detections(own, other, filters, limit, tolerance, featureless=item.featureless)
         )
-    yield _result("model", item, merge(comparisons), tolerance)
-    if not detector.can_rescore:
-        return
-    rescore_feeds = item.rescore_feeds()
-    yield _result(
-        "rescore",
-        item,
-        compare_rescored(run_eager_rescore(detector, rescore_feeds), runtime.rescore(rescore_feeds)),
-        tolerance,
-    )
+    return merge(comparisons)
+
+
+def _case(graph: str, item: ParityInput, comparison: Comparison, tolerance: Tolerance) -> CaseResult:
+    height, width = item.images.shape[1:3]
+    return CaseResult(graph, height, width, run_result(item.name, item.batch, comparison, tolerance))
 
 
 @torch.no_grad()
@@ -147,24 +159,6 @@ def run_eager_rescore(detector: TwoStageDetector, feeds: dict[str, NDArray[Any]]
     values = detector.rescore(*(torch.from_numpy(value) for value in feeds.values()))
     named = zip(RESCORE_OUTPUTS, values, strict=True)
     return {name: value.numpy() for name, value in named if value is not None}
-
-
-def _result(graph: str, item: ParityInput, comparison: Comparison, tolerance: Tolerance) -> CaseResult:
-    pixels, scores = comparison.pixel_differences, comparison.score_differences
-    return CaseResult(
-        graph=graph,
-        case=item.name,
-        batch=item.batch,
-        height=item.images.shape[1],
-        width=item.images.shape[2],
-        compared=comparison.matched,
-        explained=comparison.explained,
-        outliers=comparison.outliers(tolerance),
-        max_pixels=float(pixels.max(initial=0)),
-        mean_pixels=float(pixels.mean()) if len(pixels) else 0.0,
-        max_score=float(scores.max(initial=0)),
-        mean_score=float(scores.mean()) if len(scores) else 0.0,
-    )
 
 
 def _version(distribution: str) -> str:

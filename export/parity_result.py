@@ -144,7 +144,7 @@ class ParityResult:
     photos: dict[str, Any]  # folder, count, batch, annotations
     versions: dict[str, str]
     hardware: dict[str, str]
-    date: str
+    date: str | None
 
     @property
     def passed(self) -> bool:

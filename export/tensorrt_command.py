@@ -24,6 +24,7 @@ def export_engine(
     size: str | None,
     gpu: str | None,
     plugin_library: Path | None,
+    build_minutes: float,
 ) -> None:
     """Build the engine and say what was built; options as they were typed. Raises ExportError."""
     check_precision(precision)
@@ -48,6 +49,7 @@ def export_engine(
             batches=batches,
             sizes=sizes,
             plugin_library=plugin_library,
+            minutes=build_minutes,
             progress=status.update,
         )
     output().print(_summary(engine, artifact), markup=False, highlight=False, soft_wrap=True)

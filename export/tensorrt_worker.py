@@ -1,15 +1,18 @@
-"""The process that TensorRT builds in: `python -m export.tensorrt_worker JOB.json`.
+"""The process that TensorRT builds in: `python -m export.tensorrt_worker JOB.json PARENT`.
 
 TensorRT ends the whole process when a build with plugins goes wrong, so nobody builds in a process that
-anyone needs. Lines of JSON on stdout say how far it is, the last one what was built; TensorRT's log goes to
-stderr. Needs TensorRT and our plugins; neither onnx nor torch.
+anyone needs. It ends with the process PARENT, however that ends. Lines of JSON on stdout say how far it is,
+the last one what was built; TensorRT's log goes to stderr. Needs TensorRT and our plugins; neither onnx nor
+torch.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 _LONGEST_REASON = 500
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 # TensorRT's names for the ways to hold a layer of ours
 _PLUGIN_LAYERS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 
@@ -52,6 +56,7 @@ def main() -> None:
     """Build what the job file says. Exit status 1, the reason as `refused`, where TensorRT refuses."""
     from hindsight.engine_json import build
 
+    _end_with(int(sys.argv[2]))
     job = build(Job, json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     trt = importlib.import_module(job.flavour)
     logger = trt.Logger(trt.Logger.WARNING)
@@ -63,14 +68,27 @@ def main() -> None:
     _say(done=True, version=trt.__version__)
 
 
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends: TensorRT may be deep in C++ for minutes."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        _refuse(f"this system does not tie the builder to its parent ({os.strerror(ctypes.get_errno())})")
+    if os.getppid() != parent:  # it ended before it could be tied
+        raise SystemExit(1)
+
+
 def _register(trt: ModuleType, job: Job) -> None:
     if job.plugin_library is not None:
         if trt.get_plugin_registry().load_library(job.plugin_library) is None:
             _refuse(f"this TensorRT does not load {job.plugin_library}: is it compiled against its headers?")
         return
     from export.plugins.python import register_plugins
+    from hindsight.errors import RuntimeFailure
 
-    register_plugins(trt)
+    try:
+        register_plugins(trt)
+    except RuntimeFailure as error:
+        _refuse(str(error))
 
 
 def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path | None) -> None:
@@ -104,9 +122,12 @@ def _build(trt: ModuleType, logger: Any, job: Job, graph: GraphJob, cache: Path 
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         _refuse(f"{graph.graph} could not be built")
-    Path(graph.plan).write_bytes(plan)
+    try:
+        Path(graph.plan).write_bytes(plan)
+    except OSError as error:
+        _refuse(f"its plan of {graph.graph} cannot be written ({error.strerror})")
     if cache is not None and timings is not None:
-        _keep(config.get_timing_cache().serialize(), cache)
+        _keep(config.get_timing_cache().serialize(), cache, Path(graph.onnx).with_name("timings"))
 
 
 def _timings(config: Any, cache: Path) -> Any:
@@ -118,13 +139,12 @@ def _timings(config: Any, cache: Path) -> Any:
     return None
 
 
-def _keep(timings: Any, cache: Path) -> None:
-    draft = cache.with_name(f"{cache.name}-{os.getpid()}")
+def _keep(timings: Any, cache: Path, draft: Path) -> None:
+    """draft: in the folder that is removed whatever happens."""
     try:
         draft.write_bytes(timings)
         draft.replace(cache)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         _say(progress=f"the timings are not kept for the next build ({error.strerror})")
 
 

@@ -100,7 +100,10 @@ def export_artifact(
             shutil.copyfile(sample, draft / "samples" / sample.name)
         write_artifact_manifest(draft, manifest)
         parity = _prove(detector, draft, manifest, photos, tolerance or Tolerance(), progress)
-        (draft / "parity.json").write_text(json.dumps(parity.to_json(), indent=2) + "\n", encoding="utf-8")
+        sha256 = load_artifact(draft).manifest.files["model.onnx"]
+        about = {"name": manifest.name, "version": manifest.version, "sha256": sha256}
+        document = json.dumps(parity.to_json(about, len(photos)), indent=2)
+        (draft / "parity.json").write_text(f"{document}\n", encoding="utf-8")
         card = model_card(manifest, parity_sentence(parity, weights))
         (draft / "MODEL_CARD.md").write_text(card, encoding="utf-8")
         progress("writing the manifest")
@@ -175,15 +178,16 @@ def sample_files(folder: Path | None) -> list[Path]:
 
 def parity_sentence(parity: ParityReport, weights: str) -> str:
     """What the model card says of the parity check."""
-    compared = sum(case.compared for case in parity.cases)
+    compared = sum(case.run.matched for case in parity.cases)
     pixels = max(case.max_pixels for case in parity.cases)
     score = max(case.max_score for case in parity.cases)
-    outliers = sum(case.outliers for case in parity.cases)
+    outliers = sum(case.run.outliers for case in parity.cases)
+    tolerance = parity.candidate.tolerance
     stored = "float16 (rounded before the check)" if weights == "fp16" else "float32"
     return (
         f"Weights are stored as {stored}. Against the torch model, {compared} boxes compared: at most "
         f"{pixels:.1e} pixels and {score:.1e} of probability apart, {outliers} beyond the tolerance of "
-        f"{parity.tolerance.pixels:g} pixels and {parity.tolerance.score:g}; parity.json has every case."
+        f"{tolerance.pixels:g} pixels and {tolerance.score:g}; parity.json has every case."
     )
 
 

@@ -6,18 +6,15 @@ import dataclasses
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from export.errors import ExportError
 from export.tensorrt_graph import TensorRtGraph, tensorrt_graph
+from export.tensorrt_process import draft_folder, run_builder
 from export.tensorrt_shapes import Size, detection_buckets, rescoring_buckets
 from export.tensorrt_worker import GraphJob, Job
 from hindsight.artifact import Artifact
@@ -35,7 +32,7 @@ from hindsight.engines import (
     write_record,
 )
 
-_LAST_LINES = 3  # of TensorRT's log, in an error
+BUILD_MINUTES = 240.0  # a large model at many shapes takes TensorRT an hour
 
 
 @dataclass(frozen=True)
@@ -85,44 +82,48 @@ def build_engine(
     batches: Sequence[int],
     sizes: Sequence[Size],
     plugin_library: Path | None = None,
+    minutes: float = BUILD_MINUTES,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Engine:
     """Build the engine of `artifact` into its engines/ folder; one that is there is replaced.
 
-    plugin_library: a compiled plugin to embed; None uses the Python plugins. Raises ExportError, and leaves
-    nothing behind, where a graph does not fit or TensorRT refuses or dies.
+    plugin_library: a compiled plugin to embed; None uses the Python plugins. minutes: that TensorRT may take.
+    Raises ExportError, and leaves nothing behind, where a graph does not fit, TensorRT refuses, dies or takes
+    too long, or the disk is full.
     """
     check_precision(precision)
     root = engines_folder(artifact)
-    try:
-        root.mkdir(exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=".draft-", dir=root)
-    except OSError as error:
-        raise ExportError(
-            f"{root} cannot be written ({error.strerror}): copy the model folder and export the copy"
-        ) from error
-    with scratch as name:
-        draft = Path(name) / "engine"
-        draft.mkdir()
+    with ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(draft_folder(root))
+        except OSError as error:
+            raise ExportError(
+                f"{root} cannot be written ({error.strerror}): copy the model folder and export the copy"
+            ) from error
+        draft = scratch / "engine"
         prepared = _prepare(artifact, precision, batches, sizes, progress)
         least = artifact.manifest.resize.pad_multiple
         cache = root / f".timing-{engine_folder_name(target.label, target.flavour, '', 'any')}"
-        job = _job(prepared, least, target, Path(name), draft, plugin_library, cache)
-        version = _run(job, Path(name), progress)
-        record = EngineRecord(
-            format_version=ENGINE_FORMAT,
-            flavour=target.flavour,
-            version=version,
-            gpu=target.gpu,
-            compute_capabilities=target.capabilities,
-            precision=precision,
-            plugins_embedded=plugin_library is not None,
-            sources=_sources(artifact, prepared),
-            plans=tuple(_plan(item, draft) for item in prepared),
-        )
-        write_record(draft, record)
+        try:
+            draft.mkdir()
+            job = _job(prepared, least, target, scratch, draft, plugin_library, cache)
+            version = _run(job, scratch, minutes, progress)
+            record = EngineRecord(
+                format_version=ENGINE_FORMAT,
+                flavour=target.flavour,
+                version=version,
+                gpu=target.gpu,
+                compute_capabilities=target.capabilities,
+                precision=precision,
+                plugins_embedded=plugin_library is not None,
+                sources=_sources(artifact, prepared),
+                plans=tuple(_plan(item, draft) for item in prepared),
+            )
+            write_record(draft, record)
+        except OSError as error:
+            raise ExportError(f"the engine cannot be written into {root} ({error.strerror})") from error
         place = root / engine_folder_name(target.label, target.flavour, version, precision)
-        _put(draft, place, Path(name) / "old")
+        _put(draft, place, scratch / "old")
     return read_engine(place)
 
 
@@ -183,62 +184,11 @@ def _job(
     )
 
 
-def _run(job: Job, scratch: Path, progress: Callable[[str], None]) -> str:
+def _run(job: Job, scratch: Path, minutes: float, progress: Callable[[str], None]) -> str:
     """Run the job in a process of its own; -> TensorRT's version. Raises ExportError with its last words."""
-    description, log = scratch / "job.json", scratch / "log"
+    description = scratch / "job.json"
     description.write_text(json.dumps(dataclasses.asdict(job)), encoding="utf-8")
-    # -P: the folder this is called in may hold an `export` of its own
-    command = [sys.executable, "-P", "-m", "export.tensorrt_worker", str(description)]
-    last: dict[str, Any] = {}
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=_environment(scratch),
-            encoding="utf-8",
-            errors="replace",  # libraries may print anything
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                message = _message(line)
-                if "progress" in message:
-                    progress(message["progress"])
-                last = message or last
-        except BaseException:
-            process.kill()
-            raise
-    if "refused" in last:
-        raise ExportError(f"TensorRT built no engine: {last['refused']}")
-    if "done" not in last:  # how the process ends after that is no matter: all files are written
-        raise ExportError(f"TensorRT built no engine ({_ending(process.returncode)}): {_last_lines(log)}")
-    return str(last["version"])
-
-
-def _message(line: str) -> dict[str, Any]:
-    """A line of the worker; libraries may print their own between them."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"its process died of {signal.Signals(-status).name}"
-    except ValueError:
-        return f"its process died of signal {-status}"
-
-
-def _last_lines(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return " | ".join([line for line in lines if line][-_LAST_LINES:]) or "it said nothing"
+    return str(run_builder(description, _environment(scratch), minutes, progress)["version"])
 
 
 def _environment(scratch: Path) -> dict[str, str]:

@@ -138,7 +138,8 @@ class CudaExecutor:
 
         shapes = tuple((name, values.dtype, tuple(values.shape)) for name, values in inputs.items())
         graph = self._graphs.get(
-            (what, layout, shapes), lambda: CapturedGraph(of_staged, inputs, self.stream)
+            (what, layout, shapes),
+            lambda: CapturedGraph(of_staged, inputs, self.stream, self._graphs.pool),
         )
         if graph is not None:
             return graph.run(inputs)

@@ -46,7 +46,12 @@ def _narrow(detector: nn.Module, dtype: torch.dtype) -> None:
 
 @contextmanager
 def dense_context(device: torch.device, options: TorchOptions) -> Iterator[None]:
-    """Within it the detector runs: no gradients, the precision asked for, cuDNN's fastest algorithms."""
+    """Within it the detector runs: no gradients, the precision asked for.
+
+    cuDNN guesses its algorithms. A search would time ten for each convolution and each new shape of input,
+    which takes seconds that a stream of photos of many shapes does not have; what comes first is kept, so
+    searching later, for a graph, would find nothing.
+    """
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         if options.compile:
@@ -56,7 +61,9 @@ def dense_context(device: torch.device, options: TorchOptions) -> Iterator[None]
             stack.enter_context(torch.autocast(device.type, options.half, cache_enabled=False))
         if device.type == "cuda":
             allowed = options.precision != "fp32"
-            stack.enter_context(torch.backends.cudnn.flags(True, benchmark=True, allow_tf32=allowed))
+            stack.enter_context(
+                torch.backends.cudnn.flags(True, benchmark=options.search, allow_tf32=allowed)
+            )
             stack.enter_context(_tf32_products(allowed))
         yield
 

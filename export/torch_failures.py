@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import torch
 
-from hindsight.errors import DeviceLost, RuntimeFailure
+from hindsight.errors import RuntimeFailure
+from hindsight.runtime.cuda_errors import failure_kind
 
-# What CUDA itself reports, rather than torch, stays with the process; torch tells the two apart since 2.8.
+_NO_MEMORY = 2  # CUDA's number
+# What CUDA itself reports, rather than torch, is of this kind since 2.8; before, a RuntimeError with its
+# words.
 _OF_CUDA: tuple[type[Exception], ...] = (
     (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
 )
-_OUT_OF_MEMORY = 2  # of CUDA's errors the one that a smaller batch gets over
 
 
 def failure_of(error: Exception, said: str) -> RuntimeFailure:
-    """The error to raise for `error`: `said`, and its first line."""
-    message = f"{said}: {(str(error) or type(error).__name__).splitlines()[0][:300]}"
-    if isinstance(error, _OF_CUDA) and getattr(error, "error_code", None) != _OUT_OF_MEMORY:
-        return DeviceLost(message)
-    return RuntimeFailure(message)
+    """The error to raise for `error`: `said`, and its first line. DeviceLost where a new process helps."""
+    text = str(error)
+    message = f"{said}: {(text or type(error).__name__).splitlines()[0][:300]}"
+    if isinstance(error, torch.OutOfMemoryError):
+        return failure_kind(text, _NO_MEMORY)(message)
+    code = getattr(error, "error_code", None) if isinstance(error, _OF_CUDA) else None
+    return failure_kind(text, code if isinstance(code, int) else None)(message)

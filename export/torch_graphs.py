@@ -1,30 +1,33 @@
-"""CUDA graphs: one a bucket (what is run, and the shapes of its inputs), the least recently used dropped.
+"""CUDA graphs: one a bucket (what is run, and the shapes of its inputs), for the buckets that keep coming.
 
 A graph replays a batch's few hundred kernels with one call. It needs fixed addresses: inputs are copied into
-buffers of its own, outputs come packed in one (torch_packing.py). Its intermediates live in a memory pool of
-its own, so that dropping it gives all of its memory back.
+buffers of its own, outputs come packed in one (torch_packing.py). Intermediates lie in a memory pool that all
+graphs share: they never run at the same time, and what one leaves there is read before the next one runs. So
+sixteen graphs take little more than the largest of them. The pool goes back with the last graph.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from export.torch_packing import Layout, packed
+from hindsight.runtime.recurring import RecurringCache
 
 Function = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-MEETINGS, MEETINGS_WHEN_FULL = 2, 8
-_BUCKETS_REMEMBERED = 1024
+MEETINGS, MEETINGS_WHEN_FULL = 2, 16
 _log = logging.getLogger("hindsight.torch")
 
 
 class Replayable(Protocol):
-    """A bucket that was captured."""
+    """A bucket that was captured. pool: of its intermediates, for other graphs to share."""
+
+    @property
+    def pool(self) -> Any: ...
 
     def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Layout]:
         """Enqueue it on the current stream; the packed outputs are good until the next `run`."""
@@ -39,16 +42,24 @@ class CapturedGraph:
     """`function` on inputs of the shapes of `inputs`, captured on `stream`, which is the current one.
 
     It is run once before: kernels are loaded, workspaces allocated and cuDNN's algorithms chosen by a first
-    run, and no capture may contain that. Raises RuntimeError where the function cannot be captured.
+    run, and no capture may contain that. pool: of another graph that never runs at the same time. Raises
+    RuntimeError where the function cannot be captured.
     """
 
-    def __init__(self, function: Function, inputs: Mapping[str, Tensor], stream: torch.cuda.Stream) -> None:
+    def __init__(
+        self, function: Function, inputs: Mapping[str, Tensor], stream: torch.cuda.Stream, pool: Any = None
+    ) -> None:
         self._inputs = {name: values.clone() for name, values in inputs.items()}
         function(self._inputs)
         self._graph = torch.cuda.CUDAGraph()
         # thread_local: another thread may allocate pinned memory meanwhile
-        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             self._outputs, self._layout = packed(function(self._inputs))
+
+    @property
+    def pool(self) -> Any:
+        """See Replayable."""
+        return self._graph.pool()
 
     def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Layout]:
         """See Replayable."""
@@ -66,8 +77,8 @@ class CapturedGraph:
 
 class GraphCache:
     """At most `limit` captured buckets. One is captured when it comes for the second time, since on photos
-    of any shape many come once; where another has to make room for it, when it has come more often, since a
-    capture costs as much as several batches.
+    of any shape many come once; recurring.py says when it takes another one's place, since a capture costs as
+    much as several batches.
 
     before_drop: makes sure that nothing is running. after_drop: hands freed memory back.
     """
@@ -75,42 +86,36 @@ class GraphCache:
     def __init__(
         self, limit: int, *, before_drop: Callable[[], None], after_drop: Callable[[], None]
     ) -> None:
-        self._limit = limit
+        self._graphs: RecurringCache[Replayable] = RecurringCache(
+            limit, meetings=MEETINGS, proof=MEETINGS_WHEN_FULL
+        )
         self._before_drop, self._after_drop = before_drop, after_drop
-        self._graphs: OrderedDict[Hashable, Replayable] = OrderedDict()
-        self._met: OrderedDict[Hashable, int] = OrderedDict()  # how often, since it had a graph
         self._refused = False
 
     def __len__(self) -> int:
         return len(self._graphs)
 
+    @property
+    def pool(self) -> Any:
+        """The memory pool of the graphs that are kept; None where there is none."""
+        kept = self._graphs.any()
+        return None if kept is None else kept.pool
+
     def get(self, bucket: Hashable, capture: Callable[[], Replayable]) -> Replayable | None:
         """The bucket's graph, captured now if it is time; None: run without one."""
-        if bucket in self._graphs:
-            self._graphs.move_to_end(bucket)
-            return self._graphs[bucket]
-        if not self._limit or self._refused:
-            return None
-        is_full = len(self._graphs) >= self._limit
-        if self._meet(bucket) < (MEETINGS_WHEN_FULL if is_full else MEETINGS):
-            return None
-        del self._met[bucket]
-        while len(self._graphs) >= self._limit:
+        graph = self._graphs.get(bucket)
+        if graph is not None or self._refused or not self._graphs.earns(bucket):
+            return graph
+        while self._graphs.is_full():
             self._drop(1)
         graph = self._captured(capture)
         if graph is not None:
-            self._graphs[bucket] = graph
+            self._graphs.put(bucket, graph)
         return graph
 
     def clear(self) -> bool:
         """Drop all of them; whether there were any."""
         return self._drop(len(self._graphs))
-
-    def _meet(self, bucket: Hashable) -> int:
-        self._met[bucket] = self._met.pop(bucket, 0) + 1
-        if len(self._met) > _BUCKETS_REMEMBERED:
-            self._met.popitem(last=False)
-        return self._met[bucket]
 
     def _captured(self, capture: Callable[[], Replayable]) -> Replayable | None:
         try:
@@ -124,7 +129,7 @@ class GraphCache:
         assert out_of_memory  # out of the except block: its traceback holds tensors
         self._after_drop()
         if not self.clear():
-            self._limit = 0
+            self._graphs.limit = 0
             _log.warning("batches run without CUDA graphs, more slowly: too little GPU memory for one")
             return None
         return self._captured(capture)
@@ -133,6 +138,6 @@ class GraphCache:
         if count:
             self._before_drop()
             for _ in range(count):
-                self._graphs.popitem(last=False)[1].drop()
+                self._graphs.pop_oldest().drop()
             self._after_drop()
         return count > 0

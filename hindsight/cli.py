@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hindsight.commands.console import fail
+from hindsight.commands.console import complain, fail
 from hindsight.errors import HindsightError
 from hindsight.version import __version__
 
@@ -43,17 +44,34 @@ _EXTRA = {
     "import": "train",
 }
 _OURS = frozenset({"hindsight", "model", "training", "export", "service"})
+# What typer raises for bad usage. It brings a click of its own since 0.26, so the class has two homes.
+_UsageError: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 
 
 def main() -> None:
-    """The program `hindsight`. Bad input ends it with one line on stderr and exit status 2."""
-    called = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), None)
+    """The program `hindsight`. Bad input ends it with one line on stderr and exit status 2, whatever the
+    subcommand: unknown options and commands, missing and bad values too.
+    """
+    words = sys.argv[1:]
+    called = next((argument for argument in words if not argument.startswith("-")), None)
+    names = [entry.name for entry in _commands()]
+    if words and words[0] == called and called not in names:
+        fail(_no_such_command(called, names))
     try:
-        compose(called)()
+        program = typer.main.get_command(compose(called))
+        status = program.main(words or ["--help"], prog_name="hindsight", standalone_mode=False)
+    except _UsageError as error:
+        fail(_bad_usage(error))
     except HindsightError as error:
         fail(str(error))
     except ModuleNotFoundError as error:
         fail(_missing(called, error))
+    except typer.Abort:
+        complain("aborted")
+        raise SystemExit(1) from None
+    raise SystemExit(status if isinstance(status, int) else 0)  # of typer.Exit; commands return nothing
 
 
 def compose(called: str | None) -> typer.Typer:
@@ -88,6 +106,22 @@ def _not_loaded() -> None:
 def _commands() -> Sequence[EntryPoint]:
     found = {entry.name: entry for entry in entry_points(group=_GROUP)}
     return [found.pop(name) for name in _HELP if name in found] + [found[name] for name in sorted(found)]
+
+
+def _no_such_command(called: str, names: Sequence[str]) -> str:
+    near = get_close_matches(called, names, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+    return f"no command {called!r}; {advice}"
+
+
+def _bad_usage(error: Any) -> str:
+    """What typer says, the command it is about, and where to read on."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return said
+    own = context.info_name if context.parent is not None else None
+    return f"{f'{own}: ' if own else ''}{said}; {context.command_path} --help says what it takes"
 
 
 def _missing(called: str | None, error: ModuleNotFoundError) -> str:

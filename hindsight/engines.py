@@ -58,6 +58,7 @@ __all__ = [
     "write_record",
 ]
 
+_EXACT = "fp32"
 _LOG = logging.getLogger(__name__)
 
 
@@ -99,6 +100,7 @@ def find_engine(
     if precision is not None and precision not in PRECISIONS:
         raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     fitting: list[Engine] = []
+    others: list[Engine] = []  # would fit in another precision
     refused: list[tuple[str, EngineRecord | None]] = []
     for folder, engine in list_engines(artifact):
         if isinstance(engine, ArtifactError):
@@ -107,12 +109,14 @@ def find_engine(
             engine.record, artifact, flavour, version, gpu, precision, capability
         ):
             refused.append((f"{folder.name} ({', '.join(reasons)})", engine.record))
+            if reasons == [_of_precision(engine.record)]:
+                others.append(engine)
         else:
             fitting.append(engine)
     if not fitting:
         raise RuntimeFailure(_nothing_fits(artifact, flavour, version, gpu, precision, refused))
     fitting.sort(key=lambda engine: PRECISIONS.index(engine.record.precision))
-    chosen = _passing(fitting, artifact, allow_failed_parity)
+    chosen = _passing(fitting, others, artifact, allow_failed_parity)
     for plan in chosen.record.plans:
         read_plan(chosen, plan, artifact)
     if chosen.record.parity is None and not allow_failed_parity:
@@ -163,8 +167,12 @@ def _reasons_against(
     if not record.sources or any(files.get(name) != digest for name, digest in record.sources.items()):
         reasons.append("from older graphs of this model")
     if precision not in (None, record.precision):
-        reasons.append(f"in {record.precision}")
+        reasons.append(_of_precision(record))
     return reasons
+
+
+def _of_precision(record: EngineRecord) -> str:
+    return f"in {record.precision}"
 
 
 def _nothing_fits(
@@ -186,7 +194,9 @@ def _nothing_fits(
     )
 
 
-def _passing(fitting: Sequence[Engine], artifact: Artifact, allow_failed: bool) -> Engine:
+def _passing(
+    fitting: Sequence[Engine], others: Sequence[Engine], artifact: Artifact, allow_failed: bool
+) -> Engine:
     for engine in fitting:
         parity = engine.record.parity
         if allow_failed or parity is None or parity.passed:
@@ -198,6 +208,23 @@ def _passing(fitting: Sequence[Engine], artifact: Artifact, allow_failed: bool) 
     raise RuntimeFailure(
         f"the engine {engine.folder.name} does not answer as the model: its parity of {parity.date} failed "
         f"({parity.outliers} of {parity.compared} detections differ, by up to {parity.max_pixels:.2g} px and "
-        f"{parity.max_score:.2g} of score); build another precision: "
-        f"{rebuild_command(artifact, 'fp32', engine.record)}"
+        f"{parity.max_score:.2g} of score); {_instead(fitting, others, artifact)}"
+    )
+
+
+def _instead(failed: Sequence[Engine], others: Sequence[Engine], artifact: Artifact) -> str:
+    """What to do where every engine that fits has failed. others: of precisions that were not asked for."""
+    passing = [
+        engine.record.precision for engine in others if (parity := engine.record.parity) and parity.passed
+    ]
+    if passing:
+        return f"there is one in {passing[0]} that passed: tensorrt:{passing[0]}"
+    unmeasured = [engine.record.precision for engine in others if engine.record.parity is None]
+    if unmeasured:
+        return f"compare the one in {unmeasured[0]}: {parity_command(artifact, unmeasured[0])}"
+    if _EXACT not in {engine.record.precision for engine in (*failed, *others)}:
+        return f"build a more exact one: {rebuild_command(artifact, _EXACT, failed[0].record)}"
+    return (
+        f"{_EXACT} is the most exact there is: serve the model with --backend torch or onnxruntime; "
+        f"if you have a reason to measure again: {parity_command(artifact, failed[0].record.precision)}"
     )

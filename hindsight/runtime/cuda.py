@@ -16,21 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
+from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.runtime.cuda_errors import failure_kind
 
-__all__ = ["Gpu", "gpu_number"]
+__all__ = ["Gpu", "PinnedMemory", "gpu_number"]
 
 _NAME_BYTES = 256
-# After one of these the driver gives the same answer to every call of this process.
-_LOST = frozenset(
-    f"CUDA_ERROR_{name}"
-    for name in (
-        *("ECC_UNCORRECTABLE", "NVLINK_UNCORRECTABLE", "CONTAINED", "CONTEXT_IS_DESTROYED", "UNKNOWN"),
-        *("ILLEGAL_ADDRESS", "ILLEGAL_INSTRUCTION", "MISALIGNED_ADDRESS", "INVALID_ADDRESS_SPACE"),
-        *("INVALID_PC", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "ASSERT", "HARDWARE_STACK_ERROR"),
-        *("TENSOR_MEMORY_LEAK", "EXTERNAL_DEVICE", "MPS_CLIENT_TERMINATED"),
-    )
-)
 
 
 def gpu_number(device: str) -> int:
@@ -41,11 +32,27 @@ def gpu_number(device: str) -> int:
     return int(match[1] or 0)
 
 
+class PinnedMemory:
+    """Host memory that the GPU copies from and to by itself; zeroed."""
+
+    def __init__(self, address: int, size: int, release: Callable[[int], None]) -> None:
+        self._address, self._release = address, release
+        whole = np.ctypeslib.as_array((ctypes.c_uint8 * max(size, 1)).from_address(address))
+        whole[:] = 0
+        self.bytes: NDArray[np.uint8] = whole[:size]
+
+    def free(self) -> None:
+        """Give it back, once; nobody may look at `bytes`, or copies of that view, afterwards."""
+        self.bytes = np.empty(0, np.uint8)
+        self._release(self._address)
+
+
 class Gpu:
     """A GPU and what was made on it; `close` frees all of that, newest first.
 
-    Methods but `close` need the GPU to be the current one: `with gpu.current():`. Each raises RuntimeFailure
-    with what the driver says; DeviceLost where it will say so for good. Not for several threads at once.
+    Methods but `close` and `pin` need the GPU to be the current one: `with gpu.current():`. Each raises
+    RuntimeFailure with what the driver says; DeviceLost where it will say so for good. Not for several
+    threads at once, but for `pin`.
     """
 
     def __init__(self, number: int = 0) -> None:
@@ -57,6 +64,7 @@ class Gpu:
         self.capability = self._capability(handle)
         self._made = ExitStack()
         self._graphs: dict[int, Any] = {}
+        self._pinned: set[int] = set()
         self._context = self._call("opening the GPU", self._driver.cuDevicePrimaryCtxRetain(handle))
 
     @contextmanager
@@ -76,6 +84,8 @@ class Gpu:
                 self._driver.cuGraphExecDestroy(graph)
             self._graphs.clear()
             self._made.close()
+            while self._pinned:
+                self._driver.cuMemFreeHost(self._pinned.pop())
         self._call("closing the GPU", self._driver.cuDevicePrimaryCtxRelease(self._handle))
 
     def allocate(self, size: int) -> int:
@@ -84,13 +94,12 @@ class Gpu:
         self._made.callback(self._driver.cuMemFree, address)
         return address
 
-    def pinned(self, size: int) -> NDArray[np.uint8]:
-        """`size` bytes of host memory that the GPU copies from and to by itself; zeroed."""
-        address = int(self._call(f"pinning {size} bytes", self._driver.cuMemHostAlloc(max(size, 1), 0)))
-        self._made.callback(self._driver.cuMemFreeHost, address)
-        memory = np.ctypeslib.as_array((ctypes.c_uint8 * max(size, 1)).from_address(address))
-        memory[:] = 0
-        return memory[:size]
+    def pin(self, size: int) -> PinnedMemory:
+        """`size` bytes of host memory, to be freed before `close` or by it."""
+        with self.current():
+            address = int(self._call(f"pinning {size} bytes", self._driver.cuMemHostAlloc(max(size, 1), 0)))
+        self._pinned.add(address)
+        return PinnedMemory(address, size, self._unpin)
 
     def stream(self) -> Any:
         """A stream that does not wait for the default one."""
@@ -171,6 +180,12 @@ class Gpu:
         """Enqueue a captured graph."""
         self._call("launching a graph", self._driver.cuGraphLaunch(graph, stream))
 
+    def _unpin(self, address: int) -> None:
+        if address in self._pinned:
+            self._pinned.remove(address)
+            with self.current():
+                self._call("unpinning memory", self._driver.cuMemFreeHost(address))
+
     def _capability(self, handle: Any) -> str:
         names = self._driver.CUdevice_attribute
         wanted = (
@@ -186,9 +201,8 @@ class Gpu:
     def _call(self, doing: str, answer: tuple[Any, ...]) -> Any:
         status, *values = answer
         if int(status) != 0:
-            said = getattr(status, "name", status)
-            kind = DeviceLost if said in _LOST else RuntimeFailure
-            raise kind(f"GPU {self.number}, {doing}: the CUDA driver says {said}")
+            said = f"the CUDA driver says {getattr(status, 'name', status)}"
+            raise failure_kind(said, int(status))(f"GPU {self.number}, {doing}: {said}")
         return values[0] if values else None
 
 

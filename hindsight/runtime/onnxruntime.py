@@ -12,12 +12,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
-from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
-from hindsight.runtime.onnxruntime_binding import BoundSession, pinned_memory
+from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.runtime.cuda_errors import failure_kind
+from hindsight.runtime.onnxruntime_binding import BoundSession, host_allocator
 
 __all__ = ["OnnxRuntime"]
 
-_OUT_OF_MEMORY = "2"  # of CUDA's errors the one that a smaller batch gets over
 _ERRORS_ONLY = 3  # severity: 0 verbose .. 4 fatal
 
 
@@ -38,7 +38,7 @@ class OnnxRuntime:
         self._spinning = spinning
         self._opening = threading.Lock()
         number = device.partition(":")[2] or "0"
-        self._allocate = None if device == "cpu" else pinned_memory(int(number))
+        self._allocate = None if device == "cpu" else host_allocator(int(number))
         self._rescore: ort.InferenceSession | BoundSession | None = None
         self._detect: ort.InferenceSession | BoundSession | None = self._open(artifact.model_path)
 
@@ -65,6 +65,8 @@ class OnnxRuntime:
         for session in sessions:
             if isinstance(session, BoundSession):
                 session.close()
+        if self._allocate is not None:
+            self._allocate.close()
 
     def _open(self, path: Path) -> ort.InferenceSession | BoundSession:
         options = ort.SessionOptions()
@@ -86,10 +88,7 @@ def _run(
     try:
         return session.run(inputs) if isinstance(session, BoundSession) else _run_plain(session, inputs)
     except Exception as error:  # as above
-        number = re.search(r"CUDA failure (\d+)", str(error))
-        lost = number is not None and number.group(1) != _OUT_OF_MEMORY
-        kind = DeviceLost if lost else RuntimeFailure
-        raise kind(f"ONNX Runtime failed: {_first_line(error)}") from error
+        raise failure_kind(str(error))(f"ONNX Runtime failed: {_first_line(error)}") from error
 
 
 def _run_plain(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -8,14 +8,17 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-__all__ = ["BoundSession", "HostMemory", "pinned_memory"]
+from hindsight.errors import RuntimeFailure
+from hindsight.runtime.cuda import Gpu
+
+__all__ = ["BoundSession", "HostAllocator", "HostMemory", "host_allocator"]
 
 _TYPES = {
     "tensor(uint8)": np.uint8,
@@ -110,33 +113,34 @@ class _Pageable:
         pass
 
 
-class _Pinned:
-    """Page-locked by the CUDA runtime. device: whose context it is made in, so that no other GPU gets one."""
+class HostAllocator:
+    """Makes host memory: page-locked by the GPU whose context it keeps open; ordinary where there is none."""
 
-    def __init__(self, device: int, size: int) -> None:
-        import ctypes
+    def __init__(self, gpu: Gpu | None) -> None:
+        self._gpu = gpu
 
-        from cuda.bindings import runtime
+    def __call__(self, size: int) -> HostMemory:
+        return _Pageable(size) if self._gpu is None else self._gpu.pin(size)
 
-        runtime.cudaSetDevice(device)
-        status, address = runtime.cudaHostAlloc(size, runtime.cudaHostAllocPortable)
-        if int(status) != 0:
-            raise MemoryError(f"{size} bytes of page-locked memory: {status!r}")
-        self._address = int(address)
-        self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self._address))
-
-    def free(self) -> None:
-        from cuda.bindings import runtime
-
-        self.bytes = np.empty(0, np.uint8)
-        runtime.cudaFreeHost(self._address)
+    def close(self) -> None:
+        """Free what was not given back."""
+        gpu, self._gpu = self._gpu, None
+        if gpu is not None:
+            gpu.close()
 
 
-def pinned_memory(device: int) -> Callable[[int], HostMemory]:
-    """What allocates page-locked memory; without cuda-bindings, ordinary memory, and the log says so."""
+def host_allocator(device: int) -> HostAllocator:
+    """For copies to and from the GPU of that number; where memory cannot be page-locked (cuda-bindings is not
+    installed, say) it is ordinary, and the log says so.
+    """
+    gpu = None
     try:
-        _Pinned(device, 1).free()
-    except (ImportError, RuntimeError, OSError, MemoryError) as error:
+        gpu = Gpu(device)
+        gpu.pin(1).free()
+    except RuntimeFailure as error:
         _log.warning("copies to the GPU go through pageable memory, more slowly: %s", error)
-        return _Pageable
-    return partial(_Pinned, device)
+        if gpu is not None:
+            with suppress(RuntimeFailure):  # a lost GPU refuses that as well
+                gpu.close()
+        return HostAllocator(None)
+    return HostAllocator(gpu)

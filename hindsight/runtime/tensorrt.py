@@ -29,6 +29,8 @@ UNCHECKED = "unchecked"  # argument: load an engine although its recorded parity
 EMBEDDED = "embedded"  # argument: load an engine that carries machine code of plugins
 _PLUGINS = "hindsight.tensorrt_plugins"  # entry points: functions (trt) -> None
 _DETECT, _RESCORE = "model.onnx", "rescore.onnx"
+# Of a start, beyond the time that loading takes; a request that needs the other plan must not wait for that.
+_WARM_UP_SECONDS = 15.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -127,7 +129,14 @@ class TensorRtRuntime:
             engine = self._deserialise(plan)
             try:
                 with self._last_words():
-                    self._plans[graph] = LoadedPlan(self._trt, engine, plan.buckets, self._gpu, plan.file)
+                    self._plans[graph] = LoadedPlan(
+                        self._trt,
+                        engine,
+                        plan.buckets,
+                        self._gpu,
+                        plan.file,
+                        warm_up_seconds=_WARM_UP_SECONDS if graph == _DETECT else 0,
+                    )
             except RuntimeFailure as error:
                 # as text: the exception's frames would keep TensorRT's contexts longer than their memory
                 self._failures[graph] = str(error)

@@ -54,7 +54,8 @@ def deform_roi_pool(
     samples: int,
     aligned: bool,
 ) -> Float[Tensor, "BN C s s"]:
-    """features: L maps [B, C, h, w]; rois xyxy input pixels -> [B * N, C, s, s] float32.
+    """features: L maps [B, C, h, w]; rois xyxy input pixels -> [B * N, C, s, s], of the type that
+    RoI-Align gives.
 
     Every level pools every bin, but finds those of other levels outside its map, where there is only zero:
     the sum over levels needs no rows picked out, whose number would depend on the data.

@@ -39,10 +39,10 @@ def roi_align(
     sampling_ratio: int,
     aligned: bool,
     queue: Queue,
-    out_dtype: torch.dtype = torch.float32,
+    out_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """`multilevel_roi_align`. Maps of float32, float16 or bfloat16 are read as they lie, channels-last ones
-    fastest; others are converted first. `out_dtype`: float32 or the maps' own type.
+    fastest; others are converted first. `out_dtype`: float32 or the maps' own type, which None takes.
 
     Raises ValueError for more than 8 levels, or a map of more than 2**31 - 1 elements an image.
     """
@@ -56,6 +56,7 @@ def roi_align(
     dtype = features[0].dtype
     if dtype not in _SHORT or any(feature.dtype != dtype for feature in features):
         features, dtype = [feature.float() for feature in features], torch.float32
+    out_dtype = out_dtype or dtype
     if out_dtype not in (torch.float32, dtype):
         raise ValueError(f"expected float32 or {dtype} for the result, got {out_dtype}")
     shape = (images * boxes, channels, output_size, output_size)

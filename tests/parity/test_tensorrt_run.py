@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import shutil
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from export.parity import Comparison, Filters, Tolerance, compare_detections, detections_of, merge
 from export.parity_inputs import ParityInput, parity_inputs
@@ -70,6 +72,11 @@ def inputs(artifact: Artifact) -> list[ParityInput]:
     return parity_inputs(artifact.manifest.resize, artifact.manifest.defaults, photos)
 
 
+def filters_of(feeds: dict[str, NDArray[Any]], image: int) -> Filters:
+    names = ("class_threshold", "score_threshold", "nms_threshold")
+    return Filters(*(float(feeds[name][image % len(feeds[name])]) for name in names))
+
+
 def compared(
     expected: Runtime, found: Runtime, item: ParityInput, limit: int, tolerance: Tolerance
 ) -> Comparison:
@@ -78,11 +85,7 @@ def compared(
     assert set(wanted) == set(given)
     parts = []
     for image in range(item.batch):
-        filters = Filters(
-            float(feeds["class_threshold"][image]),
-            float(feeds["score_threshold"][image]),
-            float(feeds["nms_threshold"][0]),
-        )
+        filters = filters_of(feeds, image)
         own, other = detections_of(wanted, image), detections_of(given, image)
         parts.append(compare_detections(own, other, filters, limit, tolerance, featureless=item.featureless))
     return merge(parts)
@@ -117,6 +120,8 @@ def test_a_batch_answers_as_its_images_alone(artifact: Artifact, inputs: list[Pa
     runtime = open_runtime("tensorrt:fp32", artifact, device="cuda")
     item = next(item for item in inputs if item.batch == 3)
     feeds = item.detect_feeds()
+    tolerance, allowed = TOLERANCES["fp32"]  # another batch has other kernels
+    parts = []
     try:
         whole = runtime.detect(feeds)
         for image in range(item.batch):
@@ -125,9 +130,18 @@ def test_a_batch_answers_as_its_images_alone(artifact: Artifact, inputs: list[Pa
                 for name, value in feeds.items()
             }
             alone = runtime.detect(one)
-            count = int(whole["num_detections"][image])
-            assert int(alone["num_detections"][0]) == count
-            np.testing.assert_allclose(whole["boxes"][image, :count], alone["boxes"][0, :count], atol=0.05)
+            parts.append(
+                compare_detections(
+                    detections_of(whole, image),
+                    detections_of(alone, 0),
+                    filters_of(feeds, image),
+                    artifact.manifest.max_detections,
+                    tolerance,
+                    featureless=item.featureless,
+                )
+            )
+        result = merge(parts)
+        assert result.matched > 10 and result.outliers(tolerance) <= max(1, allowed * result.matched)
     finally:
         runtime.close()
 

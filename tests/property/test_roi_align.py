@@ -76,13 +76,30 @@ def test_levels_without_boxes_and_no_boxes_at_all() -> None:
     )
 
 
-def test_half_precision_features_are_pooled_in_float32() -> None:
-    features = [f.half() for f in feature_maps(1)]
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_features_are_summed_in_float32_and_written_narrow(dtype: torch.dtype) -> None:
+    features = [f.to(dtype) for f in feature_maps(1)]
     boxes = torch.tensor([[[3.0, 5.0, 40.0, 50.0]]])
-    pooled = multilevel_roi_align(features, boxes, STRIDES, 7, 2, False)
-    assert pooled.dtype == torch.float32
-    wide = multilevel_roi_align([f.float() for f in features], boxes, STRIDES, 7, 2, False)
-    assert torch.equal(pooled, wide)
+    how = (boxes, STRIDES, 7, 2, False)
+    pooled = multilevel_roi_align(features, *how)
+    wide = multilevel_roi_align([f.float() for f in features], *how)
+    assert wide.dtype == torch.float32 and not torch.equal(pooled.float(), wide)
+    assert torch.equal(pooled, wide.to(dtype))  # rounded once, at the end
+    torch.library.opcheck(torch.ops.hindsight.multilevel_roi_align, (features, *how))
+    mixed = [features[0].float(), *features[1:]]
+    assert multilevel_roi_align(mixed, *how).dtype == torch.float32
+    assert pool_ragged(features, [boxes[0]], *how[1:]).dtype == torch.float32  # training
+
+
+def test_under_autocast_features_go_narrow_from_one_product_to_the_next() -> None:
+    convolution = torch.nn.Conv2d(3, 4, 1)
+    classifier = torch.nn.Linear(4 * 49, 2)
+    boxes = torch.tensor([[[3.0, 5.0, 40.0, 50.0]]])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        pooled = multilevel_roi_align([convolution(torch.rand(1, 3, 32, 32))], boxes, [4], 7, 2, False)
+        assert pooled.dtype == torch.bfloat16
+        # what the classifier made of wide features: it narrows them itself
+        assert torch.equal(classifier(pooled.flatten(1)), classifier(pooled.float().flatten(1)))
 
 
 def ragged() -> list[Tensor]:

@@ -8,9 +8,26 @@ from typing import Any
 import numpy as np
 
 from export.plugins.python.operator import Value
+from hindsight.errors import RuntimeFailure
 
 # What a creator announces: name -> kind. The parser hands over only what is announced.
 Kinds = Mapping[str, type]
+
+
+def check_lists(trt: Any) -> None:
+    """Raises RuntimeFailure where TensorRT's bindings misread a field of several values.
+
+    Those before 10.16 were compiled for numpy 1: beside numpy 2 every value comes out as the first one, and
+    the strides of a pyramid would all be its finest.
+    """
+    lists, _keep = serialised(trt, {"list": (1, 2, 3)})
+    found = [int(number) for number in lists[0].data]
+    if found != [1, 2, 3]:
+        raise RuntimeFailure(
+            f"the Python bindings of {trt.__name__} {trt.__version__} misread lists beside numpy "
+            f"{np.__version__}, and our plugins with them: install TensorRT 10.16 or newer, or build with "
+            "the C++ plugins (--plugin-library)"
+        )
 
 
 def announced(trt: Any, kinds: Kinds) -> tuple[Any, list[Any]]:

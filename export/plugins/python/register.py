@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 from export.plugins.python.adapter import creator_class
+from export.plugins.python.attributes import check_lists
 from export.plugins.python.nms import BatchedNms, IouGuidedNms, SoftNms
 from export.plugins.python.operator import NAMESPACE, Kind
 from export.plugins.python.roi_align import MAX_LEVELS, RoiAlign, roi_align_name
@@ -28,7 +29,8 @@ def register_plugins(trt: Any) -> tuple[str, ...]:
     """Register every operator with the registry of `trt`, the module `tensorrt` or `tensorrt_rtx`.
 
     Returns their names. Once a process is enough, more do no harm; where the C++ plugins were loaded before,
-    they stay. Needs no GPU: one is looked for when an engine runs.
+    they stay. Needs no GPU: one is looked for when an engine runs. Raises RuntimeFailure where this TensorRT
+    cannot hand attributes over.
     """
     with _registering:
         return _registered(trt)
@@ -36,6 +38,7 @@ def register_plugins(trt: Any) -> tuple[str, ...]:
 
 @cache
 def _registered(trt: Any) -> tuple[str, ...]:
+    check_lists(trt)
     registry, creators = trt.get_plugin_registry(), creator_class(trt)
     for kind in KINDS:
         creator = creators(kind)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from export.errors import ExportError
+from export.tensorrt_process import draft_folder
 from export.to_tensorrt import Target, build_engine
 from hindsight.artifact import Artifact, load_artifact
 from hindsight.engines import Bucket, Engine, engines_folder, read_engine
 from tests.factories import make_tiny_artifact
-from tests.unit.export.pretend import TARGET, WHOLE, shadow_whole
+from tests.unit.export.pretend import MODULE, TARGET, WHOLE, shadow, shadow_whole
 
 
 @pytest.fixture
@@ -156,3 +162,85 @@ def test_timings_that_cannot_be_kept_cost_no_engine(
     said: list[str] = []
     built(artifact, Target("tensorrt", "A GPU", ("8.9",), "A GPU"), progress=said.append)
     assert any("timings are not kept" in text for text in said)
+
+
+FOREVER = "import time; open(os.environ['PID_FILE'], 'w').write(str(os.getpid())); time.sleep(600)"
+KILLED = """
+import sys
+from pathlib import Path
+from export.to_tensorrt import build_engine
+from hindsight.artifact import load_artifact
+from tests.unit.export.pretend import TARGET
+build_engine(load_artifact(Path(sys.argv[1])), TARGET, precision="fp32", batches=[1], sizes=[(64, 96)])
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_builder_ends_with_its_parent_and_the_next_build_clears_up(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, pid_file = tmp_path / "slow", tmp_path / "pid"
+    folder.mkdir()
+    (folder / "tensorrt_rtx.py").write_text(MODULE.format(behaviour=FOREVER))
+    paths = os.pathsep.join([str(folder), str(Path(__file__).parents[3])])
+    environment = os.environ | {"PYTHONPATH": paths, "PID_FILE": str(pid_file)}
+    parent = subprocess.Popen([sys.executable, "-c", KILLED, str(artifact.path)], env=environment)
+    try:
+        wait_for(lambda: pid_file.is_file() and pid_file.read_text(), 120)
+        builder = int(pid_file.read_text())
+        assert is_running(builder)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    wait_for(lambda: not is_running(builder))
+    root = engines_folder(artifact)
+    (left,) = root.glob(".draft-*")
+    shadow_whole(monkeypatch, tmp_path / "shadow")
+    with draft_folder(root) as other:  # of a build that goes on beside
+        assert not left.exists()
+        built(artifact)
+        assert other.is_dir()
+    assert not list(root.glob(".draft-*"))
+
+
+def test_a_builder_that_hangs_is_ended_and_was_heard_of(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow(monkeypatch, tmp_path / "shadow", "import time; time.sleep(600)")
+    monkeypatch.setattr("export.tensorrt_process._SAY_EVERY", 0.5)
+    said: list[str] = []
+    with pytest.raises(ExportError, match=r"not done after 0\.05 minutes, last at 'starting'; --build"):
+        built(artifact, minutes=0.05, progress=said.append)
+    assert "starting (0 of at most 0.05 min)" in said
+    assert not list(engines_folder(artifact).iterdir())
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = "\nimport resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))\n"
+    shadow_whole(monkeypatch, tmp_path / "shadow", WHOLE + full)
+    with pytest.raises(ExportError, match=r"plan of model.onnx cannot be written \(File too large\)"):
+        built(artifact)
+
+    def refused(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    with pytest.raises(ExportError, match=r"cannot be written into .* \(No space left on device\)"):
+        built(artifact)
+    assert not list(engines_folder(artifact).iterdir())

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from export.parity import Filters, Tolerance, compare_detections, detections_of
 from export.parity_inputs import parity_inputs
+from export.parity_limits import LIMITS
 from export.torch_graphs import MEETINGS_WHEN_FULL
 from export.torch_runtime import TorchRuntime, open_torch
 from hindsight.artifact import find_artifact
@@ -62,7 +63,8 @@ def test_detections_are_the_cpus_with_and_without_a_graph(
     runtime: TorchRuntime, on_cpu: TorchRuntime
 ) -> None:
     manifest = find_artifact("cells").manifest
-    matched = 0
+    limits = LIMITS["fp32"]  # what `hindsight parity` holds a GPU's float32 to, and for which reasons
+    matched = outliers = 0
     for item in parity_inputs(manifest.resize, manifest.defaults):
         feeds = item.detect_feeds()
         expected = on_cpu.detect(feeds)
@@ -76,15 +78,17 @@ def test_detections_are_the_cpus_with_and_without_a_graph(
                     detections_of(found, image),
                     filters,
                     manifest.max_detections,
-                    Tolerance(),
+                    limits.tolerance,
                     featureless=item.featureless,
                 )
-                assert result.outliers(Tolerance()) == 0, item.name
+                outliers += result.outliers(limits.tolerance)
                 matched += result.matched
         rescored, again = on_cpu.rescore(item.rescore_feeds()), runtime.rescore(item.rescore_feeds())
         for name, values in rescored.items():
-            np.testing.assert_allclose(again[name], values, atol=Tolerance().score, err_msg=name)
+            np.testing.assert_allclose(again[name], values, atol=limits.tolerance.score, err_msg=name)
     assert matched > 30 and runtime.graphs > 0
+    # the share of limits, over few detections: one that comes from another proposal comes so three times
+    assert outliers <= max(6, limits.outliers * matched), f"{outliers} of {matched}"
 
 
 @pytest.mark.parametrize("argument", ["tf32", "fp16", "bf16"])
@@ -154,6 +158,25 @@ def test_graphs_beyond_the_limit_make_room_and_free_their_memory() -> None:
             for _ in range(MEETINGS_WHEN_FULL):
                 opened.detect(feeds_of(1, height, 96))
     assert opened.graphs == 2 and torch.cuda.memory_reserved() <= held + SLACK
+    opened.close()
+
+
+def test_graphs_share_their_memory() -> None:
+    opened = on_gpu("graphs=5")
+
+    def reserved() -> int:
+        torch.cuda.empty_cache()  # what runs without a graph has left
+        return torch.cuda.memory_reserved()
+
+    sizes = [(512, 640), (512, 608), (512, 576), (480, 640), (448, 640)]
+    held = [reserved()]
+    for size in sizes:
+        for _ in range(2):
+            opened.detect(feeds_of(4, *size))
+        held.append(reserved())
+    assert opened.graphs == 5
+    largest = held[1] - held[0]
+    assert held[-1] - held[1] < 2 * largest  # four more, each nearly as large
     opened.close()
 
 

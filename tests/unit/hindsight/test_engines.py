@@ -201,3 +201,35 @@ def test_a_parity_result_must_be_complete(artifact: Artifact) -> None:
     with pytest.raises(OptionError, match="missing fields"):
         record_parity(folder, {"passed": True})
     assert read_engine(folder).record.parity == PASSED
+
+
+FAILED = replace(PASSED, passed=False)
+
+
+@pytest.mark.parametrize(
+    ("engines", "asked", "advice"),
+    [
+        ({"fp16": FAILED}, None, "build a more exact one: hindsight export .* --precision fp32 --batch 1,8"),
+        (
+            {"fp32": FAILED},
+            None,
+            "fp32 is the most exact there is: serve the model with --backend torch or onn",
+        ),
+        ({"fp16": FAILED, "fp32": FAILED}, "fp16", "fp32 is the most exact there is"),
+        ({"fp16": FAILED, "fp32": PASSED}, "fp16", "there is one in fp32 that passed: tensorrt:fp32"),
+        (
+            {"fp16": FAILED, "bf16": None},
+            "fp16",
+            "compare the one in bf16: hindsight parity .*tensorrt:bf16@cuda",
+        ),
+    ],
+)
+def test_a_failed_parity_advises_what_can_be_done(
+    artifact: Artifact, engines: dict[str, EngineParity | None], asked: str | None, advice: str
+) -> None:
+    for precision, parity in engines.items():
+        add_engine(artifact, precision, parity=parity)
+    with pytest.raises(RuntimeFailure, match=advice) as refused:
+        find_engine(artifact, *HERE, asked)
+    if "fp32" in engines:
+        assert "--to tensorrt --precision fp32" not in str(refused.value)

@@ -18,7 +18,7 @@ from hindsight.errors import DeviceLost, RuntimeFailure
 from hindsight.runtime import onnxruntime as backend
 from hindsight.runtime import open_runtime
 from hindsight.runtime.onnxruntime import OnnxRuntime
-from hindsight.runtime.onnxruntime_binding import BoundSession, pinned_memory
+from hindsight.runtime.onnxruntime_binding import BoundSession, host_allocator
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -36,6 +36,19 @@ class Memory:
         Memory.held -= 1
 
 
+class Allocator:
+    """Makes such memory, and knows when it is closed."""
+
+    closed = False
+
+    def __call__(self, size: int) -> Memory:
+        return Memory(size)
+
+    def close(self) -> None:
+        assert Memory.held == 0, "buffers first"
+        Allocator.closed = True
+
+
 def feeds(batch: int, height: int = 64, width: int = 96) -> Arrays:
     rng = np.random.default_rng(batch)
     return {
@@ -51,9 +64,9 @@ def feeds(batch: int, height: int = 64, width: int = 96) -> Arrays:
 @pytest.fixture
 def bound(tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnnxRuntime]:
     """The runtime as it is on CUDA, but for the provider."""
-    Memory.held = 0
+    Memory.held, Allocator.closed = 0, False
     monkeypatch.setattr(backend, "_providers", lambda device: ["CPUExecutionProvider"])
-    monkeypatch.setattr(backend, "pinned_memory", lambda number: Memory)
+    monkeypatch.setattr(backend, "host_allocator", lambda number: Allocator())
     yield OnnxRuntime(tiny_artifact, device="cuda")
 
 
@@ -108,7 +121,7 @@ def test_buffers_are_reused_and_given_back(bound: OnnxRuntime) -> None:
         bound.detect(feeds(batch))
     assert Memory.held == held > 0
     bound.close()
-    assert Memory.held == 0
+    assert Memory.held == 0 and Allocator.closed
     with pytest.raises(RuntimeFailure, match="closed"):
         bound.detect(feeds(1))
 
@@ -140,7 +153,7 @@ def test_without_cuda_memory_is_pageable_and_the_log_says_so(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    memory = pinned_memory(0)(10)
+    memory = host_allocator(0)(10)
     assert memory.bytes.shape == (10,) and "pageable memory" in caplog.text
     memory.free()
 

@@ -61,8 +61,8 @@ CUresult cuLaunchKernel(
     if (grid_y * grid_z * block_y * block_z != 1 || extra || stream != reinterpret_cast<void*>(0x5u)) return kInvalidValue;
     const std::string& name = *static_cast<std::string*>(function);
     if (name == "batched_nms") run_batched_nms(static_cast<NmsParams*>(params[0]), grid_x, block_x, shared, 0);
-    else if (name == "roi_align_vector_f16_f32")
-        run_roi_align_vector_f16_f32(static_cast<RoiAlignParams*>(params[0]), grid_x, block_x, shared, 0);
+    else if (name == "roi_align_vector_f16_f16")
+        run_roi_align_vector_f16_f16(static_cast<RoiAlignParams*>(params[0]), grid_x, block_x, shared, 0);
     else return kNotFound;
     return kSuccess;
 }

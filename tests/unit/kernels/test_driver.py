@@ -39,7 +39,7 @@ assert torch.equal(launchers.batched_nms(*case, limit, queue), expected)
 features = [torch.randn(2, 16, 8, 8).half().to(memory_format=torch.channels_last)]
 found = launchers.roi_align(features, case[0], [8], 7, 2, False, queue)
 wanted = multilevel_roi_align(features, case[0], [8], 7, 2, False)
-torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
 
 # the context is torch's to choose: it is as it was
 import cuda.bindings.driver as cuda
@@ -67,7 +67,7 @@ def lacking(function):
     raise RuntimeError('Function "cuFuncLoad" not found')
 
 cuda.cuFuncLoad = lacking
-load("roi_align", "roi_align_vector_f16_f32", 0)
+load("roi_align", "roi_align_vector_f16_f16", 0)
 print("launched")
 """
 

@@ -121,14 +121,15 @@ def test_roi_align_in_every_type_and_layout(
     for channels, size in [(256, 7), (72, 14), (16, 3)]:
         features = feature_maps(dtype, channels=channels, channels_last=channels_last)
         boxes = some_boxes(size, 200)
-        expected = multilevel_roi_align(features, boxes, STRIDES, size, ratio, aligned)
+        wide = [feature.float() for feature in features]
+        expected = multilevel_roi_align(wide, boxes, STRIDES, size, ratio, aligned)
         on_device = [f.cuda() for f in features]  # keeps the layout
-        if out == torch.float32:
+        if out == dtype:
             found = multilevel_roi_align(on_device, boxes.cuda(), STRIDES, size, ratio, aligned)
         else:
             queue = launchers.Queue(0, torch.cuda.current_stream().cuda_stream)
             found = launchers.roi_align(on_device, boxes.cuda(), STRIDES, size, ratio, aligned, queue, out)
-        assert ("vector" in launched[-1]) == channels_last and found.is_contiguous()
+        assert found.dtype == out and ("vector" in launched[-1]) == channels_last and found.is_contiguous()
         relative, absolute = TOLERANCE[out]
         torch.testing.assert_close(found.cpu().float(), expected, rtol=relative, atol=absolute)
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from export.plugins.python import adapter, attributes, register_plugins
 from export.plugins.python.adapter import creator_class
 from export.plugins.python.operator import Tensor, Value
 from export.plugins.python.register import KINDS
+from hindsight.errors import RuntimeFailure
 from model.kernels.compile import KERNELS
 from model.kernels.driver import Queue
 from model.kernels.params import Launch, Params
@@ -199,3 +202,21 @@ assert "torch" not in sys.modules
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_bindings_that_misread_lists_are_refused() -> None:
+    """TensorRT 10.13 to 10.15 beside numpy 2, as seen with their wheels: every value is the first."""
+
+    class Field:
+        def __init__(self, name: str, data: Any, kind: Any) -> None:
+            self.data = np.full(len(data), data[0])
+
+    old = SimpleNamespace(
+        PluginField=Field,
+        PluginFieldCollection=list,
+        PluginFieldType=SimpleNamespace(INT32=3),
+        __name__="tensorrt",
+        __version__="10.13.3.9",
+    )
+    with pytest.raises(RuntimeFailure, match=r"tensorrt 10.13.3.9 misread lists.*install TensorRT 10.16"):
+        attributes.check_lists(old)

@@ -64,6 +64,7 @@ extern "C" {
 void fake_enqueue(Stream* stream, void (*function)(long), long argument) {
     enqueue(stream, [=] { function(argument); });
 }
+int fake_is_capturing(Stream* stream) { return stream->capturing; }
 long fake_alive(const char* kind) { return alive[kind]; }
 long long fake_memory() { return memory_used; }
 void fake_limit_memory(long long bytes) { memory_limit = bytes; }

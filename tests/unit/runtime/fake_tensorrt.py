@@ -101,23 +101,30 @@ class Engine:
         return Context(self)
 
 
+made: list[Context] = []  # all contexts there ever were
+
+
 class Context:
     def __init__(self, engine: Engine) -> None:
         self._engine, self._profile, self._memory = engine, -1, 0
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._calls: list[Any] = []  # kept alive: graphs hold their addresses
+        self._captured = False
+        made.append(self)
 
     def set_device_memory(self, address: int, size: int) -> None:
         assert size >= ProfileSize.SCRATCH
         self._memory = address
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        assert not self._captured, "a context that was captured must stay as it was"
         self._profile = index
+        self._shapes.clear()
         return stream != 0
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert not self._calls, "a context that was captured must stay as it was"
+        assert not self._captured, "a context that was captured must stay as it was"
         self._shapes[name] = shape
         if name == "nms_threshold":
             return shape == (1,)
@@ -130,7 +137,7 @@ class Context:
         return tuple(outputs[0].shape)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
-        assert not self._calls, "a context that was captured must stay as it was"
+        assert not self._captured, "a context that was captured must stay as it was"
         self._addresses[name] = address
         return address % 256 == 0
 
@@ -150,6 +157,7 @@ class Context:
             for name, value in zip(names, self._engine.session.run(names, feeds), strict=True):
                 _at(addresses[name], value.shape, value.dtype)[...] = value
 
+        self._captured = self._captured or bool(_library.fake_is_capturing(ctypes.c_void_p(stream)))
         call = _FUNCTION(execute)
         self._calls.append(call)
         _library.fake_enqueue(ctypes.c_void_p(stream), call, ctypes.c_long(0))

@@ -37,18 +37,6 @@ for count, number in [(1, 4), (3, 2), (5, 9), (1, 100)]:
     expected, found = reference.rescore(feeds), runtime.rescore(feeds)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
-used = gpu.fake_memory()
-import hindsight.runtime.tensorrt_plan as plan_module
-plan_module._MORE_SHAPES = 3
-captured = []
-for turn in range(2):
-    for height, width in [(32, 32), (32, 64), (32, 96), (64, 32), (64, 64)]:
-        feeds = inputs(1, height, width)
-        np.testing.assert_allclose(
-            runtime.detect(feeds)["scores"], reference.detect(feeds)["scores"], atol=1e-4
-        )
-    captured.append(gpu.fake_alive(b"launchable"))
-assert captured[0] == captured[1] and gpu.fake_memory() == used  # 5 shapes, and room for 3
 runtime.close()
 assert alive() == {}, alive()
 assert "closed" in message(lambda: runtime.detect(inputs(1, 64, 96)))
@@ -76,6 +64,79 @@ assert gpu.fake_alive(b"launchable") == 0
 runtime.close()
 assert alive() == {}, alive()
 """
+
+
+STREAM = """
+import random
+import hindsight.runtime.tensorrt_contexts as contexts
+contexts.READY_SHAPES = 3
+own._WARM_UP_SECONDS = 0
+reference, runtime = open_runtime("onnxruntime", artifact), opened()
+assert len(tensorrt.made) == 1 and gpu.fake_alive(b"launchable") == 0  # the loose one: nothing was warmed up
+used, rng = gpu.fake_memory(), random.Random(0)
+shapes = [(h, w) for h in (32, 64, 96) for w in (32, 64, 96) if h * w < 96 * 96]
+answers = {}
+
+def serve(count, height, width):
+    feeds = inputs(count, height, width)
+    key = (count, height, width)
+    if key not in answers:
+        answers[key] = reference.detect(feeds)
+    found = runtime.detect(feeds)
+    for name, values in answers[key].items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=f"{name} of {key}")
+
+for _ in range(300):
+    before = len(tensorrt.made)
+    serve(rng.choice((1, 2, 3, 4, 9)), *rng.choice(shapes))
+    assert len(tensorrt.made) - before <= 1  # no request waits for more than one
+assert gpu.fake_alive(b"launchable") == 3 and len(tensorrt.made) <= 6, len(tensorrt.made)
+before = len(tensorrt.made)
+for _ in range(20):
+    serve(2, 32, 64)  # now there is one camera
+assert len(tensorrt.made) <= before + 1 and gpu.fake_alive(b"launchable") == 3
+assert gpu.fake_memory() == used
+runtime.close()
+assert alive() == {}, alive()
+"""
+
+
+def test_photos_of_any_shape_are_answered_right_by_few_contexts(fakes: Path, artifact: Artifact) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, STREAM)
+    assert done.returncode == 0, done.stderr
+
+
+WARM = """
+runtime = opened() assert len(tensorrt.made) == 7 and gpu.fake_alive(b"launchable") == 6  # 3 batches at 2
+sizes, and the loose one for count in (1, 2, 4):
+    for shape in ((64, 96), (96, 64)):
+        runtime.detect(inputs(count, *shape))
+assert len(tensorrt.made) == 7
+runtime.rescore({name: inputs(1, 64, 96)[name] for name in ("images", "image_sizes")} | boxes(1, 4))
+assert len(tensorrt.made) == 8  # a request does not wait for all of its buckets
+runtime.close()
+
+made = tensorrt.Engine.create_execution_context
+def few(engine, strategy):
+    return made(engine, strategy) if len(tensorrt.made) < 8 + 3 else None
+tensorrt.Engine.create_execution_context = few
+runtime, reference = opened(), open_runtime("onnxruntime", artifact)
+for _ in range(4):
+    feeds = inputs(4, 64, 96)
+    expected, found = reference.detect(feeds), runtime.detect(feeds)
+    np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-4)
+assert gpu.fake_alive(b"launchable") == 2
+runtime.close()
+assert alive() == {}, alive()
+"""
+
+
+def test_buckets_are_warmed_up_for_a_while_and_as_far_as_memory_goes(fakes: Path, artifact: Artifact) -> None:
+    add_engine(artifact)
+    done = run(fakes, artifact, WARM)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no more than 2 shapes are made ready") == 1
 
 
 def test_where_nothing_can_be_captured_it_says_so_and_answers_the_same(

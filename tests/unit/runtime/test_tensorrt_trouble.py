@@ -43,7 +43,7 @@ RTX = """
 import weakref
 from types import SimpleNamespace as Names
 
-made, configs = tensorrt.Engine.create_execution_context, []
+made, configs, asked = tensorrt.Engine.create_execution_context, [], []
 
 class Config:
     def set_execution_context_allocation_strategy(self, strategy):
@@ -55,15 +55,16 @@ def create_runtime_config(engine):
     return config
 
 def create_execution_context(engine, config):
-    assert config.dynamic_shapes_kernel_specialization_strategy == "at once"
+    asked.append(config.dynamic_shapes_kernel_specialization_strategy)
     return made(engine, config.strategy)
 
-tensorrt.DynamicShapesKernelSpecializationStrategy = Names(EAGER="at once")
+tensorrt.DynamicShapesKernelSpecializationStrategy = Names(EAGER="at once", NONE="never")
 tensorrt.Engine.create_runtime_config = create_runtime_config
 tensorrt.Engine.create_execution_context = create_execution_context
 runtime = opened()
 assert runtime.detect(inputs(1, 64, 96))["boxes"].shape == (1, 20, 4)
-assert configs and all(config() is not None for config in configs)
+assert len(configs) == 2 and all(config() is not None for config in configs)
+assert asked == ["never", *["at once"] * 6]  # the loose one waits for no compiler
 runtime.close()
 assert alive() == {} and not any(config() for config in configs)
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hindsight.bench.samples import Stage, percentile
+from hindsight.bench.samples import ELSEWHERE, Stage, percentile
 from hindsight.bench.session import Measured
 from hindsight.errors import OptionError
 
@@ -21,9 +21,8 @@ _STAGES = (96, 690, 1350, 738)
 _PER_DECADE = 24  # bars between 10 and 100 ms
 _INK, _SOFT, _GRID, _BAR, _BACK = "#1d2433", "#667085", "#e4e7ec", "#4c78a8", "#ffffff"
 _MARKS = {50.0: "#2e7d32", 90.0: "#b26a00", 99.0: "#c62828"}
-_STAGE_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#eeca3b", "#9d755d")
+_STAGE_COLOURS = ("#3b6ea8", "#b85c00", "#3a803a", "#c03a3c", "#2b8580", "#8a5682", "#8f7010", "#7a5846")
 _LEAST_SHARE = 0.015  # of the client's time, that is named in the picture
-_LEAST_NAME_WIDTH = 46
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
@@ -66,7 +65,7 @@ def draw_histogram(measured: Measured, title: str) -> Image.Image:
         _text(draw, ((left + _PLOT[2]) / 2, _height(failed, tallest) - 26), str(failed), 21, "#c62828", "ma")
     _percentiles(draw, axis, latencies)
     _text(draw, ((_PLOT[0] + axis.right) / 2, _PLOT[3] + 44), "milliseconds, logarithmic", 20, _SOFT, "ma")
-    if summary.stages_ms:
+    if ELSEWHERE in summary.stages_ms:
         _where_time_goes(draw, summary.stages_ms, summary.latency_ms["mean"])
     return picture
 

@@ -17,13 +17,13 @@ import typer
 from hindsight.bench.charts import draw_histogram, save_picture
 from hindsight.bench.checks import Check, Limits, check, parse_quantity
 from hindsight.bench.limits import raise_file_limit
-from hindsight.bench.load import Arrivals, Closed, Load, Open, Run
+from hindsight.bench.load import Arrivals, Closed, Load, Open
 from hindsight.bench.photos import Photo, folder_photos, made_photos, sample_photos, sizes_of
 from hindsight.bench.presets import PRESETS, Wishes, run_preset
 from hindsight.bench.report import document, final_tables, warnings_of, watch
 from hindsight.bench.requests import Body, Request, Source, detect_requests, rescore_requests, turn
 from hindsight.bench.session import Interrupted, Session
-from hindsight.bench.target import Server, describe, find_address
+from hindsight.bench.target import Server, describe, find_address, problem_of, send_once
 from hindsight.commands.console import complain, output, progress_console
 from hindsight.errors import OptionError, ServiceError
 
@@ -220,15 +220,11 @@ async def _single(session: Session, name: str, load: Load, source: Source) -> No
 
 async def _try_one(server: Server, request: Request) -> None:
     """Before any load: is the answer the right one? Raises ServiceError with the server's own words."""
-    run = Run(server.address, lambda: request, Load(Closed(1), patience=60.0, seconds=None, requests=1))
-    await run.run()
-    [sample] = run.recorder.samples
-    if sample.status in (401, 403):
-        raise ServiceError(f"the server refuses this key ({sample.outcome}): see --api-key")
-    if sample.status in (413,) and request.images > 1:
-        raise ServiceError(f"the server takes no {request.images} images in one request ({sample.outcome})")
-    if not sample.is_good:
-        raise ServiceError(f"the first request was not answered, so no load was sent: {sample.outcome}")
+    answer = await send_once(server.address, request.payload)
+    if answer.status in (401, 403):
+        raise ServiceError(f"the server refuses this key ({problem_of(answer)}): see --api-key")
+    if answer.status not in request.good:
+        raise ServiceError(f"the first request failed, so no load was sent: {problem_of(answer)}")
 
 
 async def _watched(session: Session, work: Coroutine[Any, Any, None]) -> bool:

@@ -94,7 +94,6 @@ async def abandoned(session: Session, wishes: Wishes) -> None:
             f"next {turn + 1}", replace(single, requests=1), source, judged=True
         )
         waits += with_failures(following.samples)
-        following.facts["next_ms"] = waits[-1]
         await _until_calm(session, replace(single, requests=1), source, calm)
     alone.facts.update(
         alone_ms=alone.summary.latency_ms["p50"],
@@ -120,8 +119,9 @@ async def fair(session: Session, wishes: Wishes) -> None:
     large, images = await _accepted(session, wishes, images)
     seconds = wishes.seconds or 15.0
     alone = await session.measure("single, alone", wishes.closed(1, min(5.0, seconds)), small)
-    one = wishes.closed(1, seconds, patience=wishes.patience or 60.0)
-    many = wishes.closed(wishes.clients or max(1, _FAIR_IMAGES // images), seconds)
+    # No warm-up: a request that waits all through it and beyond is what this is about.
+    one = wishes.closed(1, seconds, patience=wishes.patience or 60.0, warm_up=0.0)
+    many = wishes.closed(wishes.clients or max(1, _FAIR_IMAGES // images), seconds, warm_up=0.0)
     beside, poster = await session.measure_together(
         [("single, beside", one, small, True), ("poster", many, large, False)]
     )

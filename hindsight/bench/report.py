@@ -18,7 +18,7 @@ from rich.text import Text
 
 from hindsight.bench.checks import Check
 from hindsight.bench.load import Closed, Run
-from hindsight.bench.samples import Sample, Summary, percentile
+from hindsight.bench.samples import Sample, percentile
 from hindsight.bench.session import Measured, Session
 from hindsight.version import __version__
 
@@ -34,7 +34,6 @@ _FACTS = {
     "clients_enough": ("clients that suffice for it", "{:.0f}"),
     "goodput_of_capacity": ("goodput, of the capacity", "{:.1%}"),
     "alone_ms": ("a request alone, median", "{:.0f} ms"),
-    "next_ms": ("the next request", "{:.0f} ms"),
     "next_median_ms": ("the next request, median", "{:.0f} ms"),
     "next_worst_ms": ("the next request, worst", "{:.0f} ms"),
     "alone_p50_ms": ("single image alone, p50", "{:.0f} ms"),
@@ -97,8 +96,10 @@ def _counted(counts: Counter[str]) -> str:
 
 
 def final_tables(measured: Sequence[Measured]) -> list[RenderableType]:
-    """Each load in a row, what the server says of its time, failures, conclusions."""
+    """Each load in a row, failures, what the server says of its time, conclusions."""
     parts: list[RenderableType] = [_loads_table(measured)]
+    if any(each.summary.failures for each in measured):
+        parts.append(_failures_table(measured))
     told = next((each for each in reversed(measured) if each.judged and each.summary.stages_ms), None)
     if told is not None:
         parts.append(_stages_table(told))
@@ -114,49 +115,54 @@ def final_tables(measured: Sequence[Measured]) -> list[RenderableType]:
 
 
 def _loads_table(measured: Sequence[Measured]) -> Table:
-    table = Table("load", "what")
-    columns = ("seconds", "sent", "good", "answers/s", "goodput/s", "images/s")
-    for column in (*columns, "p50 ms", "p90 ms", "p99 ms", "max ms"):
-        table.add_column(column, justify="right")
-    table.add_column("not good")
+    table = Table("load")
+    columns = ("s", "sent", "good", "all/s", "good/s", "images/s", "p50 ms", "p90", "p99", "max")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     for each in measured:
         summary = each.summary
-        table.add_row(
-            Text(each.name),
-            _shape(each),
+        cells = [
             f"{summary.seconds:.1f}",
             str(summary.requests),
             str(summary.good),
             f"{summary.requests_per_second:.2f}",
             f"{summary.goodput:.2f}",
             f"{summary.images_per_second:.2f}",
-            *(_latency(summary, name) for name in ("p50", "p90", "p99", "max")),
-            Text(_counted(Counter(summary.failures))),
+        ]
+        latencies = (
+            f"{summary.latency_ms[name]:.1f}" if summary.latency_ms else "-"
+            for name in ("p50", "p90", "p99", "max")
         )
+        table.add_row(Text(f"{each.name}: {_shape(each)}"), *cells, *latencies)
     return table
 
 
 def _shape(each: Measured) -> str:
     shape = each.load.shape
     if isinstance(shape, Closed):
-        return f"{shape.clients} {'polite ' if shape.polite else ''}client{'s' * (shape.clients != 1)}"
+        return f"{shape.clients} client{'s' * (shape.clients != 1)}"
     return f"{shape.rate:.4g}/s {shape.arrivals}"
 
 
-def _latency(summary: Summary, name: str) -> str:
-    return f"{summary.latency_ms[name]:.1f}" if summary.latency_ms else "-"
+def _failures_table(measured: Sequence[Measured]) -> Table:
+    table = Table("load", "without a good answer")
+    for column in ("requests", "of all"):
+        table.add_column(column, justify="right")
+    for each in measured:
+        for what, count in each.summary.failures.items():
+            table.add_row(Text(each.name), Text(what), str(count), f"{count / each.summary.requests:.1%}")
+    return table
 
 
 def _stages_table(each: Measured) -> Table:
-    table = Table(title=f"Where the time goes: {each.name}", title_justify="left")
+    table = Table(title=f"Where the time of one image goes: {each.name}", title_justify="left")
     for column in ("stage", "mean ms", "p50 ms", "p99 ms", "of the client's mean"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for name, stage in each.summary.stages_ms.items():
-        table.add_row(name, f"{stage.mean:.2f}", f"{stage.p50:.2f}", f"{stage.p99:.2f}", f"{stage.share:.1%}")
+        share = "-" if stage.share is None else f"{stage.share:.1%}"
+        table.add_row(name, f"{stage.mean:.2f}", f"{stage.p50:.2f}", f"{stage.p99:.2f}", share)
     latency = each.summary.latency_ms
-    table.add_row(
-        "client", *(f"{latency[name]:.2f}" for name in ("mean", "p50", "p99")), "100.0%", style="bold"
-    )
+    table.add_row("client", *(f"{latency[name]:.2f}" for name in ("mean", "p50", "p99")), "", style="bold")
     return table
 
 

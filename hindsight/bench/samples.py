@@ -9,16 +9,26 @@ behind it too, and a tool that counted from the moment it got round to sending w
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
-__all__ = ["GOOD", "Recorder", "Sample", "Stage", "Summary", "percentile", "summarise", "with_failures"]
+__all__ = [
+    "ELSEWHERE",
+    "GOOD",
+    "Recorder",
+    "Sample",
+    "Stage",
+    "Summary",
+    "percentile",
+    "summarise",
+    "with_failures",
+]
 
 GOOD = "good"
+ELSEWHERE = "elsewhere"  # beside the server's own stages
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 _WHOLE = "total"  # a stage that is the sum of the others
 
@@ -52,12 +62,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Stage:
-    """Milliseconds in one of the server's stages; `share` of the client's mean latency."""
+    """Milliseconds in one of the server's stages, for one image; `share` of the client's mean latency, of
+    requests with one image: those of several run side by side.
+    """
 
     mean: float
     p50: float
     p99: float
-    share: float
+    share: float | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,8 @@ class Summary:
     `latency_ms`: of the good ones: mean, p50, p90, p95, p99, p99.9, max; empty without any.
     `p99_of_all_ms`: over all requests, where one without a good answer is slower than any other: None if the
     99th of a hundred has none. `failures`: outcome -> how many, the good aside.
-    `stages_ms`: the server's account; `elsewhere`: the rest of the client's time, for requests of one image.
+    `stages_ms`: the server's account; `elsewhere`: the rest of the client's time,
+    where requests have one image.
     `late_ms`: the 99th percentile of how late the tool itself sent; `reconnects` of kept-alive connections.
     """
 
@@ -108,7 +121,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest of `values` that `percent` % of them do not exceed: a time that was measured, never one
     between two.
     """
-    return float(np.percentile(values, percent, method="inverted_cdf"))
+    rank = math.ceil(round(percent * len(values) / 100, 9))
+    return sorted(values)[max(rank, 1) - 1]
 
 
 def summarise(samples: Sequence[Sample], seconds: float) -> Summary:
@@ -145,7 +159,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     if not values:
         return {}
     points = {f"p{percent:g}": percentile(values, percent) for percent in _PERCENTILES}
-    return {"mean": float(np.mean(values)), **points, "max": max(values)}
+    return {"mean": statistics.fmean(values), **points, "max": max(values)}
 
 
 def _stages(good: Sequence[Sample]) -> dict[str, Stage]:
@@ -154,18 +168,21 @@ def _stages(good: Sequence[Sample]) -> dict[str, Stage]:
     if not told:
         return {}
     names = list(dict.fromkeys(name for sample in told for name in sample.stages if name != _WHOLE))
-    columns = {name: [sample.stages.get(name, 0.0) for sample in told] for name in names}
-    latencies = [1000 * (sample.done - sample.intended) for sample in told]
-    if all(sample.images == 1 for sample in told):  # of several, run side by side, stages are summed
-        inside = [sum(row) for row in zip(*columns.values(), strict=True)]
-        columns["elsewhere"] = [max(0.0, whole - part) for whole, part in zip(latencies, inside, strict=True)]
-    mean = float(np.mean(latencies))
+    # The server sums over a request's images.
+    columns = {name: [sample.stages.get(name, 0.0) / sample.images for sample in told] for name in names}
+    whole = statistics.fmean(1000 * sample.latency for sample in told)
+    single = all(sample.images == 1 for sample in told)
+    if single:
+        columns[ELSEWHERE] = [
+            max(0.0, 1000 * sample.latency - sum(row))
+            for sample, row in zip(told, zip(*columns.values(), strict=True), strict=True)
+        ]
     return {
         name: Stage(
-            float(np.mean(values)),
+            statistics.fmean(values),
             percentile(values, 50),
             percentile(values, 99),
-            float(np.mean(values)) / mean if mean else 0.0,
+            statistics.fmean(values) / whole if single and whole else None,
         )
         for name, values in columns.items()
     }

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -14,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from hindsight.bench.wire import Address, Answer, BrokenExchange, Wire
 from hindsight.errors import OptionError, ServiceError
 
-__all__ = ["Server", "ask", "describe", "find_address", "problem_of"]
+__all__ = ["Server", "ask", "describe", "find_address", "problem_of", "send_once"]
 
 _PATIENCE = 30.0  # seconds a single question may take
 
@@ -104,10 +105,18 @@ async def ask(
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body)}"] if body is not None else []
     head = "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1")
+    return await send_once(address, [head, body or b""])
+
+
+async def send_once(address: Address, request: Sequence[bytes]) -> Answer:
+    """These bytes, on a connection of their own. Raises ServiceError where no answer comes."""
     try:
         async with asyncio.timeout(_PATIENCE):
             wire = await Wire.connect(address)
-            return await wire.exchange([head, body or b""])
+            try:
+                return await wire.exchange(request)
+            finally:
+                wire.abandon()
     except TimeoutError:
         raise ServiceError(f"no answer from {address.authority} within {_PATIENCE:g} s") from None
     except BrokenExchange as error:

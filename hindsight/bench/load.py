@@ -7,7 +7,9 @@ open loop sends at moments drawn beforehand, answers or no answers, as visitors 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import math
 import random
 import time
 from collections.abc import Iterator
@@ -66,20 +68,23 @@ class Load:
 
 
 def arrival_times(shape: Open, seed: int, begin: float) -> Iterator[float]:
-    """Moments without end, from `begin` on: evenly spaced, or with exponential gaps (a Poisson process)."""
-    rng = random.Random(seed)
+    """Moments without end, from `begin` on: evenly spaced, or with exponential gaps (a Poisson process). What
+    repeats itself begins at 0.
+    """
     if shape.arrivals == "uniform":
-        number = 0
-        while True:
+        for number in itertools.count():
             yield begin + number / shape.rate
-            number += 1
-    at, start = begin, 0.0 if shape.period else begin
-    while True:
-        at += rng.expovariate(shape.rate)
-        if shape.period is not None and at >= start + shape.period:
-            start += shape.period
-            at, rng = start, random.Random(seed)
-            continue
+    elif shape.period is None:
+        yield from _poisson(shape.rate, seed, begin, math.inf)
+    else:
+        yield from _poisson(shape.rate, seed, begin, 0.0)
+        for number in itertools.count():
+            yield from _poisson(shape.rate, seed, number * shape.period, (number + 1) * shape.period)
+
+
+def _poisson(rate: float, seed: int, begin: float, end: float) -> Iterator[float]:
+    rng, at = random.Random(seed), begin
+    while (at := at + rng.expovariate(rate)) < end:
         yield at
 
 

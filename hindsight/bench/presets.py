@@ -16,7 +16,7 @@ from hindsight.bench.samples import Sample, percentile, with_failures
 from hindsight.bench.session import Measured, Session
 from hindsight.errors import ServiceError
 
-__all__ = ["PRESETS", "Preset", "Wishes", "drift", "find_capacity", "run_preset"]
+__all__ = ["PRESETS", "Preset", "Wishes", "abandoned", "drift", "find_capacity", "overload", "run_preset"]
 
 _BUSY_CLIENTS = 16  # that keep any server busy, and that any server can keep waiting
 _CROWD = 64
@@ -77,7 +77,7 @@ async def overload(session: Session, wishes: Wishes, polite: bool) -> None:
     found.facts["goodput_of_capacity"] = found.summary.goodput / capacity.summary.goodput
 
 
-async def abandoned(session: Session, wishes: Wishes) -> None:
+async def abandoned(session: Session, wishes: Wishes, rounds: int = _ROUNDS) -> None:
     """40 requests at once, given up after half a second; then one more: how long does that wait."""
     source = wishes.source(wishes.images or 1)
     single = Load(Closed(1), seconds=None, requests=10, seed=wishes.seed)
@@ -88,7 +88,7 @@ async def abandoned(session: Session, wishes: Wishes) -> None:
     clients = wishes.clients or _ABANDONED
     crowd = Load(Closed(clients), patience=wishes.patience or _ABANDON_AFTER, seconds=None, requests=clients)
     waits = []
-    for turn in range(_ROUNDS):
+    for turn in range(rounds):
         await session.measure(f"crowd {turn + 1}", crowd, source, keep=False)
         following = await session.measure(
             f"next {turn + 1}", replace(single, requests=1), source, judged=True

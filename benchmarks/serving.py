@@ -1,0 +1,315 @@
+"""What a server costs on top of its model, and what is left of it under overload: ours, FastAPI, LitServe.
+
+    python -m benchmarks.serving                      both parts, about ten minutes on an idle machine
+    python -m benchmarks.serving --part overhead      the shipped model behind each, and behind nothing
+    python -m benchmarks.serving --part overload      a model that only waits, and clients that leave
+
+Each server runs the same code on the same model (benchmarks/serving_peers.py). LitServe gets an environment
+of its own, made for this run or named with --litserve. Writes benchmarks/results/serving-overhead.json and
+serving-overload.json; benchmarks/serving_page.py puts them on docs/bench.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.servers import ROOT, Running, hindsight_server, peer_server, process_group
+from benchmarks.turns import RESULTS, facts, write
+from hindsight.artifact import find_artifact
+from hindsight.bench.load import Closed, Load, Run
+from hindsight.bench.photos import folder_photos
+from hindsight.bench.presets import Wishes, abandoned, overload
+from hindsight.bench.requests import Body, Request, detect_requests, turn
+from hindsight.bench.samples import Summary, summarise
+from hindsight.bench.session import Session
+
+OURS, FASTAPI, LITSERVE = "Hindsight", "FastAPI", "LitServe"
+PACKAGES = ("numpy", "pillow", "onnxruntime", "fastapi", "starlette", "uvicorn", "httptools", "uvloop")
+_SATURATING = 8  # clients
+_BARE_RUNS = 15
+_WAIT_MS = 100  # of the model that only waits
+_LITSERVE = "litserve>=0.2.10"
+
+
+@dataclass(frozen=True)
+class System:
+    """`start(model, backend)` is the server, `body` the form in which it takes a photo."""
+
+    name: str
+    start: Callable[[str, str], AbstractContextManager[Running]]
+    body: Body
+
+    def requests(self, server: Running, model: str) -> list[Request]:
+        photo = folder_photos(find_artifact(model).samples[0].parent)[:1]
+        return detect_requests(server.address, photo, body=self.body)
+
+
+def main(
+    part: Annotated[str, typer.Option(help="overhead, overload or both.")] = "both",
+    model: Annotated[str, typer.Option(help="Of the overhead.")] = "cells",
+    rounds: Annotated[int, typer.Option(help="Of the overhead: how often everything is measured.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Of one saturated measurement.")] = 8.0,
+    crowd_seconds: Annotated[float, typer.Option(help="Of one measurement under overload.")] = 20.0,
+    litserve: Annotated[
+        Path | None, typer.Option(help="A Python that has litserve; an environment is made if left out.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+) -> None:
+    """Measure, print and write."""
+    if part not in ("both", "overhead", "overload"):
+        raise typer.BadParameter(f"{part!r} is none of overhead, overload, both")
+    load = os.getloadavg()[0]
+    with litserve_python(litserve) as python:
+        systems = systems_with(str(python))
+        about = {**facts(PACKAGES, load), "litserve_versions": versions_of(python)}
+        about["command"] = " ".join(["python -m benchmarks.serving", *sys.argv[1:]])
+        if part in ("both", "overhead"):
+            result = overhead(systems, model, rounds, seconds)
+            show_overhead(result)
+            write(out / "serving-overhead.json", {**result, **about})
+        if part in ("both", "overload"):
+            result = overloaded(systems, crowd_seconds)
+            show_overload(result)
+            write(out / "serving-overload.json", {**result, **about})
+
+
+def systems_with(litserve: str) -> list[System]:
+    def ours(model: str, backend: str) -> AbstractContextManager[Running]:
+        return hindsight_server("--model", model, "--backend", backend)
+
+    def fastapi(model: str, backend: str) -> AbstractContextManager[Running]:
+        return peer_server([sys.executable, "-m", "benchmarks.serving_peers", "fastapi"], model, backend)
+
+    def lit(model: str, backend: str) -> AbstractContextManager[Running]:
+        return peer_server([litserve, "-m", "benchmarks.serving_litserve"], model, backend)
+
+    return [System(OURS, ours, "raw"), System(FASTAPI, fastapi, "raw"), System(LITSERVE, lit, "multipart")]
+
+
+@contextmanager
+def litserve_python(given: Path | None) -> Iterator[Path]:
+    """A Python with litserve beside exactly the packages that serve ours; the given one, or a new one for as
+    long as the block lasts.
+    """
+    if given is not None:
+        yield given.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="litserve-") as folder:
+        python = Path(folder) / "bin" / "python"
+        own = Path(sys.executable).parent / "uv"
+        uv = str(own) if own.exists() else shutil.which("uv")
+        pins = ["-r", str(ROOT / "requirements" / "serve.txt"), _LITSERVE]
+        subprocess.run([sys.executable, "-m", "venv", *(["--without-pip"] if uv else []), folder], check=True)
+        installer = (
+            [uv, "pip", "install", "--python", str(python)] if uv else [python, "-m", "pip", "install"]
+        )
+        subprocess.run([*installer, "--quiet", *pins], check=True)
+        yield python
+
+
+def versions_of(python: Path) -> dict[str, str]:
+    """Of the peer's environment."""
+    names = ("litserve", *PACKAGES)
+    code = f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {names!r}}}))"
+    done = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+# What a server costs
+
+
+def overhead(systems: Sequence[System], model: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """All of them running, one of them asked at a time, in an order drawn anew each round."""
+    found: dict[str, list[dict[str, float]]] = {system.name: [] for system in systems}
+    rng = random.Random(0)
+    with ExitStack() as stack:
+        loop = stack.enter_context(bare_loop(model))
+        running = {
+            system.name: (server, system.requests(server, model))
+            for system in systems
+            for server in [stack.enter_context(system.start(model, "onnxruntime"))]
+        }
+        for server, requests in running.values():
+            measure(server, requests, Load(Closed(2), seconds=None, requests=10))  # warm
+        for _ in range(rounds):
+            order = list(running)
+            rng.shuffle(order)
+            for name in order:
+                server, requests = running[name]
+                bare = loop()
+                alone = measure(server, requests, Load(Closed(1), warm_up=0.5, seconds=None, requests=25))
+                busy = measure(
+                    server, requests, Load(Closed(_SATURATING), warm_up=1.5, seconds=seconds), whole=False
+                )
+                found[name].append(
+                    {
+                        **bare,
+                        "single_ms": alone.latency_ms["p50"],
+                        "requests_per_second": busy.goodput,
+                        "p50_ms": busy.latency_ms["p50"],
+                        "p99_ms": busy.latency_ms["p99"],
+                    }
+                )
+    return {
+        "what": "the same model behind each server and behind none: one client, then eight",
+        "model": model,
+        "rounds": rounds,
+        "clients": _SATURATING,
+        "systems": {name: overhead_of(rows) for name, rows in found.items()},
+        "by_round": found,
+    }
+
+
+def overhead_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Medians over rounds. The bare model that a server is compared with ran just before it, and is compared
+    within its round.
+    """
+    used = statistics.median(row["requests_per_second"] * row["model_ms"] / 1000 for row in rows)
+    return {
+        **{key: round(statistics.median(row[key] for row in rows), 3) for key in rows[0]},
+        "single_overhead_ms": round(
+            statistics.median(row["single_ms"] - row["pipeline_ms"] for row in rows), 3
+        ),
+        "model_share": round(used, 4),
+        "overhead_share": round(1 - used, 4),
+    }
+
+
+@contextmanager
+def bare_loop(model: str) -> Iterator[Callable[[], dict[str, float]]]:
+    """Asks the loop without a server: milliseconds of the model alone, and of photo to JSON."""
+    command = [sys.executable, "-m", "benchmarks.serving_peers", "bare", "--model", model]
+    with process_group(command) as (process, _):
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None and stdout is not None
+        assert stdout.readline() == "ready\n"
+
+        def ask(program: str) -> float:
+            stdin.write(f"{program} {_BARE_RUNS}\n")
+            stdin.flush()
+            return 1000 * statistics.median(json.loads(stdout.readline()))
+
+        yield lambda: {f"{program}_ms": ask(program) for program in ("model", "pipeline")}
+
+
+def measure(server: Running, requests: list[Request], load: Load, *, whole: bool = True) -> Summary:
+    """Every request has to be answered; `whole`: all of `load.requests`."""
+
+    async def work() -> Summary:
+        run = Run(server.address, turn(requests), load)
+        await run.run()
+        return summarise(run.recorder.samples, run.seconds)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        summary = runner.run(work())
+    if summary.failures or (whole and summary.good != load.requests):
+        raise typer.BadParameter(f"{server.url} failed: {summary.failures}")
+    return summary
+
+
+def show_overhead(result: dict[str, Any]) -> None:
+    table = Table(title=f"Overhead, {result['model']}")
+    columns = (
+        "model ms",
+        "pipeline ms",
+        "single ms",
+        "over it",
+        "requests/s",
+        "model's share",
+        "overhead",
+        "p99 ms",
+    )
+    for column in ("server", *columns):
+        table.add_column(column, justify="right")
+    for name, row in result["systems"].items():
+        table.add_row(
+            name,
+            f"{row['model_ms']:.1f}",
+            f"{row['pipeline_ms']:.1f}",
+            f"{row['single_ms']:.1f}",
+            f"{row['single_overhead_ms']:+.2f} ms",
+            f"{row['requests_per_second']:.2f}",
+            f"{row['model_share']:.1%}",
+            f"{row['overhead_share']:.1%}",
+            f"{row['p99_ms']:.0f}",
+        )
+    Console(width=110).print(table)
+
+
+# What is left under overload
+
+
+def overloaded(systems: Sequence[System], seconds: float) -> dict[str, Any]:
+    """Scenario by scenario, each server fresh for each: what one leaves behind must not be another's."""
+    found: dict[str, dict[str, float]] = {system.name: {} for system in systems}
+    for scenario in ("rude", "polite", "abandoned"):
+        for system in systems:
+            facts_ = one_scenario(system, scenario, seconds)
+            named = {"goodput_of_capacity": f"{scenario}_goodput_of_capacity"}
+            found[system.name] |= {named.get(name, name): value for name, value in facts_.items()}
+    return {
+        "what": f"a model that waits {_WAIT_MS} ms, one photo at a time; 64 clients of 2 s patience, rude "
+        "and polite; then the request after 40 that were given up",
+        "seconds": seconds,
+        "systems": found,
+    }
+
+
+def one_scenario(system: System, scenario: str, seconds: float) -> dict[str, float]:
+    """What the preset concludes."""
+
+    async def work(server: Running, requests: list[Request]) -> Session:
+        session = Session(server.address)
+        wishes = Wishes(lambda images: turn(requests), seconds=seconds)
+        if scenario == "abandoned":
+            await abandoned(session, wishes, rounds=3)
+        else:
+            await overload(session, wishes, polite=scenario == "polite")
+        return session
+
+    with (
+        system.start("cells", f"sleep:{_WAIT_MS}") as server,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        session = runner.run(work(server, system.requests(server, "cells")))
+    return {name: round(value, 4) for each in session.measured for name, value in each.facts.items()}
+
+
+def show_overload(result: dict[str, Any]) -> None:
+    table = Table(title=result["what"])
+    columns = ("capacity/s", "rude goodput", "polite goodput", "next request, median", "worst")
+    for column in ("server", *columns):
+        table.add_column(column, justify="right")
+    for name, row in result["systems"].items():
+        table.add_row(
+            name,
+            f"{row['capacity_per_second']:.2f}",
+            f"{row['rude_goodput_of_capacity']:.0%}",
+            f"{row['polite_goodput_of_capacity']:.0%}",
+            f"{row['next_median_ms']:.0f} ms",
+            f"{row['next_worst_ms']:.0f} ms",
+        )
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

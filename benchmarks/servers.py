@@ -45,10 +45,10 @@ class Running:
 
 @contextmanager
 def process_group(
-    command: Sequence[str], settings: Mapping[str, str] | None = None
+    command: Sequence[str], settings: Mapping[str, str] | None = None, *, patience: float = _STOP_SECONDS
 ) -> Iterator[tuple[subprocess.Popen[str], IO[bytes]]]:
-    """A program and the file that its stderr goes to. At the end SIGTERM, then SIGKILL for it and whatever it
-    has started.
+    """A program and the file that its stderr goes to. At the end SIGTERM, and after `patience` seconds
+    SIGKILL, for it and whatever it has started.
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -66,7 +66,7 @@ def process_group(
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_SECONDS)
+                process.wait(patience)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -93,7 +93,8 @@ def peer_server(command: Sequence[str], model: str, backend: str) -> Iterator[Ru
     """A server that takes --port, --model and --backend. Raises DidNotStart."""
     port = free_port()
     command = [*command, "--port", str(port), "--model", model, "--backend", backend]
-    with process_group(command) as (process, log):
+    # It would first finish what its clients have long given up.
+    with process_group(command, patience=1.0) as (process, log):
         end = time.monotonic() + _START_SECONDS
         while not listens(port):
             if process.poll() is not None or time.monotonic() > end:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
 import shutil
@@ -260,7 +261,7 @@ def show_overhead(result: dict[str, Any]) -> None:
 
 def overloaded(systems: Sequence[System], seconds: float) -> dict[str, Any]:
     """Scenario by scenario, each server fresh for each: what one leaves behind must not be another's."""
-    found: dict[str, dict[str, float]] = {system.name: {} for system in systems}
+    found: dict[str, dict[str, float | None]] = {system.name: {} for system in systems}
     for scenario in ("rude", "polite", "abandoned"):
         for system in systems:
             facts_ = one_scenario(system, scenario, seconds)
@@ -274,8 +275,8 @@ def overloaded(systems: Sequence[System], seconds: float) -> dict[str, Any]:
     }
 
 
-def one_scenario(system: System, scenario: str, seconds: float) -> dict[str, float]:
-    """What the preset concludes."""
+def one_scenario(system: System, scenario: str, seconds: float) -> dict[str, float | None]:
+    """What the preset concludes; None for the time of an answer that never came."""
 
     async def work(server: Running, requests: list[Request]) -> Session:
         session = Session(server.address)
@@ -291,7 +292,8 @@ def one_scenario(system: System, scenario: str, seconds: float) -> dict[str, flo
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         session = runner.run(work(server, system.requests(server, "cells")))
-    return {name: round(value, 4) for each in session.measured for name, value in each.facts.items()}
+    found = {name: value for each in session.measured for name, value in each.facts.items()}
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in found.items()}
 
 
 def show_overload(result: dict[str, Any]) -> None:
@@ -305,10 +307,14 @@ def show_overload(result: dict[str, Any]) -> None:
             f"{row['capacity_per_second']:.2f}",
             f"{row['rude_goodput_of_capacity']:.0%}",
             f"{row['polite_goodput_of_capacity']:.0%}",
-            f"{row['next_median_ms']:.0f} ms",
-            f"{row['next_worst_ms']:.0f} ms",
+            milliseconds(row["next_median_ms"]),
+            milliseconds(row["next_worst_ms"]),
         )
     Console(width=110).print(table)
+
+
+def milliseconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.0f} ms"
 
 
 if __name__ == "__main__":

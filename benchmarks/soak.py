@@ -6,8 +6,8 @@
 Starts `hindsight serve` with both shipped models, measures the capacity for the mix, then sends 80 % of that
 at random moments: photos of many sizes, several in a request, rescoring, drawn answers, every format, broken
 images, clients that leave. Moments and kinds repeat themselves in each third of the time, so that a
-difference between the thirds is the server's. Writes benchmarks/results/serving-soak.json and .png; exit status 1 if a
-promise of docs/bench.md was not kept.
+difference between the thirds is the server's. Writes benchmarks/results/serving-soak.json and .png; exit
+status 1 if a promise of docs/bench.md was not kept.
 """
 
 from __future__ import annotations

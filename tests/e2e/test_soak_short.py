@@ -1,4 +1,4 @@
-"""Half a minute of the soak's mixed traffic. Latency is not judged: the machine may be busy with other tests."""
+"""Half a minute of the soak's mixed traffic. Latency is not judged: other tests may keep the machine busy."""
 
 from __future__ import annotations
 

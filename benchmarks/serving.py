@@ -265,8 +265,9 @@ def overloaded(systems: Sequence[System], seconds: float) -> dict[str, Any]:
     for scenario in ("rude", "polite", "abandoned"):
         for system in systems:
             facts_ = one_scenario(system, scenario, seconds)
-            named = {"goodput_of_capacity": f"{scenario}_goodput_of_capacity"}
-            found[system.name] |= {named.get(name, name): value for name, value in facts_.items()}
+            found[system.name] |= {
+                f"{scenario}_{name}" if "goodput" in name else name: value for name, value in facts_.items()
+            }
     return {
         "what": f"a model that waits {_WAIT_MS} ms, one photo at a time; 64 clients of 2 s patience, rude "
         "and polite; then the request after 40 that were given up",

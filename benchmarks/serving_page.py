@@ -30,9 +30,8 @@ def blocks(results: Path = RESULTS) -> str:
     texts = []
     for name, (title, text_of) in parts.items():
         file = results / f"{name}.json"
-        said = (
-            text_of(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else "Not measured yet."
-        )
+        result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        said = "Not measured yet." if result is None else text_of(result)
         texts.append(f"### {title}\n\n{said}")
     return "\n\n".join(texts)
 
@@ -56,8 +55,8 @@ def overhead(result: Result) -> str:
     return (
         f"`{result['model']}`, one photo a request: {ours['model_ms']:.1f} ms in the model alone, "
         f"{ours['pipeline_ms']:.1f} ms from photo to JSON in a plain loop without a server. Overhead is "
-        f"1 - requests/s x model time, at {result['clients']} clients; medians over {result['rounds']} rounds, "
-        f"in turns.\n\n{shown}\n\n{origin(result)}"
+        f"1 - requests/s x model time, at {result['clients']} clients; medians over {result['rounds']} "
+        f"rounds, in turns.\n\n{shown}\n\n{origin(result)}"
     )
 
 
@@ -67,20 +66,34 @@ def overload(result: Result) -> str:
         [
             name,
             f"{row['capacity_per_second']:.1f}",
-            f"{row['rude_goodput_of_capacity']:.0%}",
-            f"{row['polite_goodput_of_capacity']:.0%}",
-            f"{row['next_median_ms']:.0f} ({row['next_worst_ms']:.0f})",
+            goodput_of(row, "rude"),
+            goodput_of(row, "polite"),
+            f"{time_of(row['next_median_ms'])} ({time_of(row['next_worst_ms'])})",
         ]
         for name, row in result["systems"].items()
     ]
     header = ["", "capacity/s", "goodput, rude", "goodput, polite", "next request, ms: median (worst)"]
-    return f"{result['what'].capitalize()}.\n\n{table(header, rows)}\n\n{origin(result)}"
+    said = (
+        f"{result['what'].capitalize()}. Goodput is a share of the capacity, over {result['seconds']:g} s; "
+        "in brackets that of the last half, when what the first seconds left behind has come to bear."
+    )
+    return f"{said}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def goodput_of(row: Result, manners: str) -> str:
+    """All of it, and the last half."""
+    whole, late = (row[f"{manners}_{kind}goodput_of_capacity"] for kind in ("", "late_"))
+    return f"{whole:.0%} ({late:.0%})"
+
+
+def time_of(milliseconds: float | None) -> str:
+    return "never" if milliseconds is None else f"{milliseconds:.0f}"
 
 
 def soak(result: Result) -> str:
     """What was sent, what was promised and what came, and the picture."""
     rows = [
-        [name, shown(promise["measured"]), "yes" if promise["kept"] else "**no**"]
+        [name, shown(name, promise["measured"]), "yes" if promise["kept"] else "**no**"]
         for name, promise in result["promises"].items()
     ]
     sent = sum(kind["sent"] for kind in result["kinds"].values())
@@ -93,10 +106,10 @@ def soak(result: Result) -> str:
     )
 
 
-def shown(measured: float | dict[str, int]) -> str:
+def shown(promise: str, measured: float | dict[str, int]) -> str:
     if isinstance(measured, dict):
         return "; ".join(f"{count} x {what}" for what, count in measured.items()) or "none"
-    return f"{measured:+.1%}" if abs(measured) < 1 else f"{measured:+.1f}"
+    return f"{measured:+.1f} MB" if promise.endswith("MB") else f"{measured:+.1%}"
 
 
 def origin(result: Result) -> str:

@@ -68,13 +68,16 @@ async def overload(session: Session, wishes: Wishes, polite: bool) -> None:
     crowd = Load(
         Closed(wishes.clients or _CROWD, polite),
         patience=wishes.patience or _CROWD_PATIENCE,
-        warm_up=5.0 if wishes.warm_up is None else wishes.warm_up,
+        warm_up=wishes.warm_up or 0.0,  # the first seconds of an overload are part of it
         seconds=wishes.seconds or 20.0,
         seed=wishes.seed,
     )
     name = "polite crowd" if polite else "rude crowd"
     found = await session.measure(name, crowd, wishes.source(wishes.images or 1), judged=True)
+    half = found.summary.seconds / 2
+    late = sum(half <= sample.done < 2 * half and sample.is_good for sample in found.samples) / half
     found.facts["goodput_of_capacity"] = found.summary.goodput / capacity.summary.goodput
+    found.facts["late_goodput_of_capacity"] = late / capacity.summary.goodput
 
 
 async def abandoned(session: Session, wishes: Wishes, rounds: int = _ROUNDS) -> None:

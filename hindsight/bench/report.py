@@ -33,6 +33,7 @@ _FACTS = {
     "capacity_per_second": ("capacity", "{:.2f} requests a second"),
     "clients_enough": ("clients that suffice for it", "{:.0f}"),
     "goodput_of_capacity": ("goodput, of the capacity", "{:.1%}"),
+    "late_goodput_of_capacity": ("the same in the last half", "{:.1%}"),
     "alone_ms": ("a request alone, median", "{:.0f} ms"),
     "next_median_ms": ("the next request, median", "{:.0f} ms"),
     "next_worst_ms": ("the next request, worst", "{:.0f} ms"),

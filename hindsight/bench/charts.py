@@ -21,7 +21,9 @@ _STAGES = (96, 690, 1350, 738)
 _PER_DECADE = 24  # bars between 10 and 100 ms
 _INK, _SOFT, _GRID, _BAR, _BACK = "#1d2433", "#667085", "#e4e7ec", "#4c78a8", "#ffffff"
 _MARKS = {50.0: "#2e7d32", 90.0: "#b26a00", 99.0: "#c62828"}
+_BAD = "#c62828"
 _STAGE_COLOURS = ("#3b6ea8", "#b85c00", "#3a803a", "#c03a3c", "#2b8580", "#8a5682", "#8f7010", "#7a5846")
+_LEAST_MS = 1e-3
 _LEAST_SHARE = 0.015  # of the client's time, that is named in the picture
 
 
@@ -47,22 +49,18 @@ def draw_histogram(measured: Measured, title: str) -> Image.Image:
     )
     _text(draw, (_PLOT[0], 70), said, 21, _SOFT)
     if not latencies:
-        _text(draw, (_PLOT[0], 300), f"No good answer at all ({failed} without one)", 34, "#c62828")
+        _text(draw, (_PLOT[0], 300), f"No good answer at all ({failed} without one)", 34, _BAD)
         return picture
     axis = _Axis(min(latencies), max(latencies), failed > 0)
-    counts, edges = np.histogram(np.log10(latencies), bins=axis.edges)
-    tallest = max(int(counts.max()), failed if failed else 0)
+    counts, edges = np.histogram(np.log10(np.maximum(latencies, _LEAST_MS)), bins=axis.edges)
+    tallest = int(counts.max())
     _grid(draw, axis, tallest)
     for count, low, high in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
             box = (axis.x_log(low) + 1, _height(count, tallest), axis.x_log(high) - 1, _PLOT[3])
             draw.rectangle(box, fill=_BAR)
     if failed:
-        left = axis.right + 40
-        draw.rectangle((left, _height(failed, tallest), _PLOT[2] - 8, _PLOT[3]), fill="#c62828")
-        _text(draw, ((left + _PLOT[2]) / 2, _PLOT[3] + 10), "no good", 19, "#c62828", "ma")
-        _text(draw, ((left + _PLOT[2]) / 2, _PLOT[3] + 32), "answer", 19, "#c62828", "ma")
-        _text(draw, ((left + _PLOT[2]) / 2, _height(failed, tallest) - 26), str(failed), 21, "#c62828", "ma")
+        _failures(draw, axis.right + 40, failed, failed / summary.requests)
     _percentiles(draw, axis, latencies)
     _text(draw, ((_PLOT[0] + axis.right) / 2, _PLOT[3] + 44), "milliseconds, logarithmic", 20, _SOFT, "ma")
     if ELSEWHERE in summary.stages_ms:
@@ -74,8 +72,8 @@ class _Axis:
     """Milliseconds to pixels. With failures there is room for their bar at the right."""
 
     def __init__(self, least: float, most: float, failures: bool) -> None:
-        low = math.floor(math.log10(max(least, 1e-3)) * _PER_DECADE) / _PER_DECADE
-        high = math.ceil(math.log10(max(most, 1e-3)) * _PER_DECADE + 1e-9) / _PER_DECADE
+        low = math.floor(math.log10(max(least, _LEAST_MS)) * _PER_DECADE) / _PER_DECADE
+        high = math.ceil(math.log10(max(most, _LEAST_MS)) * _PER_DECADE + 1e-9) / _PER_DECADE
         if high - low < 0.3:  # less than a factor of two: bars as wide as the picture would say nothing
             low, high = low - 0.15, high + 0.15
         bins = max(1, round((high - low) * _PER_DECADE))
@@ -89,7 +87,7 @@ class _Axis:
         return _PLOT[0] + (value - self.low) / (self.high - self.low) * (self.right - _PLOT[0])
 
     def x(self, milliseconds: float) -> float:
-        return self.x_log(math.log10(max(milliseconds, 1e-3)))
+        return self.x_log(math.log10(max(milliseconds, _LEAST_MS)))
 
     def ticks(self) -> list[float]:
         """1, 2, 5, 10, 20, ... within; closer ones where these are fewer than three."""
@@ -131,18 +129,37 @@ def _round_step(value: float) -> int:
     return int(next(step * size for step in (1, 2, 5, 10) if step * size >= value or step == 10))
 
 
+def _failures(draw: ImageDraw.ImageDraw, left: float, count: int, share: float) -> None:
+    """A bar of its own scale: full is all requests."""
+    right, middle = _PLOT[2] - 8, (left + _PLOT[2] - 8) / 2
+    top = _PLOT[3] - max(3.0, share * (_PLOT[3] - _PLOT[1]))
+    draw.rectangle((left, _PLOT[1], right, _PLOT[3]), outline=_GRID, width=2)
+    draw.rectangle((left, top, right, _PLOT[3]), fill=_BAD)
+    inside = share > 0.2  # else there is no room for the figures in it
+    colour, y = ("#ffffff", top + 10) if inside else (_BAD, top - 56)
+    _text(draw, (middle, y), f"{share:.1%}", 22, colour, "ma")
+    _text(draw, (middle, y + 26), str(count), 20, colour, "ma")
+    _text(draw, (middle, _PLOT[3] + 10), "no good", 19, _BAD, "ma")
+    _text(draw, (middle, _PLOT[3] + 32), "answer", 19, _BAD, "ma")
+
+
 def _percentiles(draw: ImageDraw.ImageDraw, axis: _Axis, latencies: Sequence[float]) -> None:
     """A line each, with its name above the plot, moved aside where two would overlap."""
-    end = 0.0
+    values = {percent: percentile(latencies, percent) for percent in _MARKS}
+    labels = {percent: f"p{percent:g}  {_shown(value)}" for percent, value in values.items()}
+    widths = {percent: draw.textlength(label, font=_font(21)) for percent, label in labels.items()}
+    lefts, end = {}, float(_PLOT[0])
+    for percent, value in values.items():
+        lefts[percent] = max(axis.x(value) - widths[percent] / 2, end)
+        end = lefts[percent] + widths[percent] + 18
+    end = axis.right + 30.0
+    for percent in reversed(values):
+        lefts[percent] = min(lefts[percent], end - widths[percent])
+        end = lefts[percent] - 18
     for percent, colour in _MARKS.items():
-        value = percentile(latencies, percent)
-        x = axis.x(value)
+        x = axis.x(values[percent])
         draw.line((x, _PLOT[1] - 8, x, _PLOT[3]), fill=colour, width=3)
-        label = f"p{percent:g}  {_shown(value)}"
-        width = draw.textlength(label, font=_font(21))
-        left = min(max(x - width / 2, end, _PLOT[0]), _PLOT[2] - width)
-        _text(draw, (left, _PLOT[1] - 36), label, 21, colour)
-        end = left + width + 18
+        _text(draw, (lefts[percent], _PLOT[1] - 36), labels[percent], 21, colour)
 
 
 def _where_time_goes(draw: ImageDraw.ImageDraw, stages: dict[str, Stage], mean: float) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -192,7 +192,7 @@ def bench(
         wishes = Wishes(source, clients, rate, patience, warm_up, seconds, images, seed)
         work = run_preset(preset, session, wishes)
     interrupted = _run(_watched(session, work))
-    checks = _report(session, limits)
+    checks = check(limits, session.measured) if session.measured else []
     if json_file is not None:
         about = {
             "what": "hindsight bench",
@@ -208,6 +208,7 @@ def bench(
     if histogram is not None and session.measured:
         judged = [each for each in session.measured if each.judged] or session.measured
         save_picture(draw_histogram(judged[-1], f"POST {url.rstrip('/')}/{route}"), histogram)
+    _report(session, checks)
     if interrupted:
         raise typer.Exit(_INTERRUPTED)
     if not all(each.kept for each in checks):
@@ -256,19 +257,18 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         return runner.run(work)
 
 
-def _report(session: Session, limits: Limits) -> list[Check]:
+def _report(session: Session, checks: Sequence[Check]) -> None:
+    """After the files: whoever reads stdout may have seen enough of it."""
     console = output()
     if not session.measured:
         complain("interrupted before anything was measured")
-        return []
+        return
     for part in final_tables(session.measured):
         console.print(part)
     for warning in warnings_of(session.measured):
         complain(warning)
-    checks = check(limits, session.measured)
     for each in checks:
         console.print(f"{'kept  ' if each.kept else 'MISSED'} {each.text}", style="" if each.kept else "bold")
-    return checks
 
 
 def _check_combination(

@@ -16,14 +16,10 @@ import json
 import math
 import os
 import random
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,35 +28,18 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.servers import ROOT, Running, hindsight_server, peer_server, process_group
+from benchmarks.servers import Running, process_group
+from benchmarks.serving_systems import PACKAGES, System, litserve_python, systems_with, versions_of
 from benchmarks.turns import RESULTS, facts, write
-from hindsight.artifact import find_artifact
 from hindsight.bench.load import Closed, Load, Run
-from hindsight.bench.photos import folder_photos
 from hindsight.bench.presets import Wishes, abandoned, overload
-from hindsight.bench.requests import Body, Request, detect_requests, turn
+from hindsight.bench.requests import Request, turn
 from hindsight.bench.samples import Summary, summarise
 from hindsight.bench.session import Session
 
-OURS, FASTAPI, LITSERVE = "Hindsight", "FastAPI", "LitServe"
-PACKAGES = ("numpy", "pillow", "onnxruntime", "fastapi", "starlette", "uvicorn", "httptools", "uvloop")
 _SATURATING = 8  # clients
 _BARE_RUNS = 15
 _WAIT_MS = 100  # of the model that only waits
-_LITSERVE = "litserve>=0.2.10"
-
-
-@dataclass(frozen=True)
-class System:
-    """`start(model, backend)` is the server, `body` the form in which it takes a photo."""
-
-    name: str
-    start: Callable[[str, str], AbstractContextManager[Running]]
-    body: Body
-
-    def requests(self, server: Running, model: str) -> list[Request]:
-        photo = folder_photos(find_artifact(model).samples[0].parent)[:1]
-        return detect_requests(server.address, photo, body=self.body)
 
 
 def main(
@@ -90,49 +69,6 @@ def main(
             result = overloaded(systems, crowd_seconds)
             show_overload(result)
             write(out / "serving-overload.json", {**result, **about})
-
-
-def systems_with(litserve: str) -> list[System]:
-    def ours(model: str, backend: str) -> AbstractContextManager[Running]:
-        return hindsight_server("--model", model, "--backend", backend)
-
-    def fastapi(model: str, backend: str) -> AbstractContextManager[Running]:
-        return peer_server([sys.executable, "-m", "benchmarks.serving_peers", "fastapi"], model, backend)
-
-    def lit(model: str, backend: str) -> AbstractContextManager[Running]:
-        return peer_server([litserve, "-m", "benchmarks.serving_litserve"], model, backend)
-
-    return [System(OURS, ours, "raw"), System(FASTAPI, fastapi, "raw"), System(LITSERVE, lit, "multipart")]
-
-
-@contextmanager
-def litserve_python(given: Path | None) -> Iterator[Path]:
-    """A Python with litserve beside exactly the packages that serve ours; the given one, or a new one for as
-    long as the block lasts.
-    """
-    if given is not None:
-        yield given.absolute()
-        return
-    with tempfile.TemporaryDirectory(prefix="litserve-") as folder:
-        python = Path(folder) / "bin" / "python"
-        own = Path(sys.executable).parent / "uv"
-        uv = str(own) if own.exists() else shutil.which("uv")
-        pins = ["-r", str(ROOT / "requirements" / "serve.txt"), _LITSERVE]
-        subprocess.run([sys.executable, "-m", "venv", *(["--without-pip"] if uv else []), folder], check=True)
-        installer = (
-            [uv, "pip", "install", "--python", str(python)] if uv else [python, "-m", "pip", "install"]
-        )
-        subprocess.run([*installer, "--quiet", *pins], check=True)
-        yield python
-
-
-def versions_of(python: Path) -> dict[str, str]:
-    """Of the peer's environment."""
-    names = ("litserve", *PACKAGES)
-    code = f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(n) for n in {names!r}}}))"
-    done = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True)
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
 
 
 # What a server costs

@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import signal
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
+from hindsight.bench.asked import (
+    What,
+    check_combination,
+    check_writable,
+    header_value,
+    parse_sizes,
+    place_of,
+    positive,
+    write_text,
+)
 from hindsight.bench.charts import draw_histogram, save_picture
 from hindsight.bench.checks import Check, Limits, check, parse_quantity
 from hindsight.bench.limits import raise_file_limit
@@ -21,7 +30,7 @@ from hindsight.bench.load import Arrivals, Closed, Load, Open
 from hindsight.bench.photos import Photo, folder_photos, made_photos, sample_photos, sizes_of
 from hindsight.bench.presets import PRESETS, Wishes, run_preset
 from hindsight.bench.report import document, final_tables, warnings_of, watch
-from hindsight.bench.requests import Body, Request, Source, detect_requests, rescore_requests, turn
+from hindsight.bench.requests import Body, Request, Source, turn
 from hindsight.bench.session import Interrupted, Session
 from hindsight.bench.target import Server, describe, find_address, problem_of, send_once
 from hindsight.commands.console import complain, output, progress_console
@@ -32,33 +41,6 @@ __all__ = ["bench"]
 _MISSED, _INTERRUPTED = 1, 130
 _MADE_SIZES = "640x480,1280x960"
 _PRESET_HELP = "A scenario: " + "; ".join(f"{name}: {preset.shows}" for name, preset in PRESETS.items()) + "."
-
-
-@dataclass(frozen=True)
-class _What:
-    """What is sent: the options of that, checked."""
-
-    route: str
-    body: Body
-    images: int
-    boxes: int
-    query: str
-    headers: dict[str, str]
-    seed: int
-
-    def requests(self, server: Server, photos: list[Photo], images: int) -> list[Request]:
-        if self.route == "rescore":
-            return rescore_requests(
-                server.address,
-                photos,
-                boxes=self.boxes,
-                seed=self.seed,
-                query=self.query,
-                headers=self.headers,
-            )
-        return detect_requests(
-            server.address, photos, body=self.body, images=images, query=self.query, headers=self.headers
-        )
 
 
 def bench(
@@ -137,26 +119,28 @@ def bench(
 ) -> None:
     """Load a server, and see what it takes: rates, latencies, where the time goes. docs/bench.md."""
     limits = Limits(
-        _positive("--max-p99", max_p99),
+        positive("--max-p99", max_p99),
         parse_quantity("--min-goodput", min_goodput),
         parse_quantity("--max-errors", max_errors),
     )
-    _one_of("--preset", preset or next(iter(PRESETS)), tuple(PRESETS))
-    _one_of("--route", route, ("detect", "rescore"))
-    gaps: Arrivals = "uniform" if _one_of("--arrivals", arrivals, ("poisson", "uniform")) else "poisson"
-    form: Body = "multipart" if _one_of("--body", body, ("raw", "multipart")) else "raw"
-    _check_combination(preset, clients, rate, requests, seconds, images, route, photos, sizes, polite)
+    place_of("--preset", preset or next(iter(PRESETS)), tuple(PRESETS))
+    place_of("--route", route, ("detect", "rescore"))
+    gaps: Arrivals = "uniform" if place_of("--arrivals", arrivals, ("poisson", "uniform")) else "poisson"
+    form: Body = "multipart" if place_of("--body", body, ("raw", "multipart")) else "raw"
+    check_combination(preset, clients, rate, requests, seconds, images, route, photos, sizes, polite, limits)
     for option, value in {"--rate": rate, "--seconds": seconds, "--patience": patience}.items():
-        _positive(option, value)
+        positive(option, value)
     if warm_up is not None and not 0 <= warm_up < float("inf"):
         raise OptionError(f"--warm-up takes seconds, got {warm_up:g}")
     for file in (json_file, histogram):
-        _check_writable(file)
+        check_writable(file)
     address = find_address(url, allow_remote=yes_remote)
-    headers = {"Authorization": f"Bearer {_header_value(api_key)}"} if api_key else {}
-    given = "&".join(part for part in (f"model={model}" if model else "", query.lstrip("?")) if part)
-    what = _What(route, form, images or 1, boxes, f"?{given}" if given else "", headers, seed)
-    chosen = folder_photos(photos) if photos else made_photos(_sizes(sizes), seed) if sizes else None
+    headers = {"Authorization": f"Bearer {header_value(api_key)}"} if api_key else {}
+    given = "&".join(
+        part for part in (f"model={quote(model, safe='')}" if model else "", query.lstrip("?")) if part
+    )
+    what = What(route, form, images or 1, boxes, f"?{given}" if given else "", headers, seed)
+    chosen = folder_photos(photos) if photos else made_photos(parse_sizes(sizes), seed) if sizes else None
     raise_file_limit((clients or 64) + 1024 * (rate is not None or preset in ("soak", "saturation")))
 
     async def prepare() -> tuple[Server, list[Photo]]:
@@ -164,7 +148,7 @@ def bench(
         found = chosen or await sample_photos(server, headers)
         if not found:
             complain(f"the model has no samples: made-up photos of {_MADE_SIZES} are sent")
-            found = made_photos(_sizes(_MADE_SIZES), seed)
+            found = made_photos(parse_sizes(_MADE_SIZES), seed)
         await _try_one(server, what.requests(server, found, what.images)[0])
         return server, found
 
@@ -201,10 +185,10 @@ def bench(
             "server": {"version": server.version, "model": server.model["name"]},
             "route": f"/{route}",
             "body": "multipart" if what.images > 1 or route == "rescore" else form,
-            "images_per_request": images,
+            "images_per_request": what.images,
             "photos": sizes_of(found),
         }
-        _write(json_file, json.dumps(document(about, session.measured, checks, interrupted), indent=2))
+        write_text(json_file, json.dumps(document(about, session.measured, checks, interrupted), indent=2))
     if histogram is not None and session.measured:
         judged = [each for each in session.measured if each.judged] or session.measured
         save_picture(draw_histogram(judged[-1], f"POST {url.rstrip('/')}/{route}"), histogram)
@@ -269,80 +253,3 @@ def _report(session: Session, checks: Sequence[Check]) -> None:
         complain(warning)
     for each in checks:
         console.print(f"{'kept  ' if each.kept else 'MISSED'} {each.text}", style="" if each.kept else "bold")
-
-
-def _check_combination(
-    preset: str | None,
-    clients: int | None,
-    rate: float | None,
-    requests: int | None,
-    seconds: float | None,
-    images: int | None,
-    route: str,
-    photos: Path | None,
-    sizes: str | None,
-    polite: bool,
-) -> None:
-    """Options that would not do what they say together."""
-    if photos is not None and sizes is not None:
-        raise OptionError("--photos and --sizes exclude each other")
-    if clients is not None and rate is not None:
-        raise OptionError("--clients makes a closed loop and --rate an open one: give one of them")
-    if route == "rescore" and (images or 1) > 1:
-        raise OptionError("rescore takes one image in a request; leave --images out")
-    if polite and rate is not None:
-        raise OptionError("--polite is for clients of a closed loop: in an open one nobody comes back")
-    if preset is None:
-        return
-    if requests is not None:
-        raise OptionError(f"--preset {preset} decides how many requests it sends; see --seconds")
-    if rate is not None and preset != "soak":
-        raise OptionError(f"--preset {preset} takes no --rate")
-    if polite:
-        raise OptionError("a preset decides how polite its clients are; leave --polite out")
-    if preset == "fair" and route == "rescore":
-        raise OptionError("--preset fair posts several images in a request, which rescore does not take")
-    if preset == "abandoned" and seconds is not None:
-        raise OptionError("--preset abandoned takes as long as it takes; leave --seconds out")
-
-
-def _one_of(option: str, value: str, choices: tuple[str, ...]) -> int:
-    """Its place among them."""
-    if value not in choices:
-        raise OptionError(f"{option} {value!r} is unknown; there are: {', '.join(choices)}")
-    return choices.index(value)
-
-
-def _positive(option: str, value: float | None) -> float | None:
-    if value is not None and not 0 < value < float("inf"):
-        raise OptionError(f"{option} must be more than 0, got {value:g}")
-    return value
-
-
-def _sizes(text: str) -> list[tuple[int, int]]:
-    found = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,5})x(\d{1,5})\s*", part)
-        if match is None:
-            raise OptionError(f"--sizes takes WIDTHxHEIGHT, with commas between; got {text!r}")
-        found.append((int(match[1]), int(match[2])))
-    return found
-
-
-def _header_value(text: str) -> str:
-    if not text.isascii() or not text.isprintable():
-        raise OptionError("--api-key must be printable ASCII")
-    return text
-
-
-def _check_writable(file: Path | None) -> None:
-    """Better now than after half an hour."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        raise OptionError(f"{file} cannot be written: {'a folder' if file.is_dir() else 'no such folder'}")
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OptionError(f"{file} cannot be written ({error.strerror})") from error

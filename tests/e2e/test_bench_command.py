@@ -232,6 +232,7 @@ def test_a_server_without_samples_that_answers_is_sent_made_up_photos() -> None:
         (["http://127.0.0.1:1", "--clients", "3", "--rate", "2"], "give one of them"),
         (["http://127.0.0.1:1", "--rate", "0"], "--rate must be more than 0"),
         (["http://127.0.0.1:1", "--max-errors", "few"], "a number or a percentage"),
+        (["http://127.0.0.1:1", "--min-goodput", "80%"], "in % is of the capacity"),
         (["http://127.0.0.1:1", "--json", "/nowhere/x.json"], "no such folder"),
         (["http://127.0.0.1:1", "--preset", "fair", "--route", "rescore"], "rescore does not take"),
     ],

@@ -84,7 +84,7 @@ def test_every_kind_of_request_is_answered(
     file = tmp_path / "figures.json"
     options = [*options, "-n", "20", "--warm-up", "0.2", "--json", str(file)]
     code, out, err = bench(waiting.url, *options)
-    assert (code, err) == (0, ""), out
+    assert code == 0 and "Traceback" not in err, out + err  # it may say that the machine is busy
     document = measured(file)
     [found] = document["measured"]
     assert document["route"] == path and not document["interrupted"]
@@ -104,7 +104,7 @@ def test_a_folder_of_photos_and_the_picture(waiting: ServerProcess, tmp_path: Pa
     code, out, err = bench(
         waiting.url, "--photos", str(tmp_path), "-n", "30", "--json", str(file), "--histogram", str(picture)
     )
-    assert (code, err) == (0, ""), out
+    assert code == 0 and "Traceback" not in err, out + err  # it may say that the machine is busy
     assert measured(file)["photos"] == {"80x60": 1, "40x30": 1}
     with Image.open(picture) as drawn:
         assert drawn.format == "PNG" and drawn.width > 1000

@@ -160,6 +160,8 @@ def measure(server: Running, requests: list[Request], load: Load, *, whole: bool
         summary = runner.run(work())
     if summary.failures or (whole and summary.good != load.requests):
         raise typer.BadParameter(f"{server.url} failed: {summary.failures}")
+    if not summary.good:
+        raise typer.BadParameter(f"no request began within {load.seconds:g} s: give more --seconds")
     return summary
 
 

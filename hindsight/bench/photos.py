@@ -71,17 +71,17 @@ def made_photos(sizes: Sequence[tuple[int, int]], seed: int) -> list[Photo]:
     """JPEGs of these sizes (width, height), four of each, one size after the other in turn. The same seed
     makes the same bytes.
     """
-    return [make_photo(size, seed + number) for number in range(_EACH_SIZE) for size in sizes]
+    return [make_photo(size, seed, number) for number in range(_EACH_SIZE) for size in sizes]
 
 
-def make_photo(size: tuple[int, int], seed: int) -> Photo:
-    """Blobs on a gradient under a sensor's noise: a JPEG as large as a photo's of that size is. Raises
-    OptionError.
+def make_photo(size: tuple[int, int], seed: int, number: int = 0) -> Photo:
+    """Blobs on a gradient under a sensor's noise: a JPEG as large as a photo's of that size is. Another
+    number is another photo. Raises OptionError.
     """
     width, height = size
     if not (1 <= width <= _LARGEST_SIDE and 1 <= height <= _LARGEST_SIDE):
         raise OptionError(f"a photo's sides are 1 to {_LARGEST_SIDE} pixels, got {width}x{height}")
-    rng = np.random.default_rng([seed, width, height])
+    rng = np.random.default_rng([seed, number, width, height])
     top, bottom = rng.integers(90, 230, (2, 3))
     share = np.linspace(0, 1, height)[:, None, None]
     pixels = np.broadcast_to((1 - share) * top + share * bottom, (height, width, 3)).astype(np.uint8)

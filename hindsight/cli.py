@@ -26,6 +26,7 @@ _HELP = {
     "detect": "Find objects in images, each box with a second opinion on itself.",
     "models": "List the models that can be used by name.",
     "serve": "Serve models over HTTP, with a page to try them.",
+    "bench": "Load a server, and see what it takes.",
     "train": "Train a detector on a COCO or Pascal VOC data set.",
     "evaluate": "Measure a checkpoint or a model on a data set.",
     "reproduce": "Train and measure a published table; ours beside the paper's figures.",

@@ -113,7 +113,7 @@ def test_the_changelog_opens_with_the_current_version_after_what_is_unreleased()
     assert __version__ == next(name for name in sections[:2] if name != "Unreleased")
 
 
-@pytest.mark.parametrize("page", ["readme", "experiments_page"])
+@pytest.mark.parametrize("page", ["readme", "experiments_page", "serving_page"])
 def test_numbers_come_from_committed_results(page: str) -> None:
     check = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{page}", "--check"],

@@ -40,6 +40,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, help="an empty folder to work in (default: a temporary one)")
+    parser.add_argument("--bases", type=Path, help="a folder that keeps the Debian for the next run")
     parser.add_argument("--keep", action="store_true", help="leave the folder and what was built in it")
     parser.add_argument("--out", type=Path, default=RESULT, help="the record")
     given = parser.parse_args()
@@ -52,7 +53,7 @@ def main() -> int:
         sys.stderr.write(f"{work} is not empty\n")
         return 2
     try:
-        return _prove(work, given.out)
+        return _prove(work, given.bases or work / "bases", given.out)
     except (DockerfileError, StepFailed, RuntimeError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"{error}\n{_tail(work / 'log')}\n")
         return 1
@@ -61,7 +62,7 @@ def main() -> int:
             shutil.rmtree(work)
 
 
-def _prove(work: Path, out: Path) -> int:
+def _prove(work: Path, bases: Path, out: Path) -> int:
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain")
     dockerfile = REPOSITORY / "docker/serve-cpu.Dockerfile"
@@ -70,7 +71,7 @@ def _prove(work: Path, out: Path) -> int:
     passed = {name: value for name, value in os.environ.items() if _is_access(name)}
     start = time.monotonic()
     with (work / "log").open("wb") as log:
-        builder = Builder(work, context, passed, log, _say)
+        builder = Builder(work, bases, context, passed, log, _say)
         image = builder.build(dockerfile.read_text())
         built = round(time.monotonic() - start, 1)
         checks = Checks(_say)

@@ -20,6 +20,7 @@ from docker.prove.sizes import tree_size
 
 __all__ = ["Builder", "Image", "StepFailed"]
 
+_EXPANDED = {"COPY", "EXPOSE", "STOPSIGNAL", "USER", "WORKDIR"}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -64,14 +65,15 @@ class Image:
 
 
 class Builder:
-    """`context`: relative path -> file, what .dockerignore lets through. `passed`: variables of this
-    machine's package access (pip's and uv's settings, proxies, certificates), given to RUN steps and to nothing
-    that is kept.
+    """`bases`: where made ones lie, and may lie already. `context`: relative path -> file, what .dockerignore
+    lets through. `passed`: variables of this machine's package access (settings of pip and uv, proxies,
+    certificates), given to RUN steps and to nothing that is kept.
     """
 
     def __init__(
         self,
         work: Path,
+        bases: Path,
         context: Mapping[str, Path],
         passed: Mapping[str, str],
         log: IO[bytes],
@@ -80,6 +82,7 @@ class Builder:
         self.steps: list[dict[str, Any]] = []
         self.bases: dict[str, Base] = {}
         self._work, self._context, self._passed, self._log, self._say = work, context, passed, log, say
+        self._kept_bases = bases
         self._stages: dict[str, Image] = {}
         self._shared: dict[str, str] = {}
 
@@ -133,28 +136,28 @@ class Builder:
     def _base(self, name: str) -> Path:
         if name not in BASES:
             raise DockerfileError(f"no stand-in for the base image {name!r}; there are: {', '.join(BASES)}")
-        root = self._work / "bases" / name.replace(":", "-").replace("/", "-")
-        if name not in self.bases:
-            root.parent.mkdir(exist_ok=True)
-            make_base(BASES[name], root, self._log)
-            self.bases[name] = BASES[name]
+        root = self._kept_bases / name.replace(":", "-").replace("/", "-")
+        if not root.exists():
+            root.parent.mkdir(parents=True, exist_ok=True)
+            draft = root.with_name(root.name + ".draft")
+            make_base(BASES[name], draft, self._log)
+            draft.rename(root)
+        self.bases[name] = BASES[name]
         return root
 
     def _apply(self, image: Image, instruction: Instruction) -> None:
         variables = {**image.arguments, **image.env}
-        text = expand(instruction.arguments, variables, instruction.line)
+        line = instruction.line
+        # CMD, ENTRYPOINT, HEALTHCHECK and RUN go to a shell or to nobody: their $ is not Docker's to replace.
+        text = expand(instruction.arguments, variables, line) if instruction.name in _EXPANDED else ""
         match instruction.name:
             case "ARG":
                 image.arguments |= self._argument(instruction, self._shared)
             case "ENV":
                 # All of one ENV see what was set before it, as in Docker.
-                image.env |= {
-                    name: expand(value, variables, instruction.line) for name, value in pairs(instruction)
-                }
+                image.env |= {name: expand(value, variables, line) for name, value in pairs(instruction)}
             case "LABEL":
-                image.labels |= {
-                    name: expand(value, variables, instruction.line) for name, value in pairs(instruction)
-                }
+                image.labels |= {name: expand(value, variables, line) for name, value in pairs(instruction)}
             case "WORKDIR":
                 image.workdir = os.path.normpath(os.path.join(image.workdir, text))
                 self._inside(image, image.workdir).mkdir(parents=True, exist_ok=True)

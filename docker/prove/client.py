@@ -1,4 +1,4 @@
-"""What a client sees, as JSON: `python -m docker.prove.client URL IMAGE [--many N]`, on the server's network."""
+"""What a client sees, as JSON: `python -m docker.prove.client URL IMAGE [--many N]`, on its network."""
 
 from __future__ import annotations
 

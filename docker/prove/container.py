@@ -60,7 +60,8 @@ def _unshare(spec: Spec) -> list[str]:
 
 
 def _enter(path: str) -> list[str]:
-    return [sys.executable, "-m", "docker.prove.enter", path]
+    # By its file: in other namespaces the current folder is another one.
+    return [sys.executable, str(REPOSITORY / "docker/prove/enter.py"), path]
 
 
 def run(spec: Spec, log: IO[bytes]) -> int:

@@ -1,4 +1,4 @@
-"""Become a process of a container: `python -m docker.prove.enter SPEC.json`, in namespaces of its own.
+"""Become a process of a container: `python enter.py SPEC.json`, in namespaces of its own.
 
 SPEC: `root` folder; `mounts` [[kind, target, options or source], ...] in order; `loopback` whether to bring
 `lo` up; `cwd`; `user` [uid, gid]; `bound` whether to drop every capability and forbid new privileges; `env`;

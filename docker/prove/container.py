@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Container", "Spec", "run"]
+__all__ = ["REPOSITORY", "Container", "Spec", "children_of", "run"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Mount = tuple[str, str, str]
@@ -86,10 +86,7 @@ class Container:
     @property
     def pid(self) -> int | None:
         """The host's number of the container's process 1; None before it is there."""
-        with suppress(OSError):
-            children = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text().split()
-            return int(children[0]) if children else None
-        return None
+        return next(iter(children_of(self._outer.pid)), None)
 
     @property
     def running(self) -> bool:
@@ -135,3 +132,12 @@ class Container:
             self._outer.wait()
         with suppress(FileNotFoundError):
             Path(self._path).unlink()
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that any thread of process `pid` started; none where it is gone."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+    return found

@@ -10,7 +10,7 @@ PACKAGES := hindsight model training export service
 .PHONY: help serve test test-gpu gpu-figures check format browser systems constraints clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 serve: .venv-serve/.installed ## serve a shipped model and the page (ARGS="--model cells --model pcb")
 	@exec .venv-serve/bin/hindsight serve $(ARGS)

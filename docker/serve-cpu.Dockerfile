@@ -17,10 +17,9 @@ RUN --mount=type=cache,target=/root/.cache \
     python -m venv /tools \
     && /tools/bin/python -m pip install --quiet -c requirements/build.txt uv
 COPY pyproject.toml ./
-# Bytecode is written now: a server whose disk is read-only could never keep it.
 RUN --mount=type=cache,target=/root/.cache \
     /tools/bin/uv venv --quiet --python "$(command -v python)" /opt/venv \
-    && /tools/bin/uv pip install --quiet --python /opt/venv/bin/python --compile-bytecode \
+    && /tools/bin/uv pip install --quiet --python /opt/venv/bin/python \
         -c requirements/serve.txt -r pyproject.toml --extra cpu
 
 FROM packages AS project
@@ -48,10 +47,12 @@ ENV PATH=/opt/hindsight/bin:/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/hindsight \
     HINDSIGHT_HOST=0.0.0.0 \
     HINDSIGHT_PORT=8000 \
-    HINDSIGHT_MODELS=/models
-# Everything a server imports: a build that lacks something fails here. What it leaves is the bytecode of the
-# standard library, which the base image comes without; later nobody could write it.
-RUN python -c "import service.app, service.cli, service.probe, service.worker, hindsight.runtime.onnxruntime, uvicorn"
+    HINDSIGHT_MODELS=/models \
+    ORT_DISABLE_TELEMETRY=1
+# Detect once and import all that a server does: a build that lacks something fails here. It leaves the bytecode of just
+# these modules, the standard library's too, which the base image comes without; on a read-only disk nobody could later.
+RUN python -c "import service.app, service.cli, service.probe, service.worker, uvicorn, uvloop, httptools, hindsight; \
+    hindsight.load('cells').detect('/opt/hindsight/hindsight/models/cells/samples/BloodImage_00296.jpg')"
 ENV PYTHONDONTWRITEBYTECODE=1
 # Model folders, mounted read-only; the models in the image need none.
 WORKDIR /models

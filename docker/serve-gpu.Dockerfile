@@ -17,7 +17,6 @@ RUN --mount=type=cache,target=/root/.cache \
     python -m venv /tools \
     && /tools/bin/python -m pip install --quiet -c requirements/build.txt uv
 COPY pyproject.toml ./
-# No bytecode of these packages: PyTorch alone would write some 100 MB of it, and what a server imports is compiled below.
 RUN --mount=type=cache,target=/root/.cache \
     /tools/bin/uv venv --quiet --python "$(command -v python)" /opt/venv \
     && /tools/bin/uv pip install --quiet --python /opt/venv/bin/python \
@@ -51,14 +50,17 @@ ENV PATH=/opt/hindsight/bin:/opt/venv/bin:$PATH \
     HINDSIGHT_PORT=8000 \
     HINDSIGHT_DEVICE=cuda \
     HINDSIGHT_MODELS=/models \
+    ORT_DISABLE_TELEMETRY=1 \
     HINDSIGHT_CACHE=/cache \
     XDG_CACHE_HOME=/cache \
     CUDA_CACHE_PATH=/cache/cuda \
     TORCHINDUCTOR_CACHE_DIR=/cache/inductor \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-# What a server and its worker import, as far as that can be done without a GPU; compiles it to bytecode on the way.
-RUN python -c "import service.app, service.cli, service.probe, service.worker, hindsight.runtime.onnxruntime, export.torch_runtime, uvicorn"
+# All that a server imports, as far as that works without a GPU: a build that lacks something fails here. It leaves the
+# bytecode of just these modules, the standard library's too; on a read-only disk nobody could write it later.
+RUN python -c "import service.app, service.cli, service.probe, service.worker, uvicorn, uvloop, httptools, \
+    hindsight.runtime.onnxruntime, export.torch_runtime"
 ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /models
 USER 10001:10001

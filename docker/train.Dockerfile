@@ -52,6 +52,7 @@ ENV PATH=/opt/hindsight/bin:/opt/venv/bin:$PATH \
     MPLCONFIGDIR=/tmp/cache/matplotlib \
     CUDA_CACHE_PATH=/tmp/cache/cuda \
     TORCHINDUCTOR_CACHE_DIR=/tmp/cache/inductor \
+    ORT_DISABLE_TELEMETRY=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /runs

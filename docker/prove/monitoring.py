@@ -58,7 +58,10 @@ def main() -> int:
         with _prometheus(programs, config, Path(scratch)) as query:
             _traffic(f"http://{address}", server.pid)
             results = _every_query(query, checks)
-            checks.that("no alert while it serves", _alerts(query) == {}, _alerts(query))
+            # One may be pending: a worker was killed, and images were refused meanwhile.
+            checks.that(
+                "no alert fires while it serves", "firing" not in _alerts(query).values(), _alerts(query)
+            )
             server.send_signal(signal.SIGTERM)
             server.wait(60)
             raised = _wait_for(lambda: _alerts(query).get("HindsightDown"))

@@ -186,7 +186,7 @@ def _stop_under_load(
         status = server.stop(signal.Signals[image.stop_signal], bounds.grace_seconds)
         seconds = round(time.monotonic() - start, 1)
         output, _ = asking.communicate(timeout=60)
-    answer = json.loads(output) if output else {"status": None}
+    answer: dict[str, Any] = json.loads(output) if output else {"status": None}
     checks.that("the signal came while a request ran", still_asking)
     answered = answer["status"] == 200 and _all_found(answer["document"])
     checks.that("a request that runs is answered after the signal", answered, answer["status"])
@@ -213,7 +213,7 @@ def _json(answer: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 def _memory(server: Container) -> dict[str, int]:
     """Proportional bytes of each process of the container: pages shared by two count half in each."""
     found: dict[str, int] = {}
-    pending = [server.pid]
+    pending = [server.pid or 0]
     while pending:
         pid = pending.pop()
         with suppress(OSError):

@@ -9,15 +9,17 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 # What is installed, in two folders that change at different times: packages seldom, our code often.
 FROM ${PYTHON_IMAGE} AS packages
-ENV UV_LINK_MODE=copy \
+ENV PIP_CACHE_DIR=/downloads/pip \
+    UV_CACHE_DIR=/downloads/uv \
+    UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
 COPY requirements/build.txt requirements/serve.txt requirements/
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,target=/downloads \
     python -m venv /tools \
     && /tools/bin/python -m pip install --quiet -c requirements/build.txt uv
 COPY pyproject.toml ./
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,target=/downloads \
     /tools/bin/uv venv --quiet --python "$(command -v python)" /opt/venv \
     && /tools/bin/uv pip install --quiet --python /opt/venv/bin/python \
         -c requirements/serve.txt -r pyproject.toml --extra cpu
@@ -29,7 +31,7 @@ COPY model model
 COPY training training
 COPY export export
 COPY service service
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,target=/downloads \
     /tools/bin/uv pip install --quiet --python /opt/venv/bin/python --compile-bytecode \
         -b requirements/build.txt --no-deps --target /opt/hindsight .
 

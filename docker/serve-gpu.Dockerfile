@@ -9,18 +9,23 @@
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS packages
-ENV UV_LINK_MODE=copy \
+ENV PIP_CACHE_DIR=/downloads/pip \
+    UV_CACHE_DIR=/downloads/uv \
+    UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
 COPY requirements/build.txt requirements/gpu.txt requirements/
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,target=/downloads \
     python -m venv /tools \
     && /tools/bin/python -m pip install --quiet -c requirements/build.txt uv
 COPY pyproject.toml ./
-RUN --mount=type=cache,target=/root/.cache \
+# The packages named tensorrt are stubs: while they are installed they fetch TensorRT from NVIDIA's own package index.
+# A builder that cannot reach it leaves TensorRT out: --build-arg TENSORRT=
+ARG TENSORRT=yes
+RUN --mount=type=cache,target=/downloads \
     /tools/bin/uv venv --quiet --python "$(command -v python)" /opt/venv \
     && /tools/bin/uv pip install --quiet --python /opt/venv/bin/python \
-        -c requirements/gpu.txt -r pyproject.toml --extra gpu --extra export --extra tensorrt
+        -c requirements/gpu.txt -r pyproject.toml --extra gpu --extra export ${TENSORRT:+--extra tensorrt}
 
 FROM packages AS project
 COPY LICENSE README.md ./
@@ -29,7 +34,7 @@ COPY model model
 COPY training training
 COPY export export
 COPY service service
-RUN --mount=type=cache,target=/root/.cache \
+RUN --mount=type=cache,target=/downloads \
     /tools/bin/uv pip install --quiet --python /opt/venv/bin/python --compile-bytecode \
         -b requirements/build.txt --no-deps --target /opt/hindsight .
 

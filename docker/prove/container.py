@@ -89,6 +89,13 @@ class Container:
         return next(iter(children_of(self._outer.pid)), None)
 
     @property
+    def entered(self) -> bool:
+        """Whether process 1 is the command itself: its mounts are there, others may join it."""
+        with suppress(OSError):
+            return b"enter.py" not in Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        return False
+
+    @property
     def running(self) -> bool:
         return self._outer.poll() is None
 

@@ -110,7 +110,7 @@ def _wait_until_healthy(server: Container, command: list[str], checks: Checks) -
     start = time.monotonic()
     first = None
     while server.running and time.monotonic() - start < _HEALTHY_WITHIN:
-        if server.pid is not None:
+        if server.entered:
             answer = server.execute(command)
             if answer.returncode == 0:
                 seconds = round(time.monotonic() - start, 1)

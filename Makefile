@@ -7,10 +7,10 @@ ARGS ?=
 PACKAGES := hindsight model training export service
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu gpu-figures check format browser systems constraints clean
+.PHONY: help serve test test-gpu gpu-figures check format browser systems docker-proof docker-monitoring constraints clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 serve: .venv-serve/.installed ## serve a shipped model and the page (ARGS="--model cells --model pcb")
 	@exec .venv-serve/bin/hindsight serve $(ARGS)
@@ -57,6 +57,14 @@ browser: ## install Chromium for the page's tests (Debian, as root)
 PHOTOS ?= ../shared/data/coco_mini/annotations/instances_train2017.json
 systems: .venv/.installed ## train and export every system at toy width; docs/systems.md (PHOTOS=COCO.json)
 	PYTHONPATH=. .venv/bin/python benchmarks/systems.py --photos $(PHOTOS) $(ARGS)
+
+docker-proof: .venv/.installed ## run the CPU image's recipe without Docker and serve from it (Debian, root, debootstrap)
+	.venv/bin/python -m docker.prove $(ARGS)
+
+# PROMETHEUS: the folder of the programs prometheus and promtool, of Debian's package prometheus.
+PROMETHEUS ?= /usr/bin
+docker-monitoring: .venv/.installed ## ask a real Prometheus every query of the dashboard and every alert
+	.venv/bin/python -m docker.prove.monitoring $(PROMETHEUS)
 
 # Existing pins are kept where they still fit: delete a line to move its package on.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \

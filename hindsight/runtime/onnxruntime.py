@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+# From 1.31 on ONNX Runtime keeps a record of use in the user's cache folder and sends it to Microsoft, unless
+# this is set before the library is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
 from numpy.typing import NDArray

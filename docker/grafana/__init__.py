@@ -1,0 +1,1 @@
+"""The dashboard as data, and the folder that Grafana reads."""

@@ -46,7 +46,6 @@ class _Entry:
 
     work: Work
     slot: Slot
-    deadline: float
     submitted: float
     seconds: float
     done: "asyncio.Future[Done]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -54,6 +53,10 @@ class _Entry:
     @property
     def client(self) -> str:
         return self.slot.request.caller.client
+
+    @property
+    def deadline(self) -> float:
+        return self.slot.request.caller.deadline
 
     @property
     def request(self) -> Admitted:
@@ -123,22 +126,21 @@ class Batcher:
         """Seconds that one more image, of a client that has none here, would wait."""
         return self._admission.expected_wait("", self.times.before_decoding(), self._capacity())
 
-    async def submit(self, work: Work, slot: Slot, deadline: float | None = None) -> Done:
-        """Wait for a turn and run. DeadlineExceeded: not started by `deadline`, which is the caller's unless
-        given. Cancelling the caller takes the image out of the queue.
+    async def submit(self, work: Work, slot: Slot) -> Done:
+        """Wait for a turn and run. DeadlineExceeded: not started by the caller's deadline. Cancelling this
+        takes the image out of the queue.
         """
         if not self.ready:
             raise EngineUnavailable("the worker was lost before this image could run; retry shortly")
         now, caller = self._clock(), slot.request.caller
-        deadline = caller.deadline if deadline is None else deadline
-        if now >= deadline:
+        if now >= caller.deadline:
             self._metrics.drops.labels("deadline").inc()
             raise DeadlineExceeded(
                 f"decoding ended past the deadline of {caller.limit:g} s; the image was not run"
             )
         slot.seconds = self.times.seconds(work.shape_key)
-        entry = _Entry(work, slot, deadline, now, slot.seconds)
-        timer = asyncio.get_running_loop().call_later(deadline - now, self._expire, entry)
+        entry = _Entry(work, slot, now, slot.seconds)
+        timer = asyncio.get_running_loop().call_later(caller.deadline - now, self._expire, entry)
         self._queue.add(entry)
         self._arrival.set()
         try:

@@ -124,10 +124,9 @@ async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Re
     with services.budget.lease() as lease:
         body = await receive_body(services, request, caller, lease, artifact.manifest.name)
         read_ms = round((time.perf_counter() - start) * 1000, 3)
-        images, results = await unless_disconnected(
-            request, _detect_all(request, services, caller, artifact, options, query, body)
-        )
-        del body
+        work = _detect_all(request, services, caller, artifact, options, query, body)
+        del body  # only what is in it is kept while images wait
+        images, results = await unless_disconnected(request, work)
         answer = _Answer(request, artifact, images.many, start, read_ms)
         if query.annotate:
             return await answer.picture(services, images.items[0], results[0])
@@ -146,6 +145,7 @@ async def _detect_all(
     """All images at once. A single one's error is the request's; among many, it stays with its image."""
     content_type = request.headers.get("content-type", "")
     images = await services.pool.run_if_large(len(body), parse_images, content_type, body, services.settings)
+    del body
     if query.annotate and (len(images.items) != 1 or query.format != "json"):
         raise OptionError("annotate draws one image and takes no format; send one image and leave format out")
     slots = services.batcher.admit(len(images.items), caller, model=artifact.manifest.name)

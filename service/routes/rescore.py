@@ -77,7 +77,9 @@ async def rescore(request: Request, query: Annotated[RescoreQuery, Query()]) -> 
         body = await receive_body(services, request, caller, lease, artifact.manifest.name)
         read_ms = round((time.perf_counter() - start) * 1000, 3)
         content_type = request.headers.get("content-type", "")
-        judged = await unless_disconnected(request, _judge(services, artifact, caller, content_type, body))
+        work = _judge(services, artifact, caller, content_type, body)
+        del body  # only what is in it is kept while the image waits
+        judged = await unless_disconnected(request, work)
     manifest = artifact.manifest
     height, width = judged.image_hw
     timings = {"read": read_ms, **judged.stages, "total": round((time.perf_counter() - start) * 1000, 3)}
@@ -99,6 +101,7 @@ async def _judge(
     image, boxes = await services.pool.run_if_large(
         len(body), parse_image_and_boxes, content_type, body, services.settings, limit
     )
+    del body
     if len(boxes) > limit:
         raise BoxesError(
             f"{len(boxes)} boxes; model {artifact.manifest.name} accepts at most {limit} in one request"

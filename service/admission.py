@@ -9,8 +9,8 @@ wait of a request depends on whose it is: other clients take turns with this one
 turn of each client, however much that client has in the queue.
 """
 
+import heapq
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -70,7 +70,8 @@ class Admission:
         self._clock = clock
         self._requests: dict[Admitted, None] = {}
         self._taken = 0
-        self._promises: deque[tuple[float, float]] = deque()  # when they return, with how much work
+        self._promises: list[tuple[float, float]] = []  # a heap: when they return, with how much work
+        self._promised = 0.0
 
     @property
     def waiting(self) -> int:
@@ -106,11 +107,12 @@ class Admission:
         if excess[reason] <= 0:
             return
         self._metrics.drops.labels(reason).inc(count)
-        retry = self._promise(excess[reason], count * each, now, capacity)
+        hold, retry = self._promise(excess[reason], count * each, now, capacity)
         raise Busy(
             f"{self._taken} images wait, and {count} more would wait {wait:.1f} s; "
             f"retry in {whole_seconds(retry)} s",
             retry_after=retry,
+            hold=hold if now + hold < caller.deadline else 0.0,
         )
 
     def expected_wait(self, client: str, own: float, capacity: Capacity) -> float:
@@ -135,16 +137,25 @@ class Admission:
             return most
         return most * 3 // 4 if count == 1 else most // 2
 
-    def _promise(self, excess: float, work: float, now: float, capacity: Capacity) -> float:
-        """When to return: those who were told before come first, or all would come back at one time and find
-        one place.
+    def _promise(
+        self, excess: float, work: float, now: float, capacity: Capacity
+    ) -> tuple[float, float]:
+        """When to return: -> seconds to hold the answer back, and seconds from then on.
+
+        Those who were told before come first, or all would come back at one time and find one place. And
+        because clients only read whole seconds, the rest of the time passes before they are told: else they
+        would come in crowds, of which the first few would find places, again and again the same.
         """
         while self._promises and self._promises[0][0] <= now:
-            self._promises.popleft()
-        promised = sum(seconds for _, seconds in self._promises) / capacity.engines
-        retry = min(excess + promised, _LONGEST_RETRY)
-        self._promises.append((now + whole_seconds(retry), work))
-        return retry
+            self._promised -= heapq.heappop(self._promises)[1]
+        if not self._promises:
+            self._promised = 0.0  # whatever rounding has left
+        retry = excess + self._promised / capacity.engines
+        hold = retry % 1 if retry > 1 else 0.0
+        retry = min(retry - hold, _LONGEST_RETRY)
+        heapq.heappush(self._promises, (now + hold + whole_seconds(retry), work))
+        self._promised += work
+        return hold, retry
 
     def _give_back(self, slot: Slot) -> None:
         slot.request.waiting.remove(slot)

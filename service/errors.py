@@ -60,13 +60,16 @@ class BadTimeout(RequestError):
 
 
 class Busy(RequestError):
-    """More work waits than may; `retry_after` seconds should make room."""
+    """More work waits than may; `retry_after` seconds should make room. hold: seconds, below 1, by which the
+    answer is held back first.
+    """
 
     code = "busy"
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float, hold: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.hold = hold
 
 
 class EngineUnavailable(RequestError):

@@ -12,7 +12,7 @@ turn of each client, however much that client has in the queue.
 import heapq
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from service.callers import Caller
 from service.errors import Busy, whole_seconds
@@ -32,31 +32,33 @@ class Capacity:
 
 @dataclass(eq=False)
 class Admitted:
-    """One request and its images that wait."""
+    """One request. images: how many of it wait. seconds: their expected work."""
 
     caller: Caller
-    waiting: "list[Slot]" = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return sum(slot.seconds for slot in self.waiting)
+    images: int
+    seconds: float
 
 
 class Slot:
-    """One admitted image's place among those that wait; given back once, when it starts to run or fails.
+    """One admitted image's place among those that wait; given back once, when it starts to run or fails."""
 
-    seconds: its expected work; better known after decoding.
-    """
-
-    def __init__(self, request: Admitted, seconds: float, release: "Callable[[Slot], None]") -> None:
+    def __init__(self, request: Admitted, seconds: float, leave: Callable[[Admitted], None]) -> None:
         self.request = request
-        self.seconds = seconds
-        self._release: Callable[[Slot], None] | None = release
+        self._seconds = seconds
+        self._leave: Callable[[Admitted], None] | None = leave
+
+    def expect(self, seconds: float) -> None:
+        """Its work, which is better known after decoding."""
+        if self._leave is not None:
+            self.request.seconds += seconds - self._seconds
+            self._seconds = seconds
 
     def release(self) -> None:
-        if self._release is not None:
-            release, self._release = self._release, None
-            release(self)
+        if self._leave is not None:
+            leave, self._leave = self._leave, None
+            self.request.images -= 1
+            self.request.seconds -= self._seconds
+            leave(self.request)
 
 
 class Admission:
@@ -81,12 +83,11 @@ class Admission:
     def admit(self, count: int, caller: Caller, each: float, capacity: Capacity) -> list[Slot]:
         """Places for `count` images of about `each` seconds. Raises Busy."""
         self.check(count, caller, each, capacity)
-        request = Admitted(caller)
-        request.waiting = [Slot(request, each, self._give_back) for _ in range(count)]
+        request = Admitted(caller, count, count * each)
         self._requests[request] = None
         self._taken += count
         self._metrics.queue_depth.set(self._taken)
-        return list(request.waiting)
+        return [Slot(request, each, self._leave) for _ in range(count)]
 
     def check(self, count: int, caller: Caller, each: float, capacity: Capacity) -> None:
         """Raises Busy where `admit` would. An idle server takes whatever has places, for there is nobody to
@@ -137,9 +138,7 @@ class Admission:
             return most
         return most * 3 // 4 if count == 1 else most // 2
 
-    def _promise(
-        self, excess: float, work: float, now: float, capacity: Capacity
-    ) -> tuple[float, float]:
+    def _promise(self, excess: float, work: float, now: float, capacity: Capacity) -> tuple[float, float]:
         """When to return: -> seconds to hold the answer back, and seconds from then on.
 
         Those who were told before come first, or all would come back at one time and find one place. And
@@ -157,9 +156,8 @@ class Admission:
         self._promised += work
         return hold, retry
 
-    def _give_back(self, slot: Slot) -> None:
-        slot.request.waiting.remove(slot)
-        if not slot.request.waiting:
-            self._requests.pop(slot.request, None)
+    def _leave(self, request: Admitted) -> None:
+        if not request.images:
+            del self._requests[request]
         self._taken -= 1
         self._metrics.queue_depth.set(self._taken)

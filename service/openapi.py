@@ -49,7 +49,7 @@ DETECT_BODY: dict[str, Any] = {
                 "example": {"image": "/9j/4AAQSkZJRgABAQ..."},
             },
         },
-    }
+    },
 }
 
 _BOXES = {
@@ -80,7 +80,7 @@ RESCORE_BODY: dict[str, Any] = {
                 "example": {"image": "/9j/4AAQSkZJRgABAQ...", "boxes": [[10, 20, 110, 95.5]]},
             },
         },
-    }
+    },
 }
 
 

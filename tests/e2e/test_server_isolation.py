@@ -103,7 +103,7 @@ def test_memory_for_images_is_given_back_whatever_happens(server: ServerProcess)
 
 def test_images_wait_for_memory_and_those_larger_than_all_of_it_are_refused(tmp_path: Path) -> None:
     tiny = make_tiny_artifact(tmp_path / "tiny")
-    budget = 11 * 96 * 160 * 2 + 2 * 3 * 96 * 160  # two of our pictures at a time
+    budget = 14 * 96 * 160 * 2 + 2 * 3 * 96 * 160  # two of our pictures at a time
     with serving(tmp_path / "run", "--model", str(tiny.path), max_decoded_bytes=budget) as server:
         files = [("image", (f"{mark}.png", marked(mark))) for mark in range(32)]
         answer = server.client.post("/detect", files=files)

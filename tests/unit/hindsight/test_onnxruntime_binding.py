@@ -150,7 +150,10 @@ def test_without_cuda_memory_is_pageable_and_the_log_says_so(
     [
         ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", DeviceLost),
         ("CUDA failure 2: out of memory ; GPU=0", OutOfMemory),
-        ("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9", OutOfMemory),
+        (
+            "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9",
+            OutOfMemory,
+        ),
         ("Available memory of 5 is smaller than requested bytes of 9", OutOfMemory),
         ("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0", OutOfMemory),
         ("Non-zero status code returned while running Conv node. std::bad_alloc", OutOfMemory),

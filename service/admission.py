@@ -9,6 +9,7 @@ wait of a request depends on whose it is: other clients take turns with this one
 turn of each client, however much that client has in the queue.
 """
 
+import asyncio
 import heapq
 import time
 from collections.abc import Callable
@@ -32,11 +33,14 @@ class Capacity:
 
 @dataclass(eq=False)
 class Admitted:
-    """One request. images: how many of it wait. seconds: their expected work."""
+    """One request. images: how many of it wait. seconds: their expected work. decoding: lets a few of them at
+    a time to the decoders, or the image of somebody else would wait there for all of them.
+    """
 
     caller: Caller
     images: int
     seconds: float
+    decoding: asyncio.Semaphore
 
 
 class Slot:
@@ -83,7 +87,8 @@ class Admission:
     def admit(self, count: int, caller: Caller, each: float, capacity: Capacity) -> list[Slot]:
         """Places for `count` images of about `each` seconds. Raises Busy."""
         self.check(count, caller, each, capacity)
-        request = Admitted(caller, count, count * each)
+        decoding = asyncio.Semaphore(self._settings.decode_threads)
+        request = Admitted(caller, count, count * each, decoding)
         self._requests[request] = None
         self._taken += count
         self._metrics.queue_depth.set(self._taken)

@@ -39,7 +39,8 @@ def serve(
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds from a request's first byte to the start of its images; later ones get 504. (default: 30)"
+            help="Seconds from a request's first byte to the start of its images; "
+            "later ones get 504. (default: 30)"
         ),
     ] = None,
     log_level: Annotated[

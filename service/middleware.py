@@ -27,8 +27,8 @@ _QUIET = {"/healthz", "/readyz", "/metrics"}  # probes: logged at debug only
 
 
 class RequestContext:
-    """Wraps the app. `scope["state"]` gets `request_id` and `stages` (stage name -> milliseconds, filled by
-    the routes).
+    """Wraps the app. `scope["state"]` gets `request_id`, `stages` (stage name -> milliseconds, filled by the
+    routes) and `arrived` (time.monotonic seconds, from which deadlines count).
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -46,7 +46,7 @@ class RequestContext:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         stages: dict[str, float] = {}
-        scope.setdefault("state", {}).update(request_id=request_id, stages=stages)
+        scope.setdefault("state", {}).update(request_id=request_id, stages=stages, arrived=time.monotonic())
         status = 0
 
         async def send_with_headers(message: Message) -> None:

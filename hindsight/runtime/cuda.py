@@ -51,8 +51,8 @@ class Gpu:
     """A GPU and what was made on it; `close` frees all of that, newest first.
 
     Methods but `close` and `pin` need the GPU to be the current one: `with gpu.current():`. Each raises
-    RuntimeFailure with what the driver says; DeviceLost where it will say so for good. Not for several
-    threads at once, but for `pin`.
+    RuntimeFailure with what the driver says; DeviceLost where it will say so for good, OutOfMemory where it
+    has no room. Not for several threads at once, but for `pin`.
     """
 
     def __init__(self, number: int = 0) -> None:

@@ -1,4 +1,5 @@
-"""Which errors of CUDA only a new process gets over, however they reach us: by name, by number or as words.
+"""Which errors only a new process gets over, and which a smaller batch does, however they reach us: by CUDA's
+name or number, or as words.
 
 The driver's bindings give a name (CUDA_ERROR_ILLEGAL_ADDRESS), ONNX Runtime a number (CUDA failure 700),
 torch an exception of its own with the number since 2.8, before that the runtime's words in a RuntimeError.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from hindsight.errors import DeviceLost, RuntimeFailure
+from hindsight.errors import DeviceLost, OutOfMemory, RuntimeFailure
 
 __all__ = ["failure_kind"]
 
@@ -36,11 +37,13 @@ _LOST = {
 _NO_MEMORY = 2
 _NAMES = {name: number for number, (name, _) in _LOST.items()} | {"OUT_OF_MEMORY": _NO_MEMORY}
 _WORDS = {words.lower(): number for number, (_, words) in _LOST.items()} | {"out of memory": _NO_MEMORY}
-# cuBLAS and cuDNN have statuses of their own; of these one alone tells more than "it failed".
-_ALLOCATION = re.compile(r"CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED|CUDA out of memory")
-
-# What a smaller batch gets over. A class of its own, where hindsight.errors has one, belongs here alone.
-_KIND_OF_NO_MEMORY: type[RuntimeFailure] = RuntimeFailure
+# How the libraries above CUDA, and the allocators of torch and ONNX Runtime on the CPU too, say that an
+# allocation failed.
+_NO_ROOM = re.compile(
+    r"CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED|CUDA out of memory|DefaultCPUAllocator: |failed to allocate memory"
+    r"|available memory of \d+ is smaller than|bad allocation|bad_alloc",
+    re.IGNORECASE,
+)
 
 
 def failure_kind(said: str, code: int | None = None) -> type[RuntimeFailure]:
@@ -52,7 +55,7 @@ def failure_kind(said: str, code: int | None = None) -> type[RuntimeFailure]:
     number = _number_in(said) if code is None else code
     if number in _LOST:
         return DeviceLost
-    return _KIND_OF_NO_MEMORY if number == _NO_MEMORY else RuntimeFailure
+    return OutOfMemory if number == _NO_MEMORY else RuntimeFailure
 
 
 def _number_in(said: str) -> int | None:
@@ -60,7 +63,7 @@ def _number_in(said: str) -> int | None:
         return int(found[1])
     if found := re.search(r"CUDA_ERROR_(\w+)", said):
         return _NAMES.get(found[1])
-    if _ALLOCATION.search(said):
+    if _NO_ROOM.search(said):
         return _NO_MEMORY
     if found := re.search(r"CUDA (?:driver )?error: ([^\n]+)", said):
         words = found[1].lower()

@@ -17,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
-from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.errors import OptionError, OutOfMemory, RuntimeFailure
 from hindsight.runtime.cuda_errors import failure_kind
 from hindsight.runtime.onnxruntime_binding import BoundSession, host_allocator
 
@@ -93,7 +93,8 @@ def _run(
     try:
         return session.run(inputs) if isinstance(session, BoundSession) else _run_plain(session, inputs)
     except Exception as error:  # as above
-        raise failure_kind(str(error))(f"ONNX Runtime failed: {_first_line(error)}") from error
+        kind = OutOfMemory if isinstance(error, MemoryError) else failure_kind(str(error))
+        raise kind(f"ONNX Runtime failed: {_first_line(error)}") from error
 
 
 def _run_plain(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

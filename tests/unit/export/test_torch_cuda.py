@@ -27,8 +27,7 @@ from export.torch_runtime import TorchRuntime
 from hindsight.api import Detector
 from hindsight.artifact import find_artifact
 from hindsight.decode import DEFAULT_LIMITS
-from hindsight.errors import DeviceLost, RuntimeFailure
-from model.kernels.compile import KernelError
+from hindsight.errors import DeviceLost, OutOfMemory, RuntimeFailure
 from tests.parity.exporting import feeds_of
 
 CPU = torch.device("cpu")
@@ -345,9 +344,11 @@ def with_code(error: Exception, code: int) -> Exception:
         (RuntimeError(ILLEGAL), DeviceLost),
         (RuntimeError("CUDA error: unspecified launch failure"), DeviceLost),
         (KernelError("launching roi_align: the CUDA driver says CUDA_ERROR_MISALIGNED_ADDRESS"), DeviceLost),
-        (with_code(torch.AcceleratorError(NO_MEMORY), 2), RuntimeFailure),
-        (RuntimeError(NO_MEMORY), RuntimeFailure),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), RuntimeFailure),
+        (with_code(torch.AcceleratorError(NO_MEMORY), 2), OutOfMemory),
+        (RuntimeError(NO_MEMORY), OutOfMemory),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), OutOfMemory),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"), OutOfMemory),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), OutOfMemory),
         (with_code(torch.AcceleratorError("CUDA error: invalid argument"), 1), RuntimeFailure),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), RuntimeFailure),
         (KernelError("roi_align.cu does not compile"), RuntimeFailure),

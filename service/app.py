@@ -1,6 +1,7 @@
 """The application: builds the parts, wires them, starts and stops them."""
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,11 @@ from service.batcher import Batcher
 from service.body import BodyBudget
 from service.decode import CpuPool
 from service.engine import Engine
+from service.inflight import CountRequests, Requests
+from service.logs import log
 from service.metrics import Metrics
 from service.middleware import RequestContext
+from service.model_control import ModelControl, Problems
 from service.openapi import move_problem_schemas
 from service.pipeline import Services
 from service.registry import ModelRegistry, load_models
@@ -41,17 +45,23 @@ class Hooks:
 
 
 def create_app(
-    settings: Settings | None = None, registry: ModelRegistry | None = None, hooks: Hooks | None = None
+    settings: Settings | None = None,
+    models_found: tuple[ModelRegistry, Problems] | None = None,
+    hooks: Hooks | None = None,
 ) -> FastAPI:
-    """The service as an ASGI application. Raises ModelNotFound, ArtifactError before anything starts."""
+    """The service as an ASGI application. models_found: what `load_models` gave, if it was called already.
+    Raises ModelNotFound, ArtifactError before anything starts.
+    """
     settings = settings or Settings()
-    registry = registry or load_models(settings.model)
-    hooks = hooks or Hooks()
+    registry, problems = models_found or load_models(
+        settings.named_models, settings.model_repository, skip_bad=settings.skip_bad_models
+    )
     metrics = Metrics()
+    requests = Requests()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = _build(settings, registry, metrics)
+        services = _build(settings, registry, problems, requests, metrics)
         app.state.services = services
         _connect(services, hooks)
         for engine in services.engines:
@@ -60,6 +70,7 @@ def create_app(
         try:
             yield
         finally:
+            await services.control.stop()
             await services.batcher.stop()
             for engine in services.engines:
                 await engine.stop()
@@ -75,6 +86,8 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    app.state.requests = requests
+    app.add_middleware(CountRequests, requests=requests)
     app.add_middleware(RequestContext, metrics=metrics)
     handlers.install_handlers(app)
     for module in (detect, rescore, models, health, page):
@@ -87,8 +100,10 @@ def create_app(
     return app
 
 
-def _build(settings: Settings, registry: ModelRegistry, metrics: Metrics) -> Services:
-    folders = {artifact.manifest.name: str(artifact.path.resolve()) for artifact in registry}
+def _build(
+    settings: Settings, registry: ModelRegistry, problems: Problems, requests: Requests, metrics: Metrics
+) -> Services:
+    folders = {artifact.identity: str(artifact.path.resolve()) for artifact in registry}
     engines = [
         Engine(WorkerSpec(folders, settings.backend, device, settings.threads), settings, metrics)
         for device in settings.device
@@ -102,24 +117,32 @@ def _build(settings: Settings, registry: ModelRegistry, metrics: Metrics) -> Ser
         pool=CpuPool(settings.decode_threads, limits),
         metrics=metrics,
         budget=BodyBudget(settings.max_buffered_bytes),
+        requests=requests,
+        control=ModelControl(registry, engines, requests, settings, metrics, problems),
     )
 
 
-def _connect(services: Services, hooks: Hooks) -> None:
+def _connect(services: Services, hooks: Hooks | None) -> None:
     was_ready = False
 
-    def engine_ready(engine: Engine, seconds: dict[str, float]) -> None:
+    def engine_ready(engine: Engine, seconds: Mapping[str, float]) -> None:
         nonlocal was_ready
         for artifact in services.registry:
-            services.batcher.times.seed(
-                artifact.manifest.name, artifact.manifest.resize, seconds[artifact.manifest.name]
-            )
+            if artifact.identity in seconds:
+                manifest = artifact.manifest
+                services.batcher.times.seed(manifest.name, manifest.resize, seconds[artifact.identity])
         if not was_ready and all(each.is_ready for each in services.engines):
             was_ready = True
-            hooks.ready()
+            if hooks is not None:
+                hooks.ready()
 
     def engine_start_failed(engine: Engine, reason: str) -> None:
-        if not was_ready:
+        first_start = hooks is not None and not was_ready
+        # At the first start it is the command line that says it, in one line.
+        level = logging.DEBUG if first_start else logging.ERROR
+        log(level, "worker did not start", device=engine.device, reason=reason)
+        if first_start:
+            assert hooks is not None
             hooks.start_failed(f"device {engine.device}: {reason}")
 
     for engine in services.engines:

@@ -3,6 +3,7 @@
 import signal
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,19 @@ def serve(
         typer.Option(
             help="Name or folder of a model; repeatable, the first is the default. (default: cells)"
         ),
+    ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            "--models",
+            "--model-repository",
+            help="Folder of models, NAME/ or NAME/VERSION/: the newest version of each is served, and --model "
+            "may be a name in it or NAME@VERSION.",
+        ),
+    ] = None,
+    skip_bad_models: Annotated[
+        bool | None,
+        typer.Option("--skip-bad-models", help="Start without the models of --models that cannot be used."),
     ] = None,
     backend: Annotated[
         str | None,
@@ -57,6 +71,8 @@ def serve(
         "host": host,
         "port": port,
         "model": tuple(model) if model else None,
+        "model_repository": models,
+        "skip_bad_models": skip_bad_models,
         "backend": backend,
         "device": tuple(device) if device else None,
         "threads": threads,
@@ -67,7 +83,9 @@ def serve(
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         check_runtime_name(settings.backend)
-        registry = load_models(settings.model)
+        found = load_models(
+            settings.named_models, settings.model_repository, skip_bad=settings.skip_bad_models
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -77,7 +95,7 @@ def serve(
         fail(str(error))
     listener = _listen(settings.host, settings.port)
     configure_logging(settings.log_level)
-    failure = _run(settings, registry, listener)
+    failure = _run(settings, found, listener)
     if failure is not None:
         fail(failure)
 
@@ -96,11 +114,12 @@ def _listen(host: str, port: int) -> socket.socket:
         fail(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port")
 
 
-def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
+def _run(settings: Any, found: Any, listener: socket.socket) -> str | None:
     """Serve until SIGTERM or Ctrl-C; -> the reason if the workers never came up."""
     import uvicorn
 
     from service.app import Hooks, create_app
+    from service.server import Server
 
     failure: list[str] = []
 
@@ -109,20 +128,27 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
         server.should_exit = True
 
     def ready() -> None:
-        models = ", ".join(artifact.manifest.name for artifact in registry)
+        models = ", ".join(found[0].names)
         devices = ", ".join(settings.device)
         with suppress(OSError):  # nobody reads our stdout any more: no reason to stop serving
             typer.echo(f"Hindsight is ready: {_url(listener)} (models: {models}; devices: {devices})")
 
-    app = create_app(settings, registry, Hooks(ready, start_failed))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
+    def drain() -> None:
+        app.state.requests.draining = True
+
+    async def abandon() -> None:
+        await app.state.services.control.stop()
+        await app.state.services.batcher.stop()
+
+    app = create_app(settings, found, Hooks(ready, start_failed))
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    server = Server(
+        config,
+        drain_delay=settings.drain_delay,
+        limit=settings.shutdown_timeout,
+        on_drain=drain,
+        abandon=abandon,
     )
-    server = uvicorn.Server(config)
     # uvicorn raises the signal that stopped it again when it is done; a stop that was asked for is not
     # a failure.
     for number in (signal.SIGTERM, signal.SIGINT):

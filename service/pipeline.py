@@ -24,7 +24,9 @@ from service.body import BodyBudget, Item
 from service.decode import CpuPool, Prepared
 from service.engine import Engine
 from service.errors import ClientDisconnected, DeadlineExceeded
+from service.inflight import Requests
 from service.metrics import Metrics
+from service.model_control import ModelControl
 from service.registry import ModelRegistry
 from service.settings import Settings
 from service.work import Work, round_nms_threshold
@@ -43,6 +45,8 @@ class Services:
     pool: CpuPool
     metrics: Metrics
     budget: BodyBudget
+    requests: Requests
+    control: ModelControl
 
 
 def services_of(request: Request) -> Services:

@@ -9,11 +9,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from service import engine as engine_module
-from service.engine import Call, Engine
+from service import worker_process
+from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import Settings
 from service.worker import WorkerSpec
+from service.worker_process import Call, WorkerProcess
 
 
 def engine_of(**settings: Any) -> Engine:

@@ -78,7 +78,9 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.close()
         await self.lifespan.shutdown()
-        log(logging.INFO, "stopped", seconds=round(time.monotonic() - start, 3))
+        # Debug where a worker failed at the start: that is for the command line to say, in one line.
+        level = logging.INFO if self._asked else logging.DEBUG
+        log(level, "stopped", seconds=round(time.monotonic() - start, 3))
 
     @property
     def _unanswered(self) -> bool:

@@ -355,13 +355,10 @@ def test_a_load_mends_a_server_whose_worker_no_longer_starts(
     assert_answers(server, "2")
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/models/..%2F..%2Fetc/load", "/models/%2e%2e/load", "/models/.hidden/load", "/models/a%00b/load"],
-)
-def test_names_that_are_no_names_are_refused(start: Start, path: str) -> None:
+def test_names_that_are_no_names_are_refused(start: Start) -> None:
     server = start()
-    assert server.client.post(path).status_code in (404, 422)
+    for name in ("..%2F..%2Fetc", "%2e%2e", ".hidden", "a%00b", "%2Fetc", "a" * 200):
+        assert server.client.post(f"/models/{name}/load").status_code in (404, 422), name
     assert_problem(load(server, version="../1"), 422, "invalid-request")
     assert_problem(load(server, "nope"), 404, "model-not-found")
     assert_problem(load(server, version="9"), 404, "model-not-found")

@@ -69,7 +69,7 @@ def ask(url: str, traffic: Traffic, kind: str) -> None:
 
 @dataclass
 class Holdings:
-    """Of the server and its workers: kilobytes that are theirs alone, open files, shared blocks, processes."""
+    """Of the server and its workers: kilobytes, open files, shared blocks, processes."""
 
     kilobytes: int
     files: int

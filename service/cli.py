@@ -25,8 +25,8 @@ def serve(
         typer.Option(
             "--models",
             "--model-repository",
-            help="Folder of models, NAME/ or NAME/VERSION/: the newest version of each is served; --model may "
-            "be a name in it or NAME@VERSION.",
+            help="Folder of models, NAME/ or NAME/VERSION/: the newest version of each is served; --model "
+            "may be a name in it or NAME@VERSION.",
         ),
     ] = None,
     skip_bad_models: Annotated[

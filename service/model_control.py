@@ -41,6 +41,7 @@ class Change:
     ended: float | None = None
     error: HindsightError | None = None
     task: "asyncio.Task[None] | None" = None
+    step: str = "reading the files"
 
     @property
     def state(self) -> Literal["running", "done", "failed"]:
@@ -155,9 +156,7 @@ class ModelControl:
             "state": change.state,
             "failure": None if change.error is None else str(change.error),
             "seconds": round(change.seconds, 3),
-            "steps": [f"{worker.spec.device}: {worker.step}" for worker in self._candidates]
-            if change is self._current
-            else [],
+            "steps": self._steps() if change is self._current else [],
         }
 
     async def names(self) -> list[str]:
@@ -165,6 +164,16 @@ class ModelControl:
         stored = await asyncio.to_thread(self._repository.names) if self._repository is not None else []
         known = [*self._registry.names, *sorted({*stored, *(name for name, _ in self._sources)})]
         return list(dict.fromkeys(known))
+
+    def _say(self, step: str) -> None:
+        if self._current is not None:
+            self._current.step = step
+
+    def _steps(self) -> list[str]:
+        """What the change under way does, on each device where it has got so far."""
+        if self._candidates:
+            return [f"{worker.spec.device}: {worker.step}" for worker in self._candidates]
+        return [self._current.step] if self._current is not None else []
 
     def _state(self, name: str, version: str | None, loaded: bool, problem: str | None) -> str:
         change = self._current
@@ -273,7 +282,8 @@ class ModelControl:
         """Serve `artifacts` on every device. StartFailed: some new worker did not come up; nothing has
         changed.
         """
-        if self._retiring is not None:
+        if self._retiring is not None and not self._retiring.done():
+            self._say("waiting for requests that began before the last change")
             await asyncio.wait({self._retiring})  # so that no device ever has three workers
         folders = {artifact.identity: str(artifact.path.resolve()) for artifact in artifacts}
         workers = self._candidates = [engine.candidate(folders) for engine in self._engines]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,18 +83,27 @@ def holdings(server: ServerProcess) -> Holdings:
     children = [
         int(pid) for file in Path(f"/proc/{root}/task").glob("*/children") for pid in file.read_text().split()
     ]
-    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in (root, *children)]
+    rollups = []
+    for pid in (root, *children):
+        with suppress(OSError):  # it ends just now
+            rollups.append(Path(f"/proc/{pid}/smaps_rollup").read_text())
     shares = [line.split() for rollup in rollups for line in rollup.splitlines() if line.startswith("Pss:")]
     maps = Path(f"/proc/{root}/maps").read_text().splitlines()
     blocks = {line.split()[5] for line in maps if "/dev/shm/" in line}
     files = len(list(Path(f"/proc/{root}/fd").iterdir()))
-    return Holdings(sum(int(share[1]) for share in shares), files, len(blocks), 1 + len(children))
+    return Holdings(sum(int(share[1]) for share in shares), files, len(blocks), len(rollups))
 
 
 def quiet_holdings(server: ServerProcess) -> Holdings:
     """When the old worker has ended: the server, one worker and the tracker of shared memory."""
-    wait_until(lambda: holdings(server).processes == 3, "one worker to be left")
-    return holdings(server)
+    found: list[Holdings] = []
+
+    def quiet() -> bool:
+        found.append(holdings(server))
+        return found[-1].processes == 3
+
+    wait_until(quiet, "one worker to be left")
+    return found[-1]
 
 
 @pytest.mark.timeout(600)

@@ -20,7 +20,7 @@ from service.inflight import CountRequests, Requests
 from service.logs import log
 from service.metrics import Metrics
 from service.middleware import RequestContext
-from service.model_control import ModelControl, Problems
+from service.model_control import ModelControl
 from service.openapi import move_problem_schemas
 from service.pipeline import Services
 from service.registry import ModelRegistry, load_models
@@ -45,15 +45,11 @@ class Hooks:
 
 
 def create_app(
-    settings: Settings | None = None,
-    models_found: tuple[ModelRegistry, Problems] | None = None,
-    hooks: Hooks | None = None,
+    settings: Settings | None = None, registry: ModelRegistry | None = None, hooks: Hooks | None = None
 ) -> FastAPI:
-    """The service as an ASGI application. models_found: what `load_models` gave, if it was called already.
-    Raises ModelNotFound, ArtifactError before anything starts.
-    """
+    """The service as an ASGI application. Raises ModelNotFound, ArtifactError before anything starts."""
     settings = settings or Settings()
-    registry, problems = models_found or load_models(
+    registry = registry or load_models(
         settings.named_models, settings.model_repository, skip_bad=settings.skip_bad_models
     )
     metrics = Metrics()
@@ -61,7 +57,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = _build(settings, registry, problems, requests, metrics)
+        services = _build(settings, registry, requests, metrics)
         app.state.services = services
         _connect(services, hooks)
         for engine in services.engines:
@@ -100,9 +96,7 @@ def create_app(
     return app
 
 
-def _build(
-    settings: Settings, registry: ModelRegistry, problems: Problems, requests: Requests, metrics: Metrics
-) -> Services:
+def _build(settings: Settings, registry: ModelRegistry, requests: Requests, metrics: Metrics) -> Services:
     folders = {artifact.identity: str(artifact.path.resolve()) for artifact in registry}
     engines = [
         Engine(WorkerSpec(folders, settings.backend, device, settings.threads), settings, metrics)
@@ -118,7 +112,7 @@ def _build(
         metrics=metrics,
         budget=BodyBudget(settings.max_buffered_bytes),
         requests=requests,
-        control=ModelControl(registry, engines, requests, settings, metrics, problems),
+        control=ModelControl(registry, engines, requests, settings, metrics),
     )
 
 
@@ -137,13 +131,11 @@ def _connect(services: Services, hooks: Hooks | None) -> None:
                 hooks.ready()
 
     def engine_start_failed(engine: Engine, reason: str) -> None:
-        first_start = hooks is not None and not was_ready
-        # At the first start it is the command line that says it, in one line.
-        level = logging.DEBUG if first_start else logging.ERROR
-        log(level, "worker did not start", device=engine.device, reason=reason)
-        if first_start:
-            assert hooks is not None
+        level = logging.ERROR
+        if hooks is not None and not was_ready:
+            level = logging.DEBUG  # the command line says it, in one line
             hooks.start_failed(f"device {engine.device}: {reason}")
+        log(level, "worker did not start", device=engine.device, reason=reason)
 
     for engine in services.engines:
         engine.on_ready = engine_ready

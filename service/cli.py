@@ -83,7 +83,7 @@ def serve(
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         check_runtime_name(settings.backend)
-        found = load_models(
+        registry = load_models(
             settings.named_models, settings.model_repository, skip_bad=settings.skip_bad_models
         )
     except ValidationError as error:
@@ -95,7 +95,7 @@ def serve(
         fail(str(error))
     listener = _listen(settings.host, settings.port)
     configure_logging(settings.log_level)
-    failure = _run(settings, found, listener)
+    failure = _run(settings, registry, listener)
     if failure is not None:
         fail(failure)
 
@@ -114,7 +114,7 @@ def _listen(host: str, port: int) -> socket.socket:
         fail(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port")
 
 
-def _run(settings: Any, found: Any, listener: socket.socket) -> str | None:
+def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
     """Serve until SIGTERM or Ctrl-C; -> the reason if the workers never came up."""
     import uvicorn
 
@@ -128,7 +128,7 @@ def _run(settings: Any, found: Any, listener: socket.socket) -> str | None:
         server.should_exit = True
 
     def ready() -> None:
-        models = ", ".join(found[0].names)
+        models = ", ".join(registry.names)
         devices = ", ".join(settings.device)
         with suppress(OSError):  # nobody reads our stdout any more: no reason to stop serving
             typer.echo(f"Hindsight is ready: {_url(listener)} (models: {models}; devices: {devices})")
@@ -140,7 +140,7 @@ def _run(settings: Any, found: Any, listener: socket.socket) -> str | None:
         await app.state.services.control.stop()
         await app.state.services.batcher.stop()
 
-    app = create_app(settings, found, Hooks(ready, start_failed))
+    app = create_app(settings, registry, Hooks(ready, start_failed))
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
     server = Server(
         config,

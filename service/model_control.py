@@ -24,9 +24,6 @@ from service.registry import ModelRegistry
 from service.settings import Settings
 from service.worker_process import StartFailed, WorkerProcess
 
-Problems = dict[tuple[str, str | None], str]
-"""Why the last attempt to load a version failed, by (name, version)."""
-
 
 @dataclass
 class Change:
@@ -64,13 +61,12 @@ class ModelControl:
         requests: Requests,
         settings: Settings,
         metrics: Metrics,
-        problems: Problems | None = None,
     ) -> None:
         self._registry = registry
         self._engines = engines
         self._requests = requests
         self._metrics = metrics
-        self._problems = dict(problems or {})
+        self._problems = dict(registry.problems)  # why the last attempt to load a version failed
         folder = settings.model_repository
         self._repository = ModelRepository(folder) if folder is not None else None
         self._sources = {(a.manifest.name, a.manifest.version): a.path.resolve() for a in registry}
@@ -195,10 +191,11 @@ class ModelControl:
         if self._repository is not None and self._repository.versions(name):
             return self._repository.load(name, version, verify=False)
         sources = [path for (known, _), path in self._sources.items() if known == name]
-        found = [artifact for path in sources if (artifact := load_artifact(path, verify=False))]
-        found = [artifact for artifact in found if artifact.manifest.name == name]
-        if version is not None:
-            found = [artifact for artifact in found if artifact.manifest.version == version]
+        found = [
+            artifact
+            for artifact in (load_artifact(path, verify=False) for path in sources)
+            if artifact.manifest.name == name and version in (None, artifact.manifest.version)
+        ]
         if not found:
             self._registry.get(name)
             raise ModelNotFound(f"no version {version!r} of model {name!r} to load (GET /models/{name})")
@@ -225,7 +222,7 @@ class ModelControl:
         try:
             await work
         except asyncio.CancelledError:
-            change.error = LoadFailed("the server is shutting down")
+            change.error = EngineUnavailable("the server is shutting down; the models are as they were")
             raise
         except ArtifactError as error:
             change.error = BadModel(str(error))
@@ -267,7 +264,10 @@ class ModelControl:
             if each.manifest.name != manifest.name or (beside and each.manifest.version != manifest.version)
         ]
         await self._switch([*kept, artifact])
-        self._sources[manifest.name, manifest.version] = artifact.path.resolve()
+        path = artifact.path.resolve()
+        # What lay there before is not to be had any more.
+        self._sources = {known: other for known, other in self._sources.items() if other != path}
+        self._sources[manifest.name, manifest.version] = path
 
     async def _unload(self, name: str, version: str | None) -> None:
         await self._switch(

@@ -10,17 +10,21 @@ from hindsight.artifact import Artifact, find_artifact
 from hindsight.errors import ArtifactError, ModelNotFound
 from hindsight.repository import ModelRepository, version_order
 
+Problems = dict[tuple[str, str | None], str]
 _MOVE_ON = "mend it, take it out of the folder, or start with --skip-bad-models"
 
 
 class ModelRegistry:
-    """Verified artifacts by the name and version in their manifests. `default`: the name that a request means
-    which names none.
+    """Verified artifacts by the name and version in their manifests.
+
+    default: the name that a request means which names none; that of the first artifact, for good. problems:
+    why models of the folder were skipped at the start, by (name, version).
     """
 
-    def __init__(self, artifacts: Sequence[Artifact], default: str | None = None) -> None:
+    def __init__(self, artifacts: Sequence[Artifact], problems: Problems | None = None) -> None:
         self._by_name: dict[str, list[Artifact]] = {}
-        self.default = default if default is not None else artifacts[0].manifest.name
+        self.default = artifacts[0].manifest.name
+        self.problems = problems or {}
         self.replace(artifacts)
 
     def __iter__(self) -> Iterator[Artifact]:
@@ -76,9 +80,9 @@ class ModelRegistry:
 
 def load_models(
     names_or_paths: Sequence[str], folder: Path | None = None, *, skip_bad: bool = False
-) -> tuple[ModelRegistry, dict[tuple[str, str | None], str]]:
+) -> ModelRegistry:
     """Find and verify the models named, and the newest version of each other model in the repository
-    `folder`; -> them, and the problems of those skipped by (name, version).
+    `folder`.
 
     A name may be `NAME@VERSION` where the repository has it. The first is the default; without names, the
     first of the folder. Raises ModelNotFound, ArtifactError; with `skip_bad` not for a bad one in the folder.
@@ -93,7 +97,7 @@ def load_models(
         else:
             artifacts.append(find_artifact(each))
     named = {artifact.manifest.name for artifact in artifacts}
-    problems: dict[tuple[str, str | None], str] = {}
+    problems: Problems = {}
     for name in stored_names:
         if repository is None or name in named:
             continue
@@ -106,4 +110,4 @@ def load_models(
     if not artifacts:
         found = f", only bad ones: {'; '.join(problems.values())}" if problems else ""
         raise ModelNotFound(f"{folder}: no model to serve there{found}")
-    return ModelRegistry(artifacts), problems
+    return ModelRegistry(artifacts, problems)

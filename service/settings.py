@@ -72,9 +72,9 @@ class Settings(BaseSettings):
     @property
     def named_models(self) -> tuple[str, ...]:
         """`model`; none where a folder of models is given and no name."""
-        return (
-            () if self.model_repository is not None and "model" not in self.model_fields_set else self.model
-        )
+        if self.model_repository is not None and "model" not in self.model_fields_set:
+            return ()
+        return self.model
 
     @field_validator("model", "device", mode="before")
     @classmethod

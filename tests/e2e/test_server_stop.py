@@ -253,7 +253,7 @@ def test_a_stop_gives_up_a_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             )
             children = _children(server.process.pid)
             terminate(server)
-            assert "shutting down" in assert_problem(loading.result(), 500, "load-failed")["detail"]
+            assert "shutting down" in assert_problem(loading.result(), 503, "engine-unavailable")["detail"]
         ends_within(server, 15)
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "all processes to end")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,12 +15,22 @@ from service.progress import Activity, activity_of
 
 
 def activity_after(code: str, *arguments: str, seconds: float = 20) -> bool:
-    """Whether a process that runs `code` shows .3 s of work, or a megabyte read, within `seconds`."""
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    """Whether a process that runs `code`, once it has been told to, shows .3 s of work, or a megabyte read,
+    within `seconds`.
+    """
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys, time; print('up', flush=True); input(); {code}",
+        *arguments,
+    ]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == "up\n"
         before = activity_of(process.pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
         end = time.monotonic() + seconds
         try:
             while time.monotonic() < end:
@@ -27,23 +39,25 @@ def activity_after(code: str, *arguments: str, seconds: float = 20) -> bool:
                 time.sleep(0.05)
             return False
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # and its descendants
+
+
+_COMPUTE = "import time; end = time.monotonic() + 20; any(time.monotonic() > end for _ in iter(int, 1))"
 
 
 def test_computing_counts_and_waiting_does_not() -> None:
-    assert activity_after("print('begun', flush=True)\nwhile True: pass")
-    assert not activity_after("import time; print('begun', flush=True); time.sleep(60)", seconds=2)
+    assert activity_after(_COMPUTE)
+    assert not activity_after("time.sleep(60)", seconds=2)
 
 
 def test_what_descendants_compute_counts() -> None:
-    child = "import subprocess, sys; print('begun', flush=True); subprocess.run([sys.executable, '-c', {!r}])"
-    assert activity_after(child.format(child.format("while True: pass")))
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', {!r}])"
+    assert activity_after(child.format(child.format(_COMPUTE)))
 
 
 def test_reading_counts(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(bytes(2**21))
-    code = "import sys, time; print('begun', flush=True); open(sys.argv[1], 'rb').read(); time.sleep(60)"
-    assert activity_after(code, str(tmp_path / "weights"))
+    assert activity_after("open(sys.argv[1], 'rb').read(); time.sleep(60)", str(tmp_path / "weights"))
 
 
 @pytest.mark.parametrize("pid", [2**22 + 1])

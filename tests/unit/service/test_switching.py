@@ -78,9 +78,7 @@ class Bench:
             Engine(WorkerSpec(spec, "sleep:0", device, None), self.settings, Metrics())
             for device in ("a", "b")
         ]
-        self.control = ModelControl(
-            self.registry, self.engines, self.requests, self.settings, Metrics(), None
-        )
+        self.control = ModelControl(self.registry, self.engines, self.requests, self.settings, Metrics())
 
     async def begin(self) -> None:
         for engine in self.engines:
@@ -280,7 +278,7 @@ def test_a_stop_in_the_middle_of_a_change_leaves_no_worker(play: Play) -> None:
         change = await bench.control.load("tiny", None)
         await bench.made(4)
         await bench.control.stop()
-        with pytest.raises(LoadFailed, match="shutting down"):
+        with pytest.raises(EngineUnavailable, match="shutting down"):
             await bench.control.finished(change)
 
     play(scenario)

@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from hindsight.errors import ArtifactError, ModelNotFound, OptionError
@@ -52,6 +53,15 @@ class Artifact:
 
     path: Path
     manifest: Manifest
+
+    @cached_property
+    def identity(self) -> str:
+        """NAME@VERSION#DIGEST. The digest is of the manifest, and so of every file: two artifacts of one
+        identity answer alike, wherever they lie.
+        """
+        text = json.dumps(self.manifest.to_json(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return f"{self.manifest.name}@{self.manifest.version}#{digest[:16]}"
 
     @property
     def model_path(self) -> Path:

@@ -63,7 +63,7 @@ class Client:
         self._host, self._port, self._prefix = host, port, parts.path.rstrip("/")
         self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._timeout = timeout
-        self._class_names: dict[str, tuple[str, ...]] = {}
+        self._class_names: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def detect(self, image: ImageLike, **options: Any) -> Detections:
         """As Detector.detect. A path's or bytes' file is sent as it is; an array or Pillow image as PNG.
@@ -90,7 +90,7 @@ class Client:
             column("iou"),
             column("purity"),
             column("integrity"),
-            self._names_of(document["model"]),
+            self._names_of(document["model"], document["version"]),
             (document["image"]["height"], document["image"]["width"]),
         )
 
@@ -111,7 +111,7 @@ class Client:
             ]
         )
         document = self._post("/rescore", {}, f"multipart/form-data; boundary={boundary}", body)
-        rows, names = document["results"], self._names_of(document["model"])
+        rows, names = document["results"], self._names_of(document["model"], document["version"])
 
         def column(key: str) -> NDArray[np.float32]:
             return np.array([row[key] for row in rows], np.float32)
@@ -125,12 +125,21 @@ class Client:
         """What the server says of each of its models: name, version, classes, defaults, metrics, ..."""
         return list(self._request("GET", "/models", {}, {}, None)["models"])
 
-    def _names_of(self, model: str) -> tuple[str, ...]:
-        if model not in self._class_names:
-            self._class_names = {
-                entry["name"]: tuple(info["name"] for info in entry["classes"]) for entry in self.models()
-            }
-        return self._class_names[model]
+    def _names_of(self, model: str, version: str) -> tuple[str, ...]:
+        """Class names in label order. Asked for anew with each version that answers for the first time."""
+        if (model, version) not in self._class_names:
+            for entry in self.models():
+                names = tuple(info["name"] for info in entry["classes"])
+                self._class_names[entry["name"], entry["version"]] = names
+                for other in entry["versions"]:
+                    if other["classes"] is not None:
+                        self._class_names[entry["name"], other["version"]] = tuple(other["classes"])
+        try:
+            return self._class_names[model, version]
+        except KeyError:
+            raise ServiceError(
+                f"{self.url}: {model} {version} was unloaded before its class names could be asked for; retry"
+            ) from None
 
     def _post(self, path: str, query: dict[str, Any], content_type: str, body: bytes) -> dict[str, Any]:
         chosen = {"model": self.model, **query} if self.model is not None else query

@@ -1,6 +1,7 @@
 """The application: builds the parts, wires them, starts and stops them."""
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,12 @@ from service.batcher import Batcher
 from service.body import BodyBudget
 from service.decode import CpuPool
 from service.engine import Engine
+from service.inflight import CountRequests, Requests
+from service.logs import log
 from service.memory import ImageMemory
 from service.metrics import Metrics
 from service.middleware import RequestContext
+from service.model_control import ModelControl
 from service.openapi import move_problem_schemas
 from service.pipeline import Services
 from service.registry import ModelRegistry, load_models
@@ -46,13 +50,15 @@ def create_app(
 ) -> FastAPI:
     """The service as an ASGI application. Raises ModelNotFound, ArtifactError before anything starts."""
     settings = settings or Settings()
-    registry = registry or load_models(settings.model)
-    hooks = hooks or Hooks()
+    registry = registry or load_models(
+        settings.named_models, settings.model_repository, skip_bad=settings.skip_bad_models
+    )
     metrics = Metrics()
+    requests = Requests()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = _build(settings, registry, metrics)
+        services = _build(settings, registry, requests, metrics)
         app.state.services = services
         _connect(services, hooks)
         for engine in services.engines:
@@ -61,6 +67,7 @@ def create_app(
         try:
             yield
         finally:
+            await services.control.stop()
             await services.batcher.stop()
             for engine in services.engines:
                 await engine.stop()
@@ -76,6 +83,8 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    app.state.requests = requests
+    app.add_middleware(CountRequests, requests=requests)
     app.add_middleware(RequestContext, metrics=metrics)
     handlers.install_handlers(app)
     for module in (detect, rescore, models, health, page):
@@ -88,8 +97,8 @@ def create_app(
     return app
 
 
-def _build(settings: Settings, registry: ModelRegistry, metrics: Metrics) -> Services:
-    folders = {artifact.manifest.name: str(artifact.path.resolve()) for artifact in registry}
+def _build(settings: Settings, registry: ModelRegistry, requests: Requests, metrics: Metrics) -> Services:
+    folders = {artifact.identity: str(artifact.path.resolve()) for artifact in registry}
     engines = [
         Engine(WorkerSpec(folders, settings.backend, device, settings.threads), settings, metrics)
         for device in settings.device
@@ -106,25 +115,31 @@ def _build(settings: Settings, registry: ModelRegistry, metrics: Metrics) -> Ser
         metrics=metrics,
         budget=BodyBudget(settings.max_buffered_bytes),
         memory=memory,
+        requests=requests,
+        control=ModelControl(registry, engines, requests, settings, metrics),
     )
 
 
-def _connect(services: Services, hooks: Hooks) -> None:
+def _connect(services: Services, hooks: Hooks | None) -> None:
     was_ready = False
 
-    def engine_ready(engine: Engine, seconds: dict[str, float]) -> None:
+    def engine_ready(engine: Engine, seconds: Mapping[str, float]) -> None:
         nonlocal was_ready
         for artifact in services.registry:
-            services.batcher.times.seed(
-                artifact.manifest.name, artifact.manifest.resize, seconds[artifact.manifest.name]
-            )
+            if artifact.identity in seconds:
+                manifest = artifact.manifest
+                services.batcher.times.seed(manifest.name, manifest.resize, seconds[artifact.identity])
         if not was_ready and all(each.is_ready for each in services.engines):
             was_ready = True
-            hooks.ready()
+            if hooks is not None:
+                hooks.ready()
 
     def engine_start_failed(engine: Engine, reason: str) -> None:
-        if not was_ready:
+        level = logging.ERROR
+        if hooks is not None and not was_ready:
+            level = logging.DEBUG  # the command line says it, in one line
             hooks.start_failed(f"device {engine.device}: {reason}")
+        log(level, "worker did not start", device=engine.device, reason=reason)
 
     for engine in services.engines:
         engine.on_ready = engine_ready

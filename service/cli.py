@@ -3,6 +3,7 @@
 import signal
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,19 @@ def serve(
         typer.Option(
             help="Name or folder of a model; repeatable, the first is the default. (default: cells)"
         ),
+    ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            "--models",
+            "--model-repository",
+            help="Folder of models, NAME/ or NAME/VERSION/: the newest version of each is served; --model "
+            "may be a name in it or NAME@VERSION.",
+        ),
+    ] = None,
+    skip_bad_models: Annotated[
+        bool | None,
+        typer.Option("--skip-bad-models", help="Start without the models of --models that cannot be used."),
     ] = None,
     backend: Annotated[
         str | None,
@@ -61,6 +75,8 @@ def serve(
         "host": host,
         "port": port,
         "model": tuple(model) if model else None,
+        "model_repository": models,
+        "skip_bad_models": skip_bad_models,
         "backend": backend,
         "device": tuple(device) if device else None,
         "threads": threads,
@@ -71,7 +87,9 @@ def serve(
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         check_runtime_name(settings.backend)
-        registry = load_models(settings.model)
+        registry = load_models(
+            settings.named_models, settings.model_repository, skip_bad=settings.skip_bad_models
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -105,6 +123,7 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
     import uvicorn
 
     from service.app import Hooks, create_app
+    from service.server import Server
 
     failure: list[str] = []
 
@@ -113,20 +132,27 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
         server.should_exit = True
 
     def ready() -> None:
-        models = ", ".join(artifact.manifest.name for artifact in registry)
+        models = ", ".join(registry.names)
         devices = ", ".join(settings.device)
         with suppress(OSError):  # nobody reads our stdout any more: no reason to stop serving
             typer.echo(f"Hindsight is ready: {_url(listener)} (models: {models}; devices: {devices})")
 
+    def drain() -> None:
+        app.state.requests.draining = True
+
+    async def abandon() -> None:
+        await app.state.services.control.stop()
+        await app.state.services.batcher.stop()
+
     app = create_app(settings, registry, Hooks(ready, start_failed))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    server = Server(
+        config,
+        drain_delay=settings.drain_delay,
+        limit=settings.shutdown_timeout,
+        on_drain=drain,
+        abandon=abandon,
     )
-    server = uvicorn.Server(config)
     # uvicorn raises the signal that stopped it again when it is done; a stop that was asked for is not
     # a failure.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -85,6 +85,31 @@ class DeadlineExceeded(RequestError):
     code = "deadline-exceeded"
 
 
+class BadModel(RequestError):
+    """A model that is to be loaded has files that cannot be used."""
+
+    code = "bad-model"
+
+
+class LoadFailed(RequestError):
+    """A model's files are good, but no worker came up with it; what was served before still is."""
+
+    code = "load-failed"
+
+
+class ChangeInProgress(RequestError):
+    """Another model is being loaded or unloaded."""
+
+    code = "change-in-progress"
+    retry_after = 1.0
+
+
+class DefaultModel(RequestError):
+    """The default model cannot be unloaded."""
+
+    code = "default-model"
+
+
 class ClientDisconnected(RequestError):
     """The client is gone; nobody reads this answer."""
 
@@ -106,6 +131,8 @@ PROBLEMS: dict[type[Exception], Problem] = {
     BadTimeout: Problem(400, "bad-timeout", "The timeout is not a number of seconds"),
     core.ModelNotFound: Problem(404, "model-not-found", "No such model"),
     BodyTimeout: Problem(408, "body-timeout", "The body was not sent in time"),
+    ChangeInProgress: Problem(409, "change-in-progress", "Another model is being loaded or unloaded"),
+    DefaultModel: Problem(409, "default-model", "The default model cannot be unloaded"),
     core.ImageTooLarge: Problem(413, "image-too-large", "The image is too large"),
     BodyTooLarge: Problem(413, "body-too-large", "The body is too large"),
     TooManyImages: Problem(413, "too-many-images", "Too many images in one request"),
@@ -115,11 +142,13 @@ PROBLEMS: dict[type[Exception], Problem] = {
     core.ImageError: Problem(422, "bad-image", "The image cannot be used"),
     core.OptionError: Problem(422, "bad-option", "An option has no such value"),
     core.BoxesError: Problem(422, "bad-boxes", "The boxes cannot be used"),
+    BadModel: Problem(422, "bad-model", "The model's files cannot be used"),
     ClientDisconnected: Problem(499, "client-disconnected", "The client closed the connection"),
     core.RuntimeFailure: Problem(500, "runtime-failure", "The model failed on this image"),
     core.NonFiniteOutput: Problem(500, "non-finite-output", "The model answered NaN for this image"),
     core.OutOfMemory: Problem(503, "out-of-memory", "The device has no memory left for this image"),
     core.DeviceLost: Problem(503, "device-lost", "The model's device has failed"),
+    LoadFailed: Problem(500, "load-failed", "No worker came up with the model"),
     core.ArtifactError: Problem(500, "bad-artifact", "The model's files cannot be used"),
     Busy: Problem(503, "busy", "The server has as much to do as it can"),
     EngineUnavailable: Problem(503, "engine-unavailable", "No model worker is ready"),

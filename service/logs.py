@@ -35,6 +35,9 @@ def configure_logging(level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    # Its steps of starting and stopping are said in our own words, or by the command line.
+    if level == "info":
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def log(level: int, message: str, /, exc: BaseException | None = None, **fields: object) -> None:

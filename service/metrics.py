@@ -100,6 +100,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.model_changes = Counter(
+            "hindsight_model_changes_total",
+            "Models loaded and unloaded while serving, by outcome",
+            ["operation", "outcome"],
+            registry=self.registry,
+        )
+
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self.registry)

@@ -27,9 +27,11 @@ from service.callers import Caller
 from service.decode import CpuPool, Prepared
 from service.engine import Engine
 from service.errors import BodyTimeout, Busy, ClientDisconnected, DeadlineExceeded
+from service.inflight import Requests
 from service.logs import log
 from service.memory import ImageLease, ImageMemory
 from service.metrics import Metrics
+from service.model_control import ModelControl
 from service.registry import ModelRegistry
 from service.settings import Settings
 from service.work import Work, round_nms_threshold
@@ -49,6 +51,8 @@ class Services:
     metrics: Metrics
     budget: BodyBudget
     memory: ImageMemory
+    requests: Requests
+    control: ModelControl
 
 
 def services_of(request: Request) -> Services:

@@ -2,7 +2,7 @@
 hold them to it.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -130,7 +130,19 @@ class Thresholds(Wire):
     nms_threshold: float
 
 
+class VersionEntry(Wire):
+    """One version of a model, in memory or on disk."""
+
+    version: str | None = Field(examples=["0.2.0"], description="null where the files do not even say that")
+    state: Literal["loaded", "loading", "failed", "unloaded"]
+    default: bool = Field(description="it answers where a request names no version")
+    failure: str | None = Field(description="why it was not loaded when that was last tried")
+    classes: list[str] | None = Field(description="class names in label order, of a version that is loaded")
+
+
 class ModelEntry(Wire):
+    """The newest version that is loaded, and which others there are."""
+
     name: str
     version: str
     description: str
@@ -143,19 +155,49 @@ class ModelEntry(Wire):
     metrics: dict[str, Any]
     licence: str
     samples: list[str] = Field(description="file names, to be had at /models/{name}/samples/{file}")
+    versions: list[VersionEntry]
+
+
+class UnloadedModel(Wire):
+    """A model that could be loaded, or could not be."""
+
+    name: str
+    versions: list[VersionEntry]
 
 
 class ModelsResponse(Wire):
     models: list[ModelEntry]
+    unloaded: list[UnloadedModel] = Field(description="known, but no version is loaded")
     default: str
+
+
+class ChangeEntry(Wire):
+    """A load or an unload."""
+
+    operation: Literal["load", "unload"]
+    version: str | None = Field(description="null: all versions")
+    state: Literal["running", "done", "failed"]
+    failure: str | None
+    seconds: float
+    steps: list[str] = Field(examples=[["cpu: warming up cells@0.2.0"]])
+
+
+class ModelStatus(Wire):
+    """Versions, the newest first, and the last load or unload since the server started."""
+
+    name: str
+    versions: list[VersionEntry]
+    last_change: ChangeEntry | None
 
 
 class WorkerStatus(Wire):
     device: str
     state: str
+    step: str = Field(examples=["serving"], description="or what it is loading")
     failure: str | None
 
 
 class Readiness(Wire):
     ready: bool
+    draining: bool = Field(description="the server has been told to stop")
     workers: list[WorkerStatus]

@@ -2,6 +2,7 @@
 `hindsight serve`.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -23,6 +24,12 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     model: Annotated[tuple[str, ...], NoDecode] = Field(default=("cells",), min_length=1)
     """Names or folders of artifacts; the first is the default model."""
+    model_repository: Path | None = None
+    """Folder of models, NAME/ or NAME/VERSION/: the newest version of each is served too, and `model` may be
+    a name in it or NAME@VERSION (docs/models.md).
+    """
+    skip_bad_models: bool = False
+    """Start without the models of the folder that cannot be used, instead of not at all."""
     backend: str = "onnxruntime"
     device: Annotated[tuple[str, ...], NoDecode] = Field(default=("cpu",), min_length=1)
     """One worker process per device."""
@@ -49,11 +56,17 @@ class Settings(BaseSettings):
     hang_timeout: float = Field(default=30.0, gt=0)
     """A worker silent for this long on one batch is killed and restarted."""
     start_timeout: float = Field(default=120.0, gt=0)
-    """Time a worker has to load and warm up."""
+    """A worker that shows no progress for this long while it loads and warms up is killed. Progress is a next
+    step, processor time used or something read.
+    """
+    start_limit: float = Field(default=3600.0, gt=0)
+    """A worker that is not up after this long is killed, at work or not."""
     restart_delay: float = Field(default=0.2, gt=0)
     """First pause before a lost worker is replaced; doubles with each quick loss, up to 30 s."""
     shutdown_timeout: float = Field(default=30.0, gt=0)
     """Time running requests have after SIGTERM."""
+    drain_delay: float = Field(default=0.0, ge=0)
+    """Time between SIGTERM, when /readyz turns 503, and the end of accepting: load balancers notice in it."""
 
     max_body_bytes: int = Field(default=50_000_000, ge=1)
     max_pixels: int = Field(default=50_000_000, ge=1)
@@ -68,6 +81,13 @@ class Settings(BaseSettings):
     An image waits for its share before it is decoded.
     """
     decode_threads: int = Field(default=2, ge=1)
+
+    @property
+    def named_models(self) -> tuple[str, ...]:
+        """`model`; none where a folder of models is given and no name."""
+        if self.model_repository is not None and "model" not in self.model_fields_set:
+            return ()
+        return self.model
 
     @field_validator("model", "device", mode="before")
     @classmethod

@@ -38,11 +38,11 @@ class Work:
 
     @property
     def bucket(self) -> Bucket:
-        """Works of one bucket may share a batch: one graph, one padded shape, one nms_threshold (or padded
-        box count).
+        """Works of one bucket may share a batch: one version of a model, one graph, one padded shape, one
+        nms_threshold (or padded box count).
         """
         extra = self.options.nms_threshold if self.options is not None else _padded_count(self.boxes)
-        return (*self.shape_key, extra)
+        return (self.artifact.identity, *self.shape_key, extra)
 
 
 def round_nms_threshold(value: float) -> float:
@@ -67,7 +67,7 @@ def call_for(works: list[Work]) -> Call:
         inputs = rescore_inputs(images, boxes)
         inputs["boxes"] = np.pad(inputs["boxes"], ((0, 0), (0, rows - inputs["boxes"].shape[1]), (0, 0)))
         reply_bytes = len(works) * rows * 4 * (3 + len(manifest.classes)) + 16 * 64
-    return Call(manifest.name, first.operation, inputs, reply_bytes)
+    return Call(first.artifact.identity, first.operation, inputs, reply_bytes)
 
 
 def _padded_count(boxes: NDArray[np.float32] | None) -> int:

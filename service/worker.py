@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact, ResizeRule, load_artifact
-from hindsight.errors import DeviceLost, HindsightError, OutOfMemory, RuntimeFailure
+from hindsight.errors import ArtifactError, DeviceLost, HindsightError, OutOfMemory, RuntimeFailure
 from hindsight.runtime import Runtime, open_runtime
 from service.blocks import AttachedBlock, read_arrays, write_arrays
 
@@ -27,7 +27,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker loads: artifact folders by model name, and where to run them."""
+    """What a worker loads: artifact folders by `Artifact.identity`, and where to run them."""
 
     artifacts: dict[str, str]
     backend: str
@@ -49,7 +49,7 @@ def worker_main(connection: Connection, spec_json: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     spec = WorkerSpec.from_json(spec_json)
     try:
-        runtimes, seconds = _load(spec)
+        runtimes, seconds = _load(spec, lambda step: _send(connection, {"step": step}))
     except HindsightError as error:
         _send(connection, {"ready": False, "error": str(error)})
         return
@@ -60,17 +60,26 @@ def worker_main(connection: Connection, spec_json: str) -> None:
     _serve(connection, runtimes)
 
 
-def _load(spec: WorkerSpec) -> tuple[dict[str, Runtime], dict[str, float]]:
-    """Open and warm every runtime; -> runtimes, and the seconds one image took (model name -> seconds)."""
+def _load(spec: WorkerSpec, report: Callable[[str], object]) -> tuple[dict[str, Runtime], dict[str, float]]:
+    """Open and warm every runtime; -> runtimes, and the seconds one image took, both by identity. `report`
+    hears what is being done.
+    """
     runtimes: dict[str, Runtime] = {}
     seconds: dict[str, float] = {}
-    for name, folder in spec.artifacts.items():
-        artifact = load_artifact(
-            Path(folder), verify=False
-        )  # the server verified the hashes before it started us
-        runtime = open_runtime(spec.backend, artifact, device=spec.device, threads=spec.threads)
-        runtimes[name] = runtime
-        seconds[name] = _warm_up(runtime, artifact)
+    for identity, folder in spec.artifacts.items():
+        model = identity.partition("#")[0]
+        report(f"reading {model}")
+        # The server has verified it too, but a worker that is replaced may start weeks later.
+        artifact = load_artifact(Path(folder))
+        if artifact.identity != identity:
+            raise ArtifactError(
+                f"{folder}: no longer holds the {model} that was loaded from it; load it again "
+                f"(POST /models/{artifact.manifest.name}/load)"
+            )
+        report(f"opening {model}")
+        runtimes[identity] = open_runtime(spec.backend, artifact, device=spec.device, threads=spec.threads)
+        report(f"warming up {model}")
+        seconds[identity] = _warm_up(runtimes[identity], artifact)
     return runtimes, seconds
 
 

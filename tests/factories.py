@@ -52,12 +52,14 @@ def make_tiny_artifact(
     max_rescore_boxes: int = 100,
     resize: ResizeRule | None = None,
     defaults: Defaults | None = None,
+    integrity: float = INTEGRITY,
+    training_data: dict[str, str] | None = None,
 ) -> Artifact:
     """Write a valid artifact into `folder` (made if need be; nothing is appended to its name) and load it. 1
-    to 5 class names.
+    to 5 class names. integrity: what the model says of every box.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.bin").write_bytes(np.array([INTEGRITY], np.float32).tobytes())
+    (folder / "weights.bin").write_bytes(np.array([integrity], np.float32).tobytes())
     onnx.save(detection_graph(localization, max_detections, masks), folder / "model.onnx")
     if localization:
         onnx.save(rescore_graph(len(class_names)), folder / "rescore.onnx")
@@ -81,7 +83,7 @@ def make_tiny_artifact(
         has_localization=localization,
         has_masks=masks,
         architecture={"name": "tiles"},
-        training_data={"name": "none"},
+        training_data=training_data or {"name": "none"},
         licence="Apache-2.0",
         metrics={"AP": 0.5, "AP50": 0.9, "AP75": 0.6},
         files={},

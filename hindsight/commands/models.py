@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from hindsight.artifact import DEFAULT_MODEL, Artifact, scan_artifacts
-from hindsight.commands.console import BAD_INPUT, complain, output
+from hindsight.artifact import DEFAULT_MODEL, Artifact, load_artifact, scan_artifacts
+from hindsight.commands.console import BAD_INPUT, complain, fail, output
+from hindsight.errors import ArtifactError
+from hindsight.repository import ModelRepository
 
 __all__ = ["models"]
 
@@ -21,28 +25,55 @@ def models(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON list on stdout instead of a table.")
     ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--models",
+            "--model-repository",
+            help="List this folder instead, as hindsight serve --models reads it: every version, the "
+            "newest first.",
+        ),
+    ] = None,
 ) -> None:
     """List the models that can be used by name: those of $HINDSIGHT_MODELS, then the shipped ones."""
-    found: list[Artifact] = []
+    found: list[tuple[str, Artifact]] = []
     bad = False
-    for _, artifact in scan_artifacts():
+    try:
+        every = list(_by_name() if folder is None else _stored(folder))
+    except ArtifactError as error:
+        fail(str(error))
+    for name, artifact in every:
         if isinstance(artifact, Artifact):
-            found.append(artifact)
+            found.append((name, artifact))
         else:
             complain(str(artifact))
             bad = True
     if as_json:
-        typer.echo(json.dumps([_record(artifact) for artifact in found], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([_record(*each) for each in found], indent=2, ensure_ascii=False))
     else:
-        output().print(_table(found))
+        output().print(_table(found, default=DEFAULT_MODEL if folder is None else None))
     if bad:
         raise typer.Exit(BAD_INPUT)
 
 
-def _record(artifact: Artifact) -> dict[str, Any]:
+def _by_name() -> Iterator[tuple[str, Artifact | ArtifactError]]:
+    """What `find_artifact` finds, by the name of its folder."""
+    return ((path.name, artifact) for path, artifact in scan_artifacts())
+
+
+def _stored(folder: Path) -> Iterator[tuple[str, Artifact | ArtifactError]]:
+    """What a repository holds. Raises ArtifactError where it cannot be read at all."""
+    for stored in ModelRepository(folder).scan():
+        if stored.problem is not None:
+            yield stored.name, ArtifactError(stored.problem)
+        else:
+            yield stored.name, load_artifact(stored.path, verify=False)
+
+
+def _record(name: str, artifact: Artifact) -> dict[str, Any]:
     manifest = artifact.manifest
     return {
-        "name": artifact.path.name,
+        "name": name,
         "version": manifest.version,
         "description": manifest.description,
         "classes": list(manifest.class_names),
@@ -53,12 +84,12 @@ def _record(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _table(found: list[Artifact]) -> Table:
+def _table(found: list[tuple[str, Artifact]], default: str | None) -> Table:
     table = Table("model", "version", "classes", "second opinion", *_SHOWN_METRICS, "path")
-    for artifact in found:
-        manifest, name = artifact.manifest, artifact.path.name
+    for name, artifact in found:
+        manifest = artifact.manifest
         table.add_row(
-            Text(name + (" (default)" if name == DEFAULT_MODEL else "")),
+            Text(name + (" (default)" if name == default else "")),
             Text(manifest.version),
             Text(", ".join(manifest.class_names)),
             "yes" if manifest.has_localization else "no",

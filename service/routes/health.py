@@ -21,17 +21,22 @@ async def healthz() -> Response:
     response_model=None,
     responses={
         200: {"description": "Ready.", "model": Readiness},
-        503: {"description": "Loading, or a lost worker is being restarted.", "model": Readiness},
+        503: {
+            "description": "Loading, or a lost worker is being restarted, or about to stop.",
+            "model": Readiness,
+        },
     },
 )
 async def readyz(request: Request) -> Response:
     services = services_of(request)
-    ready = services.batcher.ready
+    draining = services.requests.draining
+    ready = services.batcher.ready and not draining
     workers = [
-        {"device": engine.device, "state": engine.state, "failure": engine.failure}
+        {"device": engine.device, "state": engine.state, "step": engine.step, "failure": engine.failure}
         for engine in services.engines
     ]
-    return json_response({"ready": ready, "workers": workers}, 200 if ready else 503)
+    document = {"ready": ready, "draining": draining, "workers": workers}
+    return json_response(document, 200 if ready else 503)
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_model=None)

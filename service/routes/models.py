@@ -1,20 +1,41 @@
-"""GET /models and the sample images that come with them."""
+"""The models: which there are, the sample images that come with them, loading and unloading.
+
+`load` and `unload` are for administrators. They carry no check of their own: who may call what is decided by
+path, in the middleware.
+"""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
 
 from hindsight import errors as core
 from hindsight.artifact import Artifact
+from hindsight.errors import ModelNotFound
+from hindsight.repository import NAME_PATTERN, VERSION_PATTERN
+from service import errors
+from service.model_control import Change
 from service.openapi import problem_responses
-from service.pipeline import services_of
+from service.pipeline import Services, services_of
+from service.query import refuse_repeats
 from service.responses import json_response
-from service.schemas import ModelsResponse
+from service.schemas import ModelsResponse, ModelStatus
 
 router = APIRouter()
+
+Name = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$", examples=["cells"])]
+
+
+class ChangeQuery(BaseModel):
+    """Query of load and unload. Unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    version: str | None = Field(None, pattern=f"^{VERSION_PATTERN}$", examples=["0.2.0"])
+    wait: bool = Field(True, description="false: answer 202 at once; `last_change` of /models/{name} tells")
 
 
 @router.get(
@@ -26,8 +47,75 @@ router = APIRouter()
     },
 )
 async def models(request: Request) -> Response:
-    registry = services_of(request).registry
-    return json_response({"models": [_entry(artifact) for artifact in registry], "default": registry.default})
+    services = services_of(request)
+    loaded, unloaded = [], []
+    for name in await services.control.names():
+        versions = await services.control.overview(name)
+        served = services.registry.versions(name)
+        if served:
+            loaded.append({**_entry(served[0]), "versions": versions})
+        elif versions:
+            unloaded.append({"name": name, "versions": versions})
+    return json_response({"models": loaded, "unloaded": unloaded, "default": services.registry.default})
+
+
+@router.get(
+    "/models/{name}",
+    summary="The versions of a model",
+    response_model=None,
+    responses={
+        200: {"description": "Its versions and what was last done to it.", "model": ModelStatus},
+        **problem_responses(core.ModelNotFound),
+    },
+)
+async def model(request: Request, name: Name) -> Response:
+    return json_response(await _status(services_of(request), name))
+
+
+@router.post(
+    "/models/{name}/load",
+    summary="Load a model, or load it again, while serving",
+    dependencies=[Depends(refuse_repeats)],
+    response_model=None,
+    responses={
+        200: {"description": "It is loaded and serves.", "model": ModelStatus},
+        202: {"description": "It has begun; wait=false was given.", "model": ModelStatus},
+        **problem_responses(
+            core.ModelNotFound,
+            errors.ChangeInProgress,
+            errors.BadModel,
+            errors.LoadFailed,
+            errors.EngineUnavailable,
+        ),
+    },
+)
+async def load(request: Request, name: Name, query: Annotated[ChangeQuery, Query()]) -> Response:
+    """Without `version`: the newest on disk, in place of those loaded. With it: that one, beside those."""
+    change = await services_of(request).control.load(name, query.version)
+    return await _answer(request, change, query.wait)
+
+
+@router.post(
+    "/models/{name}/unload",
+    summary="Unload a model, or one version of it, while serving",
+    dependencies=[Depends(refuse_repeats)],
+    response_model=None,
+    responses={
+        200: {"description": "It is unloaded.", "model": ModelStatus},
+        202: {"description": "It has begun; wait=false was given.", "model": ModelStatus},
+        **problem_responses(
+            core.ModelNotFound,
+            errors.ChangeInProgress,
+            errors.DefaultModel,
+            errors.LoadFailed,
+            errors.EngineUnavailable,
+        ),
+    },
+)
+async def unload(request: Request, name: Name, query: Annotated[ChangeQuery, Query()]) -> Response:
+    """Without `version`: all of its versions."""
+    change = services_of(request).control.unload(name, query.version)
+    return await _answer(request, change, query.wait)
 
 
 @router.get(
@@ -44,6 +132,21 @@ async def sample(request: Request, name: str, file: str) -> Response:
     if file not in by_name:
         raise HTTPException(404)
     return FileResponse(by_name[file], headers={"Cache-Control": "max-age=3600"})
+
+
+async def _answer(request: Request, change: Change, wait: bool) -> Response:
+    services = services_of(request)
+    if wait:
+        await services.control.finished(change)
+    return json_response(await _status(services, change.name), 200 if wait else 202)
+
+
+async def _status(services: Services, name: str) -> dict[str, Any]:
+    versions = await services.control.overview(name)
+    if not versions:
+        services.registry.get(name)  # says which there are
+        raise ModelNotFound(f"no model {name!r}")
+    return {"name": name, "versions": versions, "last_change": services.control.last_change(name)}
 
 
 def _entry(artifact: Artifact) -> dict[str, Any]:

@@ -190,6 +190,21 @@ def test_models_reports_a_bad_one_and_lists_the_rest(
     assert "good" in {entry["name"] for entry in json.loads(out)}
 
 
+def test_models_lists_every_version_of_a_folder(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for version in ("1.9", "1.10"):
+        make_tiny_artifact(tmp_path / "models" / "cells" / version, name="cells", version=version)
+    status, out, err = run("models", "--models", "models", "--json")
+    assert (status, err) == (0, "")
+    assert [(entry["name"], entry["version"]) for entry in json.loads(out)] == [
+        ("cells", "1.10"),
+        ("cells", "1.9"),
+    ]
+    (tmp_path / "models" / "cells" / "1.9").rename(tmp_path / "models" / "cells" / "1.8")
+    status, out, err = run("models", "--models", "models")
+    assert status == 2 and "its manifest says 1.9" in err and "1.10" in out
+    assert run("models", "--models", "nowhere")[0] == 2
+
+
 def test_help_lists_every_command_with_a_line_each(run) -> None:  # type: ignore[no-untyped-def]
     status, out, _ = run("--help")
     assert status == 0

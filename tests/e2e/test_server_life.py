@@ -26,14 +26,14 @@ def tiny(tmp_path: Path) -> Path:
 
 def refuse(*arguments: str) -> str:
     """Start a server that must not start; -> its one line of complaint."""
-    command = [sys.executable, "-m", "service", "--log-level", "error", *arguments]
+    command = [sys.executable, "-m", "service", *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
-    assert len(lines) == 1 and lines[0].startswith("hindsight: "), done.stderr
-    return lines[0]
+    [line] = done.stderr.splitlines()
+    assert line.startswith("hindsight: "), line
+    return line
 
 
 def test_a_changed_byte_in_the_artifact_stops_the_start(tiny: Path) -> None:
@@ -65,6 +65,35 @@ def test_an_unknown_model_and_a_bad_setting_stop_the_start(tiny: Path) -> None:
 def test_an_unknown_backend_stops_the_start(tiny: Path) -> None:
     line = refuse("--model", str(tiny), "--port", "0", "--backend", "nonsense:fp16")
     assert "unknown runtime 'nonsense'; there are: onnxruntime" in line and "device cpu" not in line
+
+
+def test_what_only_the_worker_finds_out_stops_the_start(tiny: Path) -> None:
+    line = refuse("--model", str(tiny), "--port", "0", "--device", "nonsense")
+    assert "device nonsense" in line and "(while opening tiny@1)" in line
+    assert "sleep" in refuse("--model", str(tiny), "--port", "0", "--backend", "sleep:soon")
+
+
+def test_a_bad_model_in_a_folder_stops_the_start_and_says_how_to_go_on(tmp_path: Path) -> None:
+    make_tiny_artifact(tmp_path / "models" / "bad", name="bad")
+    good = make_tiny_artifact(tmp_path / "models" / "good" / "1", name="good").path
+    (tmp_path / "models" / "bad" / "weights.bin").write_bytes(b"gone")
+    words = ("--models", str(tmp_path / "models"), "--port", "0")
+    line = refuse(*words)
+    assert "weights.bin" in line and "--skip-bad-models" in line
+    (good / "weights.bin").write_bytes(b"gone")
+    assert "no model to serve" in refuse(*words, "--skip-bad-models")
+    assert "nowhere: cannot be read" in refuse("--models", str(tmp_path / "nowhere"), "--port", "0")
+
+
+def test_a_bad_model_in_a_folder_can_be_skipped(tmp_path: Path) -> None:
+    make_tiny_artifact(tmp_path / "models" / "good" / "1", name="good")
+    (make_tiny_artifact(tmp_path / "models" / "bad", name="bad").path / "weights.bin").write_bytes(b"gone")
+    words = ("--models", str(tmp_path / "models"), "--skip-bad-models", "--backend", "sleep:1")
+    with serving(tmp_path / "server", *words) as server:
+        assert server.client.post("/detect", content=TILES).json()["model"] == "good"
+        [bad] = server.client.get("/models").json()["unloaded"]
+        assert bad["name"] == "bad" and bad["versions"][0]["state"] == "failed"
+        assert "weights.bin" in bad["versions"][0]["failure"]
 
 
 def test_a_busy_port_stops_the_start(tiny: Path) -> None:

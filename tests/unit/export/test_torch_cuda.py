@@ -28,6 +28,7 @@ from hindsight.api import Detector
 from hindsight.artifact import find_artifact
 from hindsight.decode import DEFAULT_LIMITS
 from hindsight.errors import DeviceLost, OutOfMemory, RuntimeFailure
+from model.kernels.compile import KernelError
 from tests.parity.exporting import feeds_of
 
 CPU = torch.device("cpu")

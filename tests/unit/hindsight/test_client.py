@@ -25,7 +25,13 @@ from hindsight.errors import (
 )
 from tests.factories import encode, tiles_image
 
-MODELS = {"models": [{"name": "tiny", "classes": [{"name": "red"}, {"name": "green"}]}], "default": "tiny"}
+TINY = {
+    "name": "tiny",
+    "version": "2",
+    "classes": [{"name": "red"}, {"name": "green"}],
+    "versions": [{"version": "1", "classes": ["cat", "dog"]}, {"version": "0", "classes": None}],
+}
+MODELS = {"models": [TINY], "default": "tiny"}
 ROW = {"box": [1, 2, 3, 4], "label": "green", "label_id": 1, "score": 0.5, "class_score": 0.6}
 JUDGED = {**ROW, "iou": 0.7, "purity": 0.8, "integrity": 0.9}
 UNJUDGED = {**ROW, "iou": None, "purity": None, "integrity": None}
@@ -82,7 +88,9 @@ def client(server: Canned) -> hindsight.Client:
 
 
 def test_detections_come_back_as_the_librarys_own(server: Canned, client: hindsight.Client) -> None:
-    server.says({"model": "tiny", "image": {"width": 160, "height": 96}, "detections": [JUDGED]})
+    server.says(
+        {"model": "tiny", "version": "2", "image": {"width": 160, "height": 96}, "detections": [JUDGED]}
+    )
     found = client.detect(
         encode(tiles_image()), score_threshold=0.25, classes=["red", "green"], iou_weight=None
     )
@@ -96,31 +104,44 @@ def test_detections_come_back_as_the_librarys_own(server: Canned, client: hindsi
 
 
 def test_a_model_without_localization_head_gives_none(server: Canned, client: hindsight.Client) -> None:
-    server.says({"model": "tiny", "image": {"width": 160, "height": 96}, "detections": [UNJUDGED]})
+    server.says(
+        {"model": "tiny", "version": "2", "image": {"width": 160, "height": 96}, "detections": [UNJUDGED]}
+    )
     found = client.detect(tiles_image())
     assert (found.ious, found.purities, found.integrities) == (None, None, None)
 
 
+def test_each_version_has_its_own_class_names(server: Canned, client: hindsight.Client) -> None:
+    answer = {"model": "tiny", "image": {"width": 160, "height": 96}, "detections": [JUDGED]}
+    for version, name in (("2", "green"), ("1", "dog"), ("2", "green")):
+        server.says({**answer, "version": version})
+        found = client.detect(b"bytes")
+        assert [found.class_names[label] for label in found.labels] == [name]
+    server.says({**answer, "version": "0"})
+    with pytest.raises(ServiceError, match="tiny 0 was unloaded"):
+        client.detect(b"bytes")
+
+
 def test_an_array_travels_without_loss(server: Canned, client: hindsight.Client) -> None:
-    server.says({"model": "tiny", "image": {"width": 160, "height": 96}, "detections": []})
+    server.says({"model": "tiny", "version": "2", "image": {"width": 160, "height": 96}, "detections": []})
     assert len(client.detect(tiles_image())) == 0
     np.testing.assert_array_equal(decode_image(server.received[1]), tiles_image())
 
 
 def test_a_chosen_model_is_named(server: Canned) -> None:
-    server.says({"model": "tiny", "image": {"width": 160, "height": 96}, "detections": []})
+    server.says({"model": "tiny", "version": "2", "image": {"width": 160, "height": 96}, "detections": []})
     hindsight.Client(f"http://127.0.0.1:{server.server_port}", model="a b&c").detect(tiles_image())
     assert parse_qs(urlsplit(server.target).query) == {"model": ["a b&c"]}
 
 
 def test_rescore_sends_image_and_boxes(server: Canned, client: hindsight.Client) -> None:
     opinion = {"iou": 0.5, "purity": 0.6, "integrity": 0.7, "class_scores": {"green": 0.2, "red": 0.1}}
-    server.says({"model": "tiny", "results": [opinion]})
+    server.says({"model": "tiny", "version": "2", "results": [opinion]})
     answer = client.rescore(encode(tiles_image()), np.array([[1, 2, 3, 4]]))
     np.testing.assert_allclose(answer.class_scores, [[0.1, 0.2]])
     assert answer.to_records()[0]["label"] == "green"
     assert b"[[1.0, 2.0, 3.0, 4.0]]" in server.received[1] and encode(tiles_image()) in server.received[1]
-    server.says({"model": "tiny", "results": []})
+    server.says({"model": "tiny", "version": "2", "results": []})
     assert client.rescore(tiles_image(), []).class_scores.shape == (0, 2)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from multiprocessing import Pipe
 from multiprocessing.context import SpawnProcess
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from service import engine as engine_module
-from service.engine import Call, Engine
+from service import worker_process
+from service.engine import Engine
 from service.metrics import Metrics
 from service.settings import Settings
 from service.worker import WorkerSpec
+from service.worker_process import Call, WorkerProcess
 
 
 def engine_of(**settings: Any) -> Engine:
@@ -47,12 +49,13 @@ def test_a_machine_without_room_for_a_process_is_tried_again(monkeypatch: pytest
 
 def test_a_cancelled_copy_ends_before_its_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        engine = engine_of()
-        engine._connection = cast(Any, object())  # as if a worker were there
-        engine.ready.set()
+        worker = WorkerProcess(
+            WorkerSpec({"m": ""}, "sleep:0", "cpu", None), Settings(), lambda worker, cause: None
+        )
+        worker._started, worker._connection = True, cast(Any, Pipe()[0])  # as if it were there
         copying, copied = asyncio.Event(), []
         loop = asyncio.get_running_loop()
-        write = engine_module.write_arrays
+        write = worker_process.write_arrays
 
         def slow_write(*arguments: Any) -> Any:
             loop.call_soon_threadsafe(copying.set)
@@ -60,14 +63,14 @@ def test_a_cancelled_copy_ends_before_its_memory_is_given_back(monkeypatch: pyte
             copied.append(True)
             return layout[-1]
 
-        monkeypatch.setattr(engine_module, "write_arrays", slow_write)
+        monkeypatch.setattr(worker_process, "write_arrays", slow_write)
         call = Call("m", "detect", {"images": np.zeros((8, 640, 960, 3), np.uint8)}, 1000)
-        running = asyncio.create_task(engine.run(call))
+        running = asyncio.create_task(worker.run(call))
         await copying.wait()
         running.cancel()
+        killing = asyncio.create_task(worker.kill())  # must not take the memory away under the copy either
         await asyncio.gather(running, return_exceptions=True)
         assert copied
-        engine._connection = None
-        await engine.stop()
+        await killing
 
     asyncio.run(scenario())

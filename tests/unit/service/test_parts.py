@@ -39,6 +39,7 @@ def test_every_error_has_a_row_of_its_own_kind_in_the_table() -> None:
         core.ArtifactError,
         core.RuntimeFailure,
         core.NonFiniteOutput,
+        errors.LoadFailed,
     }
     for kind in all_errors(core.HindsightError):
         if not kind.__module__.startswith(("hindsight.", "service.")):

@@ -99,7 +99,7 @@ def bench(
         str | None,
         typer.Option(envvar="HINDSIGHT_API_KEY", help="Sent as Authorization: Bearer."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of arrivals, made-up photos and boxes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, made-up photos and boxes.")] = 0,
     yes_remote: Annotated[
         bool, typer.Option("--yes-remote", help="The server is another machine, and yours to load.")
     ] = False,

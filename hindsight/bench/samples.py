@@ -84,7 +84,7 @@ class Summary:
     99th of a hundred has none. `failures`: outcome -> how many, the good aside.
     `stages_ms`: the server's account; `elsewhere`: the rest of the client's time,
     where requests have one image.
-    `late_ms`: the 99th percentile of how late the tool itself sent; `reconnects` of kept-alive connections.
+    `late_ms`: the 99th percentile of how late the tool itself sent.
     """
 
     seconds: float

@@ -38,12 +38,13 @@ def sample(at: float, latency: float, kind: str = "sizes", outcome: str = "good"
 def test_what_drifts_is_said() -> None:
     samples = [sample(at, 0.1 if at < 600 else 0.12) for at in range(900)]
     samples += [sample(5.0, 1.0, "a client that leaves", "gave up"), sample(6.0, 0.1, "sizes", "500")]
+    samples += [sample(7.0, 0.1, "sizes", "503 busy")] * 10
     memory = [(5.0 * number, 400.0 + number) for number in range(180)]
     result = conclusions(Soaked(900.0, 2.0, 1.0, samples, memory))
     assert result["drift"]["p50_ms"] == pytest.approx(0.2)
     assert result["memory"]["drift_mb"] == 120
     kept = {name: promise["kept"] for name, promise in result["promises"].items()}
-    assert not any(kept.values()) and len(kept) == 4
+    assert not any(kept.values()) and len(kept) == 5
     assert result["promises"]["no unexpected error"]["measured"] == {"sizes: 500": 1}
 
 

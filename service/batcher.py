@@ -89,24 +89,24 @@ class Batcher:
     def ready(self) -> bool:
         return any(engine.is_ready for engine in self._engines)
 
-    def admit(self, count: int) -> list[Slot]:
+    def admit(self, count: int, model: str) -> list[Slot]:
         """Places for `count` images, before anything is decoded. Busy when the queue is full,
         EngineUnavailable when nobody could run them.
         """
         if not self.ready:
-            self._metrics.drops.labels("unavailable").inc(count)
+            self._metrics.drops.labels(model, "unavailable").inc(count)
             states = ", ".join(f"{engine.device} is {engine.state}" for engine in self._engines)
             raise EngineUnavailable(f"no worker is ready ({states}); retry shortly")
         if self._admitted + count > self._settings.max_queue:
-            self._metrics.drops.labels("queue_full").inc(count)
+            self._metrics.drops.labels(model, "queue_full").inc(count)
             wait = self.expected_wait()
             raise Busy(
                 f"{self._admitted} of {self._settings.max_queue} places are taken, {count} more needed; "
                 f"retry in {max(1, math.ceil(wait))} s",
                 retry_after=wait,
             )
-        self._count(count)
-        return [Slot(lambda: self._count(-1)) for _ in range(count)]
+        self._count(count, model)
+        return [Slot(lambda: self._count(-1, model)) for _ in range(count)]
 
     def expected_wait(self) -> float:
         """Seconds until everything that waits now has run."""
@@ -125,7 +125,7 @@ class Batcher:
         if not self.ready:
             raise EngineUnavailable("the worker was lost before this image could run; retry shortly")
         if time.monotonic() >= deadline:
-            self._metrics.drops.labels("deadline").inc()
+            self._metrics.drops.labels(work.model, "deadline").inc()
             raise DeadlineExceeded(
                 f"decoding ended past the deadline of {self._settings.timeout:g} s; the image was not run"
             )
@@ -140,7 +140,7 @@ class Batcher:
         except asyncio.CancelledError:
             if entry in self._entries:
                 self._entries.remove(entry)
-                self._metrics.drops.labels("disconnected").inc()
+                self._metrics.drops.labels(work.model, "disconnected").inc()
             raise
         finally:
             timer.cancel()
@@ -175,7 +175,7 @@ class Batcher:
         works = [entry.work for entry in batch]
         key = works[0].shape_key
         self._running_until[engine.device] = started + self.times.seconds(key) * len(batch)
-        self._metrics.batch_size.labels(engine.device).observe(len(batch))
+        self._metrics.batch_size.labels(works[0].model, engine.device).observe(len(batch))
         try:
             reply = await engine.run(call_for(works))
         except RuntimeFailure as error:
@@ -187,7 +187,7 @@ class Batcher:
             return
         except Exception as error:
             if isinstance(error, EngineUnavailable):
-                self._metrics.drops.labels("worker_lost").inc(len(batch))
+                self._metrics.drops.labels(works[0].model, "worker_lost").inc(len(batch))
             _fail(batch, error)
             return
         except asyncio.CancelledError:
@@ -217,7 +217,7 @@ class Batcher:
         if entry not in self._entries:
             return  # running: it will be answered
         self._entries.remove(entry)
-        self._metrics.drops.labels("deadline").inc()
+        self._metrics.drops.labels(entry.work.model, "deadline").inc()
         waited = time.monotonic() - entry.submitted
         limit = self._settings.timeout
         message = f"the image waited {waited:.1f} s in the queue and was not run (limit {limit:g} s)"
@@ -231,13 +231,13 @@ class Batcher:
 
     def _fail_all(self, reason: str) -> None:
         waiting, self._entries = self._entries, []
-        if waiting:
-            self._metrics.drops.labels("worker_lost").inc(len(waiting))
+        for entry in waiting:
+            self._metrics.drops.labels(entry.work.model, "worker_lost").inc()
         _fail(waiting, EngineUnavailable(reason))
 
-    def _count(self, change: int) -> None:
+    def _count(self, change: int, model: str) -> None:
         self._admitted += change
-        self._metrics.queue_depth.set(self._admitted)
+        self._metrics.queue_depth.labels(model).inc(change)
 
 
 def _fail(entries: list[_Entry], error: Exception) -> None:

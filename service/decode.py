@@ -12,6 +12,7 @@ from typing import TypeVar
 from hindsight.manifest import ResizeRule
 from hindsight.preprocess import ImageLimits, Letterboxed, decode_image, letterbox
 from service.errors import DeadlineExceeded
+from service.metrics import Metrics
 
 T = TypeVar("T")
 _INLINE_BYTES = 256 * 1024
@@ -33,9 +34,11 @@ class CpuPool:
     decodes.
     """
 
-    def __init__(self, threads: int, limits: ImageLimits) -> None:
+    def __init__(self, threads: int, limits: ImageLimits, metrics: Metrics) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cpu")
+        self._metrics = metrics
         self.limits = limits
+        metrics.decode_threads.set(threads)
 
     async def prepare(self, data: bytes, rule: ResizeRule, deadline: float) -> Prepared:
         """Decode and letterbox. Raises ImageError; DeadlineExceeded where no thread was free before
@@ -45,11 +48,15 @@ class CpuPool:
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
         """`work(*arguments)` on a thread of the pool."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._busy, work, arguments)
 
     async def run_if_large(self, size: int, work: Callable[..., T], *arguments: object) -> T:
         """`work(*arguments)`, right here when `size` bytes are too few to be worth a thread."""
         return work(*arguments) if size <= _INLINE_BYTES else await self.run(work, *arguments)
+
+    def _busy(self, work: Callable[..., T], arguments: tuple[object, ...]) -> T:
+        with self._metrics.decode_threads_busy.track_inprogress():
+            return work(*arguments)
 
     def close(self) -> None:
         """Drop what has not begun."""

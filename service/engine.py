@@ -110,6 +110,7 @@ class Engine:
             "layout": layout,
             "reply_block": self._reply_block.name,
         }
+        begun = time.monotonic()
         try:
             connection.send_bytes(json.dumps(request).encode())
             async with asyncio.timeout(self._settings.hang_timeout):
@@ -125,6 +126,9 @@ class Engine:
         except asyncio.CancelledError:
             self._declare_lost("cancelled")  # its answer would otherwise be taken for the next batch's
             raise
+        finally:
+            busy = time.monotonic() - begun
+            self._metrics.engine_busy_seconds.labels(self.device, call.model).inc(busy)
         if reply is None:
             self._declare_lost("crash")
             raise EngineUnavailable(

@@ -76,6 +76,32 @@ class DeadlineExceeded(RequestError):
     code = "deadline-exceeded"
 
 
+class KeyRequired(RequestError):
+    """No API key, or one that is not valid. reason: `missing`, `unknown` or `expired`."""
+
+    code = "key-required"
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class NotAllowed(RequestError):
+    """The key's role is not enough for this route."""
+
+    code = "not-allowed"
+
+
+class RateLimited(RequestError):
+    """The key has sent too many images; `retry_after` seconds make room."""
+
+    code = "rate-limited"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class ClientDisconnected(RequestError):
     """The client is gone; nobody reads this answer."""
 
@@ -94,6 +120,8 @@ class Problem:
 # An exception is answered by the first class of its own inheritance order (most specific first) found here.
 PROBLEMS: dict[type[Exception], Problem] = {
     BadBody: Problem(400, "bad-body", "The body does not have the promised form"),
+    KeyRequired: Problem(401, "key-required", "An API key is needed"),
+    NotAllowed: Problem(403, "not-allowed", "The API key does not allow this"),
     core.ModelNotFound: Problem(404, "model-not-found", "No such model"),
     BodyTimeout: Problem(408, "body-timeout", "The body was not sent in time"),
     core.ImageTooLarge: Problem(413, "image-too-large", "The image is too large"),
@@ -105,6 +133,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     core.ImageError: Problem(422, "bad-image", "The image cannot be used"),
     core.OptionError: Problem(422, "bad-option", "An option has no such value"),
     core.BoxesError: Problem(422, "bad-boxes", "The boxes cannot be used"),
+    RateLimited: Problem(429, "rate-limited", "The API key has sent too many images"),
     ClientDisconnected: Problem(499, "client-disconnected", "The client closed the connection"),
     core.RuntimeFailure: Problem(500, "runtime-failure", "The model failed on this image"),
     core.DeviceLost: Problem(503, "device-lost", "The model's device has failed"),

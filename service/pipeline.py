@@ -15,7 +15,6 @@ from hindsight.artifact import Artifact
 from hindsight.boxes import check_boxes
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError
-from hindsight.manifest import ResizeRule
 from hindsight.options import DetectOptions
 from hindsight.postprocess import split_detections, split_rescored
 from hindsight.preprocess import boxes_to_input
@@ -27,6 +26,7 @@ from service.errors import ClientDisconnected, DeadlineExceeded
 from service.metrics import Metrics
 from service.registry import ModelRegistry
 from service.settings import Settings
+from service.tracing import record_image
 from service.work import Work, round_nms_threshold
 
 T = TypeVar("T")
@@ -78,18 +78,16 @@ async def detect_image(
             raise item
         deadline = time.monotonic() + services.settings.timeout
         manifest = artifact.manifest
-        prepared = await _prepare(services, item, manifest.resize, deadline)
+        prepared = await _prepare(services, item, artifact, deadline)
         batchable = replace(options, nms_threshold=round_nms_threshold(options.nms_threshold))
-        done = await services.batcher.submit(
-            Work(artifact, "detect", prepared.image, batchable), slot, deadline
-        )
+        work = Work(artifact, "detect", prepared.image, batchable)
+        done = await services.batcher.submit(work, slot, deadline)
         start = time.perf_counter()
         detections = split_detections(done.outputs, done.index, prepared.image, manifest, options)
         split_seconds = time.perf_counter() - start
     finally:
         slot.release()
-    services.metrics.images.labels(manifest.name, "detect").inc()
-    stages = _stages(services, prepared.decode_seconds, prepared.letterbox_seconds, done, split_seconds)
+    stages = _stages(services, work, prepared, done, split_seconds)
     return Detected(detections, stages)
 
 
@@ -102,7 +100,7 @@ async def rescore_image(
     try:
         deadline = time.monotonic() + services.settings.timeout
         manifest = artifact.manifest
-        prepared = await _prepare(services, data, manifest.resize, deadline)
+        prepared = await _prepare(services, data, artifact, deadline)
         boxed = prepared.image
         checked = check_boxes(boxes, boxed.original_hw, max_boxes=manifest.max_rescore_boxes)
         work = Work(artifact, "rescore", boxed, boxes=boxes_to_input(checked, boxed))
@@ -112,8 +110,7 @@ async def rescore_image(
         split_seconds = time.perf_counter() - start
     finally:
         slot.release()
-    services.metrics.images.labels(manifest.name, "rescore").inc()
-    stages = _stages(services, prepared.decode_seconds, prepared.letterbox_seconds, done, split_seconds)
+    stages = _stages(services, work, prepared, done, split_seconds)
     return Judged(rescored, boxed.original_hw, stages)
 
 
@@ -140,25 +137,27 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
                 await task
 
 
-async def _prepare(services: Services, data: bytes, rule: ResizeRule, deadline: float) -> Prepared:
+async def _prepare(services: Services, data: bytes, artifact: Artifact, deadline: float) -> Prepared:
     try:
-        return await services.pool.prepare(data, rule, deadline)
+        return await services.pool.prepare(data, artifact.manifest.resize, deadline)
     except DeadlineExceeded:
-        services.metrics.drops.labels("deadline").inc()
+        services.metrics.drops.labels(artifact.manifest.name, "deadline").inc()
         raise
 
 
-def _stages(
-    services: Services, decode: float, letterbox: float, done: Done, split: float
-) -> dict[str, float]:
+def _stages(services: Services, work: Work, prepared: Prepared, done: Done, split: float) -> dict[str, float]:
+    """Count one answered image and its seconds by stage; -> milliseconds by stage."""
     seconds = {
-        "decode": decode,
-        "letterbox": letterbox,
+        "decode": prepared.decode_seconds,
+        "letterbox": prepared.letterbox_seconds,
         "queue": done.queue_seconds,
         "transfer": done.transfer_seconds,
         "model": done.model_seconds,
         "postprocess": split,
     }
+    model = work.artifact.manifest.name
+    services.metrics.images.labels(model, work.operation).inc()
     for stage, value in seconds.items():
-        services.metrics.stage_seconds.labels(stage).observe(value)
+        services.metrics.stage_seconds.labels(model, stage).observe(value)
+    record_image(model, work.operation, seconds)
     return {stage: round(value * 1000, 3) for stage, value in seconds.items()}

@@ -17,6 +17,7 @@ from hindsight.errors import HindsightError, OptionError
 from hindsight.options import DetectOptions
 from hindsight.preprocess import ImageLimits, decode_image
 from service import errors
+from service.access import count_images
 from service.body import Images, Item, parse_images, read_body
 from service.formats import to_coco, to_labelstudio, to_yolo
 from service.handlers import request_id_of
@@ -116,6 +117,7 @@ async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Re
             len(body), parse_images, content_type, body, services.settings
         )
         del body
+        count_images(request, artifact.manifest.name, len(images.items))
         read_ms = round((time.perf_counter() - start) * 1000, 3)
         if query.annotate and (len(images.items) != 1 or query.format != "json"):
             raise OptionError(
@@ -138,7 +140,7 @@ async def _detect_all(
     images: Images,
 ) -> list[Result]:
     """All images at once. A single one's error is the request's; among many, it stays with its image."""
-    slots = services.batcher.admit(len(images.items))
+    slots = services.batcher.admit(len(images.items), artifact.manifest.name)
     tasks = [
         detect_image(services, artifact, options, item, slot)
         for item, slot in zip(images.items, slots, strict=True)

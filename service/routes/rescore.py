@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hindsight import errors as core
 from hindsight.errors import BoxesError
 from service import errors
+from service.access import count_images
 from service.body import parse_image_and_boxes, read_body
 from service.openapi import RESCORE_BODY, problem_responses
 from service.pipeline import rescore_image, services_of, unless_disconnected
@@ -69,12 +70,13 @@ async def rescore(request: Request, query: Annotated[RescoreQuery, Query()]) -> 
             len(body), parse_image_and_boxes, content_type, body, services.settings, limit
         )
         del body
+        count_images(request, manifest.name, 1)
         read_ms = round((time.perf_counter() - start) * 1000, 3)
         if len(boxes) > limit:
             raise BoxesError(
                 f"{len(boxes)} boxes; model {manifest.name} accepts at most {limit} in one request"
             )
-        [slot] = services.batcher.admit(1)
+        [slot] = services.batcher.admit(1, manifest.name)
         judged = await unless_disconnected(request, rescore_image(services, artifact, image, boxes, slot))
     height, width = judged.image_hw
     timings = {"read": read_ms, **judged.stages, "total": round((time.perf_counter() - start) * 1000, 3)}

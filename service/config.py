@@ -111,8 +111,7 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
                 "named hindsight: set enableServiceLinks: false in the pod, or name the Service otherwise"
             )
         if name not in Settings.model_fields:
-            others = {ENVIRONMENT_PREFIX + each.upper() for each in Settings.model_fields} | OTHER_VARIABLES
-            raise OptionError(f"environment: {_unknown(variable, others, 'variable')}")
+            raise OptionError(f"environment: {_unknown(name, ENVIRONMENT_PREFIX)}")
         given[name] = _Given(value, f"environment {variable}")
     return given
 
@@ -130,11 +129,13 @@ def _of_assignments(assignments: Sequence[str]) -> dict[str, _Given]:
     return given
 
 
-def _unknown(name: str, known: Sequence[str] | set[str] | None = None, kind: str = "setting") -> str:
-    known = set(Settings.model_fields) if known is None else known
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" (did you mean {close[0]!r}?)" if close else "; `hindsight serve --show-config` lists them"
-    return f"there is no {kind} {name[:64]!r}{hint}"
+def _unknown(name: str, prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.5)
+    nearest = prefix + close[0].upper() if close and prefix else "".join(close)
+    hint = f" (did you mean {nearest!r}?)" if close else "; docs/operations.md lists them"
+    if prefix:
+        return f"there is no variable {prefix + name.upper()[:64]!r}{hint}"
+    return f"there is no setting {name[:64]!r}{hint}"
 
 
 def _complaint(error: ValidationError, given: Mapping[str, _Given]) -> str:

@@ -6,12 +6,12 @@ import base64
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from hindsight.client import Client
 from hindsight.errors import ServiceError
@@ -64,18 +64,29 @@ def ask(
     return httpx.request(method, server.url + path, headers=headers, content=content, timeout=60)
 
 
+def served(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Method and path of every route, through the routers that FastAPI includes as they are."""
+    for route in routes:
+        if hasattr(route, "original_router"):
+            inner = prefix + str(route.include_context.prefix)  # type: ignore[attr-defined]
+            yield from served(route.original_router.routes, inner)
+        elif isinstance(route, Mount):
+            yield "GET", prefix + route.path + "/{path:path}"
+        else:
+            assert isinstance(route, Route), route
+            for method in (route.methods or set()) - {"HEAD"}:
+                yield method, prefix + route.path
+
+
 def test_every_route_has_a_row_in_the_table_of_access(tiny: str) -> None:
     settings = Settings(model=(tiny,))
     app = create_app(settings, load_models(settings.model))
     listed = {(row.method, row.path) for row in access.TABLE}
-    for route in app.routes:
-        if isinstance(route, Mount):
-            assert ("GET", route.path + "/{path:path}") in listed
-            continue
-        assert isinstance(route, Route), route
-        for method in (route.methods or set()) - {"HEAD"}:
-            row = access.row_of(method, route.path)
-            assert row is not access._UNLISTED and row.method == method, f"{method} {route.path} has no row"
+    found = list(served(app.routes))
+    assert ("POST", "/detect") in found and ("GET", "/page/{path:path}") in found
+    for method, path in found:
+        row = access.row_of(method, path)
+        assert (row.method, row.path) in listed and row.method == method, f"{method} {path} has no row"
 
 
 def test_a_key_is_needed_and_taken_in_every_form(keyed: Keyed) -> None:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hindsight.errors import HindsightError
+from hindsight.errors import OptionError
 
 Role = Literal["user", "metrics", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -31,7 +31,7 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _FIELDS = {"name", "role", "hash", "created", "expires", "rate", "burst"}
 
 
-class KeysError(HindsightError):
+class KeysError(OptionError):
     """A keys file that cannot be read or written, or a key that cannot be made."""
 
     code = "keys-error"

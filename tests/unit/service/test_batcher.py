@@ -75,7 +75,7 @@ class Bench:
         return Work(self.artifact, "detect", Letterboxed(image, hw, hw), options)
 
     def submit(self, work: Work, seconds: float = 5) -> asyncio.Task[Done]:
-        [slot] = self.batcher.admit(1)
+        [slot] = self.batcher.admit(1, "tiny")
         return asyncio.create_task(self.batcher.submit(work, slot, time.monotonic() + seconds))
 
     async def hold_engine(self) -> asyncio.Task[Done]:
@@ -229,15 +229,15 @@ def test_a_cancelled_image_leaves_the_queue_and_its_place(tiny_artifact: Artifac
         task = bench.submit(bench.work(9))
         await settle()
         with pytest.raises(Busy):
-            bench.batcher.admit(1)
+            bench.batcher.admit(1, "tiny")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        [slot] = bench.batcher.admit(1)
+        [slot] = bench.batcher.admit(1, "tiny")
         slot.release()
         slot.release()  # twice gives one place back
-        assert len(bench.batcher.admit(1)) == 1
+        assert len(bench.batcher.admit(1, "tiny")) == 1
         with pytest.raises(Busy):
-            bench.batcher.admit(1)
+            bench.batcher.admit(1, "tiny")
         bench.engine.open.set()
         await first
         assert bench.engine.sizes == [1]
@@ -254,7 +254,7 @@ def test_a_full_queue_says_how_long_it_will_take(tiny_artifact: Artifact) -> Non
         tasks = [bench.submit(bench.work()) for _ in range(10)]
         await settle()
         with pytest.raises(Busy) as refused:
-            bench.batcher.admit(1)
+            bench.batcher.admit(1, "tiny")
         assert refused.value.retry_after == pytest.approx(22, abs=0.5)
         bench.engine.open.set()
         await asyncio.gather(first, *tasks)
@@ -273,7 +273,7 @@ def test_when_the_only_worker_is_lost_nobody_waits_in_silence(tiny_artifact: Art
         with pytest.raises(EngineUnavailable):
             await task
         with pytest.raises(EngineUnavailable):
-            bench.batcher.admit(1)
+            bench.batcher.admit(1, "tiny")
         bench.engine.open.set()
         await first
         bench.engine.ready.set()

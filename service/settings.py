@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     admin_host: str = "127.0.0.1"
     """Address of the admin port."""
     admin_port: int | None = Field(default=None, ge=0, le=65535)
-    """A second port for metrics, health and the loading of models, which `port` then no longer has."""
+    """A second port for metrics and the loading of models, which `port` then no longer has."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses or networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
 

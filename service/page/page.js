@@ -186,7 +186,7 @@ function showProblem(problem) {
   byId("problem-title").textContent = problem.title;
   byId("problem-detail").textContent = problem.detail + wait;
   byId("problem-status").textContent = problem.status ? `HTTP ${problem.status}` : "";
-  byId("retry").hidden = problem.status >= 400 && problem.status < 500 && problem.status !== 429;
+  byId("retry").hidden = problem.status >= 400 && problem.status < 500 && ![401, 429].includes(problem.status);
   byId("status").textContent = "";
   byId("timings").replaceChildren();
   state.answer = null;

@@ -2,9 +2,9 @@
 
     python -m benchmarks.key_timing --rounds 4000
 
-Looks keys up in a ring of 50, in this process, where nothing blurs the clock; over a network there is only more
-noise. Each kind is compared with keys that are wrong from the first character: the difference of the medians
-with its 99 % bootstrap interval, in nanoseconds. Writes benchmarks/results/key-timing.json.
+Looks keys up in a ring of 50, in this process, where nothing blurs the clock; over a network there is only
+more noise. Each kind is compared with keys that are wrong from the first character: the difference of the
+medians with its 99 % bootstrap interval, in nanoseconds. Writes benchmarks/results/key-timing.json.
 """
 
 from __future__ import annotations

@@ -114,11 +114,13 @@ class Access:
         self._anonymous = settings.anonymous
         self._metrics = metrics
 
-    def admit(self, presented: str | None, audience: Audience, *, on_admin_port: bool = False) -> Caller:
+    def admit(
+        self, presented: str | None, audience: Audience, *, images: int = 1, on_admin_port: bool = False
+    ) -> Caller:
         """The caller, if the key that was presented (None for none) opens what `audience` may see.
 
-        A request costs one image here; whoever counts the images charges the rest (`Caller.charge` with
-        paid=1). Raises KeyRequired, NotAllowed, RateLimited.
+        images: what the request costs at the door, before anybody has counted; whoever counts charges the
+        rest (`charge` with paid=1). Raises KeyRequired, NotAllowed, RateLimited.
         """
         try:
             caller = self._admit(presented, audience, on_admin_port)
@@ -129,7 +131,7 @@ class Access:
             self._metrics.key_rejections.labels("role").inc()
             raise
         if audience == "user":
-            self.charge(caller, 1)
+            self.charge(caller, images)
         return caller
 
     def charge(self, caller: Caller, cost: int, paid: int = 0) -> None:
@@ -189,7 +191,12 @@ class AccessControl:
             await response(scope, receive, send)
             return
         try:
-            caller = access.admit(presented_key(Headers(scope=scope)), row.audience, on_admin_port=on_admin)
+            caller = access.admit(
+                presented_key(Headers(scope=scope)),
+                row.audience,
+                images=int(scope["method"] == "POST"),  # what only asks costs nothing
+                on_admin_port=on_admin,
+            )
         except RequestError as error:
             response = problem_response(error, state["request_id"])
             if isinstance(error, KeyRequired):

@@ -128,6 +128,8 @@ def _build(settings: Settings, registry: ModelRegistry, metrics: Metrics) -> Ser
         Engine(WorkerSpec(folders, settings.backend, device, settings.threads), settings, metrics)
         for device in settings.device
     ]
+    for name in folders:
+        metrics.queue_depth.labels(name)  # there from the start, as zero
     limits = ImageLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
     return Services(
         settings=settings,

@@ -194,6 +194,8 @@ def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners"
     app = create_app(settings, registry, Hooks(ready, start_failed))
     app.state.access.admin_port = listeners.admin_port
     warn_of_exposure(settings, listeners)
+    if app.state.access.ring is not None:
+        app.state.access.ring.warn_of_writers()
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import logging
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,8 +62,14 @@ class KeyRing:
             )
             return
         self._metrics.key_reloads.labels("done").inc()
+        self.warn_of_writers()
         self._adopt(keys)
         log(logging.INFO, "keys read", file=str(self.path), keys=len(keys))
+
+    def warn_of_writers(self) -> None:
+        """Say if anybody on this machine may write the file, and so make keys."""
+        if self.path.stat().st_mode & stat.S_IWOTH:
+            log(logging.WARNING, "the keys file may be written by everybody: chmod o-w", file=str(self.path))
 
     async def watch(self) -> None:
         """Read the file again whenever it changes; runs until cancelled."""

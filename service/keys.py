@@ -142,7 +142,7 @@ def revoke_key(path: Path, name: str) -> None:
 def _object(line: str) -> object:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

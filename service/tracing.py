@@ -45,7 +45,7 @@ class Tracing:
 
     def __init__(self, exporter: "SpanExporter | None" = None) -> None:
         """exporter: OTLP over HTTP, configured by the OTEL_* variables, if left out. Raises OptionError
-        without the extra.
+        without the extra, and for a variable that makes no sense.
         """
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -57,8 +57,13 @@ class Tracing:
             raise OptionError(f"traces needs {error.name}: install hindsight-detector[otel]") from None
         ours = Resource({"service.name": "hindsight", "service.version": __version__})
         resource = Resource.create().merge(ours).merge(OTELResourceDetector().detect())
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
+        try:
+            self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+            self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
+        except ValueError as error:
+            raise OptionError(
+                f"traces: an OTEL_ variable has a value that cannot be used ({error})"
+            ) from None
         self._tracer = self._provider.get_tracer("hindsight", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
@@ -98,7 +103,10 @@ class RequestTrace:
         self._context = set_span_in_context(span)
         self._begun = time.time_ns()
         context = span.get_span_context()
-        self.ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+        self.ids: dict[str, str] = {}
+        """For the log; none where OTEL_SDK_DISABLED is set."""
+        if context.is_valid:
+            self.ids = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
 
     def add_image(self, model: str, operation: str, seconds: Mapping[str, float]) -> None:
         """An `image` span with one span a stage, laid back to back from now. What comes before the first is

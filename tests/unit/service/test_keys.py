@@ -69,6 +69,7 @@ GOOD = {"name": "a", "role": "user", "hash": "sha256:" + "0" * 64, "created": "2
     [
         ("", ":1: expected"),
         ('{"format": "hindsight-keys", "version": 2}\n', ":1: expected"),
+        (HEADER + "[" * 100_000 + "\n", ":2: expected a JSON object"),
         (HEADER + "nonsense\n", ":2: expected a JSON object"),
         (HEADER + json.dumps(GOOD)[:-9], ":2: the last line is cut short"),
         (HEADER + json.dumps({**GOOD, "secret": "x"}) + "\n", ":2: unknown ['secret']"),
@@ -152,6 +153,16 @@ def test_a_broken_file_keeps_the_keys_and_is_said_loudly(
     assert 'hindsight_key_reloads_total{outcome="failed"} 3.0' in text
     assert 'hindsight_key_reloads_total{outcome="done"} 1.0' in text
     assert 'hindsight_keys{role="user"} 0.0' in text
+
+
+def test_a_file_that_everybody_may_write_is_warned_of(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    create_key(file, "a", "user")
+    ring = KeyRing(file, Metrics())
+    ring.warn_of_writers()
+    assert caplog.records == []
+    file.chmod(0o606)
+    ring.warn_of_writers()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_a_bucket_lets_the_burst_pass_and_then_its_rate() -> None:

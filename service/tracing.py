@@ -61,9 +61,7 @@ class Tracing:
             self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
         except ValueError as error:
-            raise OptionError(
-                f"traces: an OTEL_ variable has a value that cannot be used ({error})"
-            ) from None
+            raise OptionError(f"traces: an OTEL_ variable cannot be used ({error})") from None
         self._tracer = self._provider.get_tracer("hindsight", __version__)
         self._propagator = TraceContextTextMapPropagator()
 

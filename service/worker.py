@@ -44,7 +44,8 @@ class WorkerSpec:
 
 def worker_main(connection: Connection, spec_json: str) -> None:
     """Entry point of the process: load, warm up, say so, then serve until the pipe closes."""
-    # Ctrl-C, a service manager's SIGTERM and a closed terminal's SIGHUP reach the whole group; the server decides when its workers end.
+    # Ctrl-C, a service manager's SIGTERM and a closed terminal's SIGHUP reach the whole group; the server
+    # decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -117,7 +117,7 @@ async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Re
             len(body), parse_images, content_type, body, services.settings
         )
         del body
-        count_images(request, artifact.manifest.name, len(images.items))
+        count_images(artifact.manifest.name, len(images.items))
         read_ms = round((time.perf_counter() - start) * 1000, 3)
         if query.annotate and (len(images.items) != 1 or query.format != "json"):
             raise OptionError(

@@ -70,7 +70,7 @@ async def rescore(request: Request, query: Annotated[RescoreQuery, Query()]) -> 
             len(body), parse_image_and_boxes, content_type, body, services.settings, limit
         )
         del body
-        count_images(request, manifest.name, 1)
+        count_images(manifest.name, 1)
         read_ms = round((time.perf_counter() - start) * 1000, 3)
         if len(boxes) > limit:
             raise BoxesError(

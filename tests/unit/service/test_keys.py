@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -16,12 +17,14 @@ from typer.testing import CliRunner
 
 from hindsight.cli import compose
 from service import keyring
+from service.access import Access, count_images, grpc_authorize
 from service.errors import KeyRequired, RateLimited
 from service.keyring import KeyRing
 from service.keys import Key, KeysError, create_key, digest_of, read_keys, revoke_key
 from service.keys_cli import keys as keys_program
 from service.metrics import Metrics
 from service.ratelimit import RateLimits, TokenBucket
+from service.settings import Settings
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -189,6 +192,30 @@ def test_images_cost_what_they_are_however_they_are_packed() -> None:
     assert bucket.take(7, paid=1) == pytest.approx(7)
     passed = sum(64 for now in range(58, 100_000) if bucket.take(1) == 0 and bucket.take(63, paid=1) == 0)
     assert passed <= 100_000 * 1.0 + 8
+
+
+def test_grpc_calls_go_by_the_same_rules(file: Path) -> None:
+    admin, user = create_key(file, "a", "admin"), create_key(file, "u", "user", rate=0.001, burst=4)
+    access = Access(Settings(keys_file=file), Metrics())
+    authorize = grpc_authorize(access)
+
+    async def call(method: str, images: int = 1, **metadata: str) -> None:
+        await authorize(method, metadata)
+        count_images("m", images)  # by the code below, in the same task
+
+    async def scenario() -> None:
+        await asyncio.create_task(call("ServerLive"))
+        with pytest.raises(KeyRequired):
+            await asyncio.create_task(call("ModelInfer"))
+        with pytest.raises(KeyRequired):
+            await asyncio.create_task(call("ModelMetadata", authorization="Bearer wrong"))
+        await asyncio.create_task(call("ModelInfer", 64, authorization=f"Bearer {admin}"))
+        await asyncio.create_task(call("ModelInfer", 4, authorization=f"Bearer {user}"))
+        with pytest.raises(RateLimited):
+            await asyncio.create_task(call("ModelInfer", **{"x-api-key": user}))
+
+    asyncio.run(scenario())
+    count_images("m", 5)  # outside of any request: nobody to charge
 
 
 def test_a_limit_that_changes_starts_anew_and_no_limit_is_none() -> None:

@@ -87,23 +87,6 @@ def row_of(method: str, path: str) -> Row:
     return next(fitting, rows[0] if rows else _UNLISTED)
 
 
-@dataclass(frozen=True)
-class Caller:
-    """Who is asking: a key, or nobody in particular where none is needed."""
-
-    key: Key | None
-    _ring: KeyRing | None = None
-
-    @property
-    def name(self) -> str | None:
-        return None if self.key is None else self.key.name
-
-    def charge(self, cost: int, paid: int = 0) -> None:
-        """Count `cost` images against the key's rate limit. Raises RateLimited."""
-        if self.key is not None and self._ring is not None:
-            self._ring.limits.charge(self.key, cost, paid)
-
-
 class Access:
     """The rules of one server. `admit` serves any protocol; AccessControl applies it to HTTP."""
 
@@ -118,14 +101,15 @@ class Access:
 
     def admit(
         self, presented: str | None, audience: Audience, *, images: int = 1, on_admin_port: bool = False
-    ) -> Caller:
-        """The caller, if the key that was presented (None for none) opens what `audience` may see.
+    ) -> Key | None:
+        """The key that was presented (None for none), if it opens what `audience` may see; None where no key
+        is needed.
 
         images: what the request costs at the door, before anybody has counted; whoever counts charges the
         rest (`charge` with paid=1). Raises KeyRequired, NotAllowed, RateLimited.
         """
         try:
-            caller = self._admit(presented, audience, on_admin_port)
+            key = self._admit(presented, audience, on_admin_port)
         except KeyRequired as error:
             self._metrics.key_rejections.labels(error.reason).inc()
             raise
@@ -133,37 +117,39 @@ class Access:
             self._metrics.key_rejections.labels("role").inc()
             raise
         if audience == "user":
-            self.charge(caller, images)
-        return caller
+            self.charge(key, images)
+        return key
 
-    def charge(self, caller: Caller, cost: int, paid: int = 0) -> None:
-        """`caller.charge`, counted where it is refused."""
+    def charge(self, key: Key | None, images: int, paid: int = 0) -> None:
+        """Count `images` against the key's rate limit; see TokenBucket.take. Raises RateLimited."""
+        if self.ring is None or key is None:
+            return
         try:
-            caller.charge(cost, paid)
+            self.ring.limits.charge(key, images, paid)
         except RateLimited:
-            self._metrics.rate_limited.labels(caller.name).inc()
+            self._metrics.rate_limited.labels(key.name).inc()
             raise
 
-    def _admit(self, presented: str | None, audience: Audience, on_admin_port: bool) -> Caller:
+    def _admit(self, presented: str | None, audience: Audience, on_admin_port: bool) -> Key | None:
         if audience == "open" or (audience == "metrics" and (on_admin_port or self.ring is None)):
-            return Caller(None)
+            return None
         if audience == "admin" and (self.ring is None or not self.ring.has_role("admin")):
             raise NotAllowed(
                 "this server has no admin key: make one with `hindsight keys create NAME --role admin --file "
                 "FILE` and serve with --keys-file FILE"
             )
         if self.ring is None:
-            return Caller(None)
+            return None
         if presented is None:
             if audience == "user" and self._anonymous:
-                return Caller(None)
+                return None
             raise KeyRequired(
                 "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY", reason="missing"
             )
         key = self.ring.find(presented)
         if key.role not in ("admin", audience):
             raise NotAllowed(f"the key {key.name!r} has the role {key.role}; this needs the role {audience}")
-        return Caller(key, self.ring)
+        return key
 
 
 @dataclass(frozen=True)
@@ -171,7 +157,7 @@ class _Visit:
     """One request under way. facts: for its log line."""
 
     access: Access
-    caller: Caller
+    key: Key | None
     facts: dict[str, Any]
 
 
@@ -206,7 +192,7 @@ class AccessControl:
             await response(scope, receive, send)
             return
         try:
-            caller = access.admit(
+            key = access.admit(
                 presented_key(Headers(scope=scope)),
                 row.audience,
                 images=int(scope["method"] == "POST"),  # what only asks costs nothing
@@ -220,9 +206,9 @@ class AccessControl:
                 log(logging.DEBUG, "key refused", request_id=state["request_id"], reason=error.reason)
             await response(scope, receive, send)
             return
-        if caller.key is not None:
-            state["facts"]["key"] = caller.key.name
-        token = _visit.set(_Visit(access, caller, state["facts"]))
+        if key is not None:
+            state["facts"]["key"] = key.name
+        token = _visit.set(_Visit(access, key, state["facts"]))
         try:
             await self._app(scope, receive, send)
         finally:
@@ -238,8 +224,8 @@ def grpc_authorize(access: Access) -> Callable[[str, Mapping[str, str]], Awaitab
         texts = {name: value for name, value in metadata.items() if isinstance(value, str)}
         images = int(method == "ModelInfer")
         audience: Audience = "open" if method in _OPEN_CALLS else "user"
-        caller = access.admit(presented_key(Headers(texts)), audience, images=images)
-        _visit.set(_Visit(access, caller, {}))  # for the task of this call, which awaits us
+        key = access.admit(presented_key(Headers(texts)), audience, images=images)
+        _visit.set(_Visit(access, key, {}))  # for the task of this call, which awaits us
 
     return authorize
 
@@ -251,7 +237,7 @@ def count_images(model: str, images: int) -> None:
     visit = _visit.get()
     if visit is not None:
         visit.facts.update(model=model, images=images)
-        visit.access.charge(visit.caller, images - 1, paid=1)
+        visit.access.charge(visit.key, images - 1, paid=1)
 
 
 def presented_key(headers: Headers) -> str | None:

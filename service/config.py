@@ -19,8 +19,19 @@ from service.settings import ENVIRONMENT_PREFIX, Settings
 
 CONFIG_VARIABLE = "HINDSIGHT_CONFIG"
 
-# Read by other parts of the package, or by what runs beside it: no settings of the server.
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "HINDSIGHT_MODELS", "HINDSIGHT_CACHE", "HINDSIGHT_API_KEY"})
+# Read by other parts of the package, its tests or what runs beside the server: no settings of its own.
+OTHER_VARIABLES = frozenset(
+    {
+        CONFIG_VARIABLE,
+        "HINDSIGHT_API_KEY",
+        "HINDSIGHT_CACHE",
+        "HINDSIGHT_DATA",
+        "HINDSIGHT_FUZZ_CASES",
+        "HINDSIGHT_FUZZ_SEED",
+        "HINDSIGHT_MODELS",
+        "HINDSIGHT_PROBE_URL",
+    }
+)
 
 _DEFAULT = "default"
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from hindsight.errors import OptionError
-from service.config import is_secret, read_configuration
+from service.config import OTHER_VARIABLES, is_secret, read_configuration
 from service.config_show import (
     configuration_json,
     grouped_names,
@@ -106,7 +106,7 @@ def test_what_is_wrong_in_the_environment_is_named(variable: str, value: str, wo
 
 
 def test_variables_of_other_parts_are_no_settings() -> None:
-    others = {"HINDSIGHT_MODELS": "a", "HINDSIGHT_CACHE": "b", "HINDSIGHT_API_KEY": "c", "PATH": "d"}
+    others = {"PATH": "a", **{name: "b" for name in OTHER_VARIABLES - {"HINDSIGHT_CONFIG"}}}
     assert read_configuration(environment=others).settings == read_configuration(environment={}).settings
 
 

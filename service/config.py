@@ -29,7 +29,6 @@ OTHER_VARIABLES = frozenset(
         "HINDSIGHT_FUZZ_CASES",
         "HINDSIGHT_FUZZ_SEED",
         "HINDSIGHT_MODELS",
-        "HINDSIGHT_PROBE_URL",
     }
 )
 

@@ -27,6 +27,7 @@ _HELP = {
     "models": "List the models that can be used by name.",
     "serve": "Serve models over HTTP, with a page to try them.",
     "bench": "Load a server, and see what it takes.",
+    "keys": "Make, list and revoke the API keys of a server.",
     "train": "Train a detector on a COCO or Pascal VOC data set.",
     "evaluate": "Measure a checkpoint or a model on a data set.",
     "reproduce": "Train and measure a published table; ours beside the paper's figures.",
@@ -37,6 +38,7 @@ _HELP = {
 _EXTRA = {
     "detect": "cpu",
     "serve": "cpu",
+    "keys": "cpu",
     "train": "train",
     "evaluate": "train",
     "reproduce": "train",
@@ -81,6 +83,9 @@ def compose(called: str | None) -> typer.Typer:
     app.callback()(_root)
     for entry in _commands():
         function = entry.load() if entry.name == called else _not_loaded
+        if isinstance(function, typer.Typer):  # a command with commands of its own
+            app.add_typer(function, name=entry.name)
+            continue
         app.command(entry.name, help=_HELP.get(entry.name) if entry.name != called else None)(function)
     return app
 

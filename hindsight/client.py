@@ -47,10 +47,12 @@ class Client:
     """A server's address. Safe to share between threads: every call opens its own connection.
 
     url: such as http://localhost:8000. model: which of the server's models; None for its default. timeout:
-    seconds of silence on the line.
+    seconds of silence on the line. api_key: for a server that asks for one.
     """
 
-    def __init__(self, url: str, *, model: str | None = None, timeout: float = 60.0) -> None:
+    def __init__(
+        self, url: str, *, model: str | None = None, timeout: float = 60.0, api_key: str | None = None
+    ) -> None:
         parts = urlsplit(url)
         try:
             host, port = parts.hostname, parts.port
@@ -63,6 +65,11 @@ class Client:
         self._host, self._port, self._prefix = host, port, parts.path.rstrip("/")
         self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._timeout = timeout
+        self._headers = {"Accept": "application/json"}
+        if api_key is not None:
+            if not (api_key.isascii() and api_key.isprintable() and api_key.strip()):
+                raise OptionError("api_key must be one line of ASCII characters")
+            self._headers["Authorization"] = f"Bearer {api_key.strip()}"
         self._class_names: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def detect(self, image: ImageLike, **options: Any) -> Detections:
@@ -149,7 +156,7 @@ class Client:
         self, method: str, path: str, query: dict[str, Any], headers: dict[str, str], body: bytes | None
     ) -> dict[str, Any]:
         target = self._prefix + path + (f"?{urlencode(query, doseq=True, quote_via=quote)}" if query else "")
-        answer = self._exchange(method, target, {"Accept": "application/json", **headers}, body)
+        answer = self._exchange(method, target, {**self._headers, **headers}, body)
         try:
             document = json.loads(answer.body)
         except ValueError:

@@ -38,6 +38,7 @@ class Admitted:
     """
 
     caller: Caller
+    model: str
     images: int
     seconds: float
     decoding: asyncio.Semaphore
@@ -84,17 +85,17 @@ class Admission:
         """Images that are admitted and do not run yet."""
         return self._taken
 
-    def admit(self, count: int, caller: Caller, each: float, capacity: Capacity) -> list[Slot]:
+    def admit(self, count: int, caller: Caller, model: str, each: float, capacity: Capacity) -> list[Slot]:
         """Places for `count` images of about `each` seconds. Raises Busy."""
-        self.check(count, caller, each, capacity)
+        self.check(count, caller, model, each, capacity)
         decoding = asyncio.Semaphore(self._settings.decode_threads)
-        request = Admitted(caller, count, count * each, decoding)
+        request = Admitted(caller, model, count, count * each, decoding)
         self._requests[request] = None
         self._taken += count
-        self._metrics.queue_depth.set(self._taken)
+        self._metrics.queue_depth.labels(model).inc(count)
         return [Slot(request, each, self._leave) for _ in range(count)]
 
-    def check(self, count: int, caller: Caller, each: float, capacity: Capacity) -> None:
+    def check(self, count: int, caller: Caller, model: str, each: float, capacity: Capacity) -> None:
         """Raises Busy where `admit` would. An idle server takes whatever has places, for there is nobody to
         wait for, and an estimate that is too high would never be corrected otherwise.
         """
@@ -112,7 +113,7 @@ class Admission:
         reason = max(excess, key=lambda name: excess[name])
         if excess[reason] <= 0:
             return
-        self._metrics.drops.labels(reason).inc(count)
+        self._metrics.drops.labels(model, reason).inc(count)
         hold, retry = self._promise(excess[reason], count * each, now, capacity)
         raise Busy(
             f"{self._taken} images wait, and {count} more would wait {wait:.1f} s; "
@@ -165,4 +166,4 @@ class Admission:
         if not request.images:
             del self._requests[request]
         self._taken -= 1
-        self._metrics.queue_depth.set(self._taken)
+        self._metrics.queue_depth.labels(request.model).dec()

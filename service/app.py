@@ -1,5 +1,6 @@
 """The application: builds the parts, wires them, starts and stops them."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -8,10 +9,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.middleware.cors import CORSMiddleware
 
 from hindsight.preprocess import ImageLimits
 from hindsight.version import __version__
 from service import handlers, query
+from service.access import Access, AccessControl
 from service.batcher import Batcher
 from service.body import BodyBudget
 from service.decode import CpuPool
@@ -22,17 +25,26 @@ from service.memory import ImageMemory
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.model_control import ModelControl
-from service.openapi import move_problem_schemas
+from service.openapi import describe_access, move_problem_schemas
 from service.pipeline import Services
 from service.registry import ModelRegistry, load_models
 from service.routes import detect, health, models, page, rescore
 from service.settings import Settings
+from service.tracing import Tracing
 from service.worker import WorkerSpec
 
 _DESCRIPTION = (
     "Object detection with a second opinion on every box: class score, predicted IoU, purity and integrity. "
     "Errors are RFC 9457 problem documents; every answer carries X-Request-Id."
 )
+_CORS_HEADERS = [
+    "Authorization",
+    "Content-Type",
+    "Traceparent",
+    "X-API-Key",
+    "X-Request-Id",
+    "X-Request-Timeout",
+]
 
 
 @dataclass(frozen=True)
@@ -48,13 +60,17 @@ class Hooks:
 def create_app(
     settings: Settings | None = None, registry: ModelRegistry | None = None, hooks: Hooks | None = None
 ) -> FastAPI:
-    """The service as an ASGI application. Raises ModelNotFound, ArtifactError before anything starts."""
+    """The service as an ASGI application. Raises ModelNotFound, ArtifactError, KeysError, OptionError before
+    anything starts.
+    """
     settings = settings or Settings()
     registry = registry or load_models(
         settings.named_models, settings.model_repository, skip_bad=settings.skip_bad_models
     )
     metrics = Metrics()
     requests = Requests()
+    access = Access(settings, metrics)
+    tracing = Tracing() if settings.traces else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -64,14 +80,21 @@ def create_app(
         for engine in services.engines:
             engine.start()
         services.batcher.start()
+        watching = (
+            None if access.ring is None else asyncio.create_task(access.ring.watch(), name="watch keys")
+        )
         try:
             yield
         finally:
+            if watching is not None:
+                watching.cancel()
             await services.control.stop()
             await services.batcher.stop()
             for engine in services.engines:
                 await engine.stop()
             services.pool.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     # redirect_slashes: a redirect would make clients send their photo twice; a 404 tells them at once.
     app = FastAPI(
@@ -84,13 +107,25 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.requests = requests
+    app.state.access = access
+    # The last one added is the outermost.
+    app.add_middleware(AccessControl, access=access)
+    if settings.cors_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["GET", "POST"],
+            allow_headers=_CORS_HEADERS,
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-Id"],
+        )
     app.add_middleware(CountRequests, requests=requests)
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(RequestContext, metrics=metrics, settings=settings, tracing=tracing)
     handlers.install_handlers(app)
     for module in (detect, rescore, models, health, page):
         app.include_router(module.router)
     page.mount_page(app)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    keys_required = settings.keys_file is not None and not settings.anonymous
+    app.openapi = lambda: _openapi(app, keys_required)  # type: ignore[method-assign]  # FastAPI's documented way
     query.KNOWN.update(
         {"/detect": {*detect.DetectQuery.model_fields}, "/rescore": {*rescore.RescoreQuery.model_fields}}
     )
@@ -105,13 +140,15 @@ def _build(settings: Settings, registry: ModelRegistry, requests: Requests, metr
     ]
     memory = ImageMemory(settings.max_decoded_bytes)
     metrics.image_memory.set_function(lambda: memory.held)
+    for artifact in registry:
+        metrics.queue_depth.labels(artifact.manifest.name)  # there from the start, as zero
     limits = ImageLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
     return Services(
         settings=settings,
         registry=registry,
         engines=engines,
         batcher=Batcher(engines, settings, metrics),
-        pool=CpuPool(settings.decode_threads, limits),
+        pool=CpuPool(settings.decode_threads, limits, metrics),
         metrics=metrics,
         budget=BodyBudget(settings.max_buffered_bytes),
         memory=memory,
@@ -146,10 +183,10 @@ def _connect(services: Services, hooks: Hooks | None) -> None:
         engine.on_start_failed = engine_start_failed
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, keys_required: bool) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        app.openapi_schema = move_problem_schemas(document)
+        app.openapi_schema = describe_access(move_problem_schemas(document), keys_required)
     return app.openapi_schema

@@ -107,18 +107,19 @@ class Batcher:
     def ready(self) -> bool:
         return any(engine.is_ready for engine in self._engines)
 
-    def admit(self, count: int, caller: Caller | None = None, *, model: str | None = None) -> list[Slot]:
+    def admit(self, count: int, caller: Caller | None = None, *, model: str) -> list[Slot]:
         """Places for `count` images of a request, before anything is decoded. Raises Busy;
         EngineUnavailable when nobody could run them.
         """
-        self._require_engine(count)
+        self._require_engine(count, model)
         caller = caller or Caller.with_default_deadline(self._settings, self._clock())
-        return self._admission.admit(count, caller, self.times.before_decoding(model), self._capacity())
+        each = self.times.before_decoding(model)
+        return self._admission.admit(count, caller, model, each, self._capacity())
 
-    def check_room(self, caller: Caller, *, model: str | None = None) -> None:
+    def check_room(self, caller: Caller, *, model: str) -> None:
         """Raises what `admit` would for a single image: what is hopeless need not even send its body."""
-        self._require_engine(1)
-        self._admission.check(1, caller, self.times.before_decoding(model), self._capacity())
+        self._require_engine(1, model)
+        self._admission.check(1, caller, model, self.times.before_decoding(model), self._capacity())
 
     def expected_wait(self) -> float:
         """Seconds that one more image, of a client that has none here, would wait."""
@@ -132,7 +133,7 @@ class Batcher:
             raise EngineUnavailable("the worker was lost before this image could run; retry shortly")
         now, caller = self._clock(), slot.request.caller
         if now >= caller.deadline:
-            self._metrics.drops.labels("deadline").inc()
+            self._metrics.drops.labels(work.model, "deadline").inc()
             raise DeadlineExceeded(
                 f"decoding ended past the deadline of {caller.limit:g} s; the image was not run"
             )
@@ -147,7 +148,7 @@ class Batcher:
         except asyncio.CancelledError:
             if entry in self._queue:
                 self._queue.remove(entry)
-                self._metrics.drops.labels("disconnected").inc()
+                self._metrics.drops.labels(work.model, "disconnected").inc()
             raise
         finally:
             timer.cancel()
@@ -199,7 +200,7 @@ class Batcher:
         except RuntimeFailure as error:
             await self._halve(engine, batch, error)
         except EngineUnavailable as error:
-            self._metrics.drops.labels("worker_lost").inc(len(batch))
+            self._metrics.drops.labels(batch[0].work.model, "worker_lost").inc(len(batch))
             _fail(batch, error)
         except Exception as error:
             log(logging.ERROR, "batch failed", exc=error, device=engine.device)
@@ -212,7 +213,7 @@ class Batcher:
         started = self._clock()
         key = batch[0].work.shape_key
         self._running_until[engine.device] = started + self.times.seconds(key) * len(batch)
-        self._metrics.batch_size.labels(engine.device).observe(len(batch))
+        self._metrics.batch_size.labels(batch[0].work.model, engine.device).observe(len(batch))
         try:
             reply = await engine.run(call_for([entry.work for entry in batch]))
         finally:
@@ -264,7 +265,7 @@ class Batcher:
             self._time_out(entry)
 
     def _time_out(self, entry: _Entry) -> None:
-        self._metrics.drops.labels("deadline").inc()
+        self._metrics.drops.labels(entry.work.model, "deadline").inc()
         waited, limit = self._clock() - entry.submitted, entry.request.caller.limit
         message = f"the image waited {waited:.1f} s in the queue and was not run (limit {limit:g} s)"
         entry.slot.release()
@@ -280,13 +281,12 @@ class Batcher:
         waiting = list(self._queue)
         for entry in waiting:
             self._queue.remove(entry)
-        if waiting:
-            self._metrics.drops.labels("worker_lost").inc(len(waiting))
+            self._metrics.drops.labels(entry.work.model, "worker_lost").inc()
         _fail(waiting, EngineUnavailable(reason))
 
-    def _require_engine(self, count: int) -> None:
+    def _require_engine(self, count: int, model: str) -> None:
         if not self.ready:
-            self._metrics.drops.labels("unavailable").inc(count)
+            self._metrics.drops.labels(model, "unavailable").inc(count)
             states = ", ".join(f"{engine.device} is {engine.state}" for engine in self._engines)
             raise EngineUnavailable(f"no worker is ready ({states}); retry shortly")
 

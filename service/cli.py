@@ -1,14 +1,21 @@
 """`hindsight serve`."""
 
 import signal
-import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hindsight.commands.console import fail
+from hindsight.commands.console import fail, output
+
+if TYPE_CHECKING:
+    from service.listeners import Listeners
+    from service.registry import ModelRegistry
+    from service.settings import Settings
+
+_SAFETY = "Who may call it"
+_SETTINGS = "Settings"
 
 
 def serve(
@@ -60,18 +67,69 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error. (default: info)")
     ] = None,
+    keys_file: Annotated[
+        Path | None,
+        typer.Option(help="API keys; `hindsight keys create` makes the file.", rich_help_panel=_SAFETY),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate: serve HTTPS.", rich_help_panel=_SAFETY)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file of its private key.", rich_help_panel=_SAFETY)
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="PEM file: only clients with a certificate of these.", rich_help_panel=_SAFETY),
+    ] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(help="Second port for metrics and the loading of models.", rich_help_panel=_SAFETY),
+    ] = None,
+    admin_host: Annotated[
+        str | None, typer.Option(help="Its address. (default: 127.0.0.1)", rich_help_panel=_SAFETY)
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin whose pages may call this server; repeatable.", rich_help_panel=_SAFETY),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of settings; $HINDSIGHT_CONFIG.", rich_help_panel=_SETTINGS),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting by its name; repeatable.",
+            rich_help_panel=_SETTINGS,
+        ),
+    ] = None,
+    show_config: Annotated[
+        bool,
+        typer.Option(
+            "--show-config",
+            help="Print every setting, its value and where it comes from, and end.",
+            rich_help_panel=_SETTINGS,
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --show-config: as JSON.", rich_help_panel=_SETTINGS)
+    ] = False,
 ) -> None:
-    """Serve models over HTTP, with a page at /. Every setting is also an environment variable HINDSIGHT_*."""
+    """Serve models over HTTP, with a page at /. A setting comes from its flag, else from the environment
+    (HINDSIGHT_PORT), else from the file; docs/operations.md lists all of them.
+    """
     # Heavy imports wait until the command is called.
-    from pydantic import ValidationError
-
     from hindsight.errors import HindsightError
     from hindsight.runtime import check_runtime_name
+    from service.config import read_configuration
+    from service.config_show import configuration_json, configuration_table
+    from service.listeners import listen
     from service.logs import configure_logging
     from service.registry import load_models
-    from service.settings import Settings
 
-    given: dict[str, Any] = {
+    flags = {
         "host": host,
         "port": port,
         "model": tuple(model) if model else None,
@@ -83,49 +141,49 @@ def serve(
         "max_queue": max_queue,
         "timeout": timeout,
         "log_level": log_level,
+        "keys_file": keys_file,
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
+        "admin_port": admin_port,
+        "admin_host": admin_host,
+        "cors_origin": tuple(cors_origin) if cors_origin else None,
     }
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        configuration = read_configuration(flags, assignments or (), config)
+        if show_config:
+            if as_json:
+                typer.echo(configuration_json(configuration))
+            else:
+                output().print(configuration_table(configuration))
+            return
+        if as_json:
+            fail("--json goes with --show-config")
+        settings = configuration.settings
         check_runtime_name(settings.backend)
         registry = load_models(
             settings.named_models, settings.model_repository, skip_bad=settings.skip_bad_models
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        fail(f"{where} {first['input']!r}: {reason}" if where else reason)
+        listeners = listen(settings)
+        configure_logging(settings.log_level)
+        failure = _run(settings, registry, listeners)
     except HindsightError as error:
         fail(str(error))
-    listener = _listen(settings.host, settings.port)
-    configure_logging(settings.log_level)
-    failure = _run(settings, registry, listener)
     if failure is not None:
         fail(failure)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket, before any model is loaded: a busy port is told at once."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=2048)
-        # Accepted connections inherit it: a body must not wait for the acknowledgement of its headers.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
-    except (socket.gaierror, UnicodeError) as error:
-        fail(f"cannot listen on {host!r} ({error}); --host takes an address or a name of this machine")
-    except OSError as error:
-        fail(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port")
-
-
-def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
+def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners") -> str | None:
     """Serve until SIGTERM or Ctrl-C; -> the reason if the workers never came up."""
     import uvicorn
 
     from service.app import Hooks, create_app
+    from service.listeners import url_of, warn_of_exposure
     from service.server import Server
+    from service.tls import renew, server_context
 
     failure: list[str] = []
+    tls = server_context(settings)
 
     def start_failed(reason: str) -> None:
         failure.append(reason)
@@ -134,8 +192,17 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
     def ready() -> None:
         models = ", ".join(registry.names)
         devices = ", ".join(settings.device)
+        url = url_of(listeners.public, tls=tls is not None)
+        admin = listeners.admin
+        more = "" if admin is None else f"; admin: {url_of(admin, tls=tls is not None)}"
         with suppress(OSError):  # nobody reads our stdout any more: no reason to stop serving
-            typer.echo(f"Hindsight is ready: {_url(listener)} (models: {models}; devices: {devices})")
+            typer.echo(f"Hindsight is ready: {url} (models: {models}; devices: {devices}{more})")
+
+    def read_again() -> None:
+        if app.state.access.ring is not None:
+            app.state.access.ring.reload()
+        if tls is not None:
+            renew(tls, settings)
 
     def drain() -> None:
         app.state.requests.draining = True
@@ -145,24 +212,32 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
         await app.state.services.batcher.stop()
 
     app = create_app(settings, registry, Hooks(ready, start_failed))
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    app.state.access.admin_port = listeners.admin_port
+    warn_of_exposure(settings, listeners)
+    if app.state.access.ring is not None:
+        app.state.access.ring.warn_of_writers()
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+    )
+    config.load()
+    config.ssl = tls
     server = Server(
         config,
         drain_delay=settings.drain_delay,
         limit=settings.shutdown_timeout,
         on_drain=drain,
         abandon=abandon,
+        # Where there is nothing to read again, a closed terminal still ends the server.
+        on_hangup=read_again if settings.keys_file is not None or tls is not None else None,
     )
     # uvicorn raises the signal that stopped it again when it is done; a stop that was asked for is not
     # a failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    server.run(sockets=[listener])
+    server.run(sockets=listeners.sockets)
     return failure[0] if failure else None
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:
-        host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

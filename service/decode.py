@@ -15,6 +15,7 @@ from hindsight.manifest import ResizeRule
 from hindsight.preprocess import ImageLimits, Letterboxed, decode_image, letterbox, padded_hw, scaled_hw
 from service.errors import Busy, DeadlineExceeded
 from service.memory import ImageLease
+from service.metrics import Metrics
 
 T = TypeVar("T")
 _INLINE_BYTES = 256 * 1024
@@ -36,9 +37,11 @@ class CpuPool:
     decodes.
     """
 
-    def __init__(self, threads: int, limits: ImageLimits) -> None:
+    def __init__(self, threads: int, limits: ImageLimits, metrics: Metrics) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cpu")
+        self._metrics = metrics
         self.limits = limits
+        metrics.decode_threads.set(threads)
 
     async def prepare(self, data: bytes, rule: ResizeRule, deadline: float, lease: ImageLease) -> Prepared:
         """Decode and letterbox. The lease holds the letterboxed image alone afterwards. Raises as
@@ -83,7 +86,7 @@ class CpuPool:
         """A thread that has begun goes on when its caller is cancelled; the lease then ends with the thread,
         not with the caller, for the memory is in use until then.
         """
-        running = self._executor.submit(_within, lease, deadline, needed, work)
+        running = self._executor.submit(self._busy, _within, (lease, deadline, needed, work))
         try:
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
@@ -93,11 +96,15 @@ class CpuPool:
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
         """`work(*arguments)` on a thread of the pool."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._busy, work, arguments)
 
     async def run_if_large(self, size: int, work: Callable[..., T], *arguments: object) -> T:
         """`work(*arguments)`, right here when `size` bytes are too few to be worth a thread."""
         return work(*arguments) if size <= _INLINE_BYTES else await self.run(work, *arguments)
+
+    def _busy(self, work: Callable[..., T], arguments: tuple[object, ...]) -> T:
+        with self._metrics.decode_threads_busy.track_inprogress():
+            return work(*arguments)
 
     def close(self) -> None:
         """Drop what has not begun."""

@@ -78,7 +78,12 @@ class Engine:
         """
         for worker in (self._worker, *self._retired):
             if worker is not None and worker.can_run(call.model):
-                return await worker.run(call)
+                begun = time.monotonic()
+                try:
+                    return await worker.run(call)
+                finally:
+                    busy = self._metrics.engine_busy_seconds.labels(self.device, call.model.partition("@")[0])
+                    busy.inc(time.monotonic() - begun)
         if not self.is_ready:
             raise EngineUnavailable(f"the worker of device {self.device} is {self.state}; retry shortly")
         name = call.model.partition("#")[0]

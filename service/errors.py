@@ -110,6 +110,32 @@ class DefaultModel(RequestError):
     code = "default-model"
 
 
+class KeyRequired(RequestError):
+    """No API key, or one that is not valid. reason: `missing`, `unknown` or `expired`."""
+
+    code = "key-required"
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class NotAllowed(RequestError):
+    """The key's role is not enough for this route."""
+
+    code = "not-allowed"
+
+
+class RateLimited(RequestError):
+    """The key has sent too many images; `retry_after` seconds make room."""
+
+    code = "rate-limited"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class ClientDisconnected(RequestError):
     """The client is gone; nobody reads this answer."""
 
@@ -129,6 +155,8 @@ class Problem:
 PROBLEMS: dict[type[Exception], Problem] = {
     BadBody: Problem(400, "bad-body", "The body does not have the promised form"),
     BadTimeout: Problem(400, "bad-timeout", "The timeout is not a number of seconds"),
+    KeyRequired: Problem(401, "key-required", "An API key is needed"),
+    NotAllowed: Problem(403, "not-allowed", "The API key does not allow this"),
     core.ModelNotFound: Problem(404, "model-not-found", "No such model"),
     BodyTimeout: Problem(408, "body-timeout", "The body was not sent in time"),
     ChangeInProgress: Problem(409, "change-in-progress", "Another model is being loaded or unloaded"),
@@ -143,6 +171,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     core.OptionError: Problem(422, "bad-option", "An option has no such value"),
     core.BoxesError: Problem(422, "bad-boxes", "The boxes cannot be used"),
     BadModel: Problem(422, "bad-model", "The model's files cannot be used"),
+    RateLimited: Problem(429, "rate-limited", "The API key has sent too many images"),
     ClientDisconnected: Problem(499, "client-disconnected", "The client closed the connection"),
     core.RuntimeFailure: Problem(500, "runtime-failure", "The model failed on this image"),
     core.NonFiniteOutput: Problem(500, "non-finite-output", "The model answered NaN for this image"),

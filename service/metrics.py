@@ -1,8 +1,22 @@
-"""Prometheus metrics. One registry per app, so that two apps in one process never share counters."""
+"""Prometheus metrics. One registry per app, so that two apps in one process never share counters.
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+No label ever holds what a client made up: models, devices, stages, reasons, routes and key names are ours.
+"""
 
-_STAGE_BUCKETS = (
+import platform
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from hindsight.version import __version__
+
+_SECONDS = (
     0.0005,
     0.001,
     0.002,
@@ -20,93 +34,130 @@ _STAGE_BUCKETS = (
     2.5,
     5,
     10,
+    30,
 )
-_BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+_IMAGES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
+_BYTES = tuple(4**power for power in range(4, 15))  # 256 bytes to 268 MB
+_METHODS = {"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"}
 
 
 class Metrics:
-    """The service's counters; times in seconds."""
+    """The service's metrics by area; times in seconds, sizes in bytes."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "hindsight_requests_total",
-            "HTTP requests answered",
-            ["route", "method", "status"],
-            registry=self.registry,
-        )
-        self.request_seconds = Histogram(
-            "hindsight_request_seconds",
-            "Whole request, first byte in to last byte out",
-            ["route"],
-            buckets=_STAGE_BUCKETS,
-            registry=self.registry,
-        )
-        self.stage_seconds = Histogram(
-            "hindsight_stage_seconds",
-            "One image in one stage",
-            ["stage"],
-            buckets=_STAGE_BUCKETS,
-            registry=self.registry,
-        )
-        self.images = Counter(
-            "hindsight_images_total", "Images answered", ["model", "operation"], registry=self.registry
-        )
-        self.queue_depth = Gauge(
-            "hindsight_queue_depth", "Images admitted and not yet running", registry=self.registry
-        )
-        self.batch_size = Histogram(
-            "hindsight_batch_size",
-            "Images in one batch",
-            ["device"],
-            buckets=_BATCH_BUCKETS,
-            registry=self.registry,
-        )
-        self.drops = Counter(
-            "hindsight_drops_total", "Images dropped before they ran", ["reason"], registry=self.registry
-        )
-        self.queue_wait = Gauge(
-            "hindsight_queue_wait_seconds",
-            "What one more image would wait, by the measured service time",
-            registry=self.registry,
-        )
-        self.bad_outputs = Counter(
-            "hindsight_bad_outputs_total",
-            "Images for which the model answered NaN or infinity",
-            ["model"],
-            registry=self.registry,
-        )
-        self.out_of_memory = Counter(
-            "hindsight_out_of_memory_total",
-            "Batches that did not fit into the device's memory",
-            ["device"],
-            registry=self.registry,
-        )
-        self.image_memory = Gauge(
-            "hindsight_image_memory_bytes",
-            "Memory held for images between decoding and their answer",
-            registry=self.registry,
-        )
-        self.worker_ready = Gauge(
-            "hindsight_worker_ready",
-            "1 while the device's worker is ready",
-            ["device"],
-            registry=self.registry,
-        )
-        self.worker_restarts = Counter(
-            "hindsight_worker_restarts_total",
-            "Workers lost, by cause",
-            ["device", "cause"],
-            registry=self.registry,
-        )
-
-        self.model_changes = Counter(
-            "hindsight_model_changes_total",
-            "Models loaded and unloaded while serving, by outcome",
-            ["operation", "outcome"],
-            registry=self.registry,
-        )
+        self._requests()
+        self._images()
+        self._workers()
+        self._keys()
+        self._server()
 
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self.registry)
+
+    def _requests(self) -> None:
+        """HTTP, per route: the path's template, or `unmatched`."""
+        self.requests = self._counter(
+            "hindsight_requests_total", "HTTP requests answered", ["route", "method", "status"]
+        )
+        self.request_seconds = self._histogram(
+            "hindsight_request_seconds", "Whole request, first byte in to last byte out", _SECONDS, ["route"]
+        )
+        self.request_bytes = self._histogram(
+            "hindsight_request_body_bytes", "Body of one request, as far as it was read", _BYTES, ["route"]
+        )
+        self.response_bytes = self._histogram(
+            "hindsight_response_body_bytes", "Body of one answer", _BYTES, ["route"]
+        )
+        self.requests_in_flight = self._gauge(
+            "hindsight_requests_in_flight", "HTTP requests begun and not yet answered"
+        )
+
+    def _images(self) -> None:
+        """Images on their way through the service, per model."""
+        self.images = self._counter("hindsight_images_total", "Images answered", ["model", "operation"])
+        self.stage_seconds = self._histogram(
+            "hindsight_stage_seconds", "One image in one stage", _SECONDS, ["model", "stage"]
+        )
+        self.queue_depth = self._gauge(
+            "hindsight_queue_depth", "Images admitted and not yet running", ["model"]
+        )
+        self.batch_size = self._histogram(
+            "hindsight_batch_size", "Images in one batch", _IMAGES, ["model", "device"]
+        )
+        self.drops = self._counter(
+            "hindsight_drops_total", "Images dropped before they ran", ["model", "reason"]
+        )
+        self.queue_wait = self._gauge(
+            "hindsight_queue_wait_seconds", "What one more image would wait, by the measured service time"
+        )
+        self.bad_outputs = self._counter(
+            "hindsight_bad_outputs_total", "Images for which the model answered NaN or infinity", ["model"]
+        )
+        self.image_memory = self._gauge(
+            "hindsight_image_memory_bytes", "Memory held for images between decoding and their answer"
+        )
+
+    def _workers(self) -> None:
+        """Devices, and the threads that decode."""
+        self.worker_ready = self._gauge(
+            "hindsight_worker_ready", "1 while the device's worker is ready", ["device"]
+        )
+        self.worker_restarts = self._counter(
+            "hindsight_worker_restarts_total", "Workers lost, by cause", ["device", "cause"]
+        )
+        self.engine_busy_seconds = self._counter(
+            "hindsight_engine_busy_seconds_total",
+            "Time the device's worker had a batch; its rate is the utilisation",
+            ["device", "model"],
+        )
+        self.out_of_memory = self._counter(
+            "hindsight_out_of_memory_total", "Batches that did not fit into the device's memory", ["device"]
+        )
+        self.model_changes = self._counter(
+            "hindsight_model_changes_total",
+            "Models loaded and unloaded while serving, by outcome",
+            ["operation", "outcome"],
+        )
+        self.decode_threads = self._gauge("hindsight_decode_threads", "Threads that decode images")
+        self.decode_threads_busy = self._gauge(
+            "hindsight_decode_threads_busy", "Threads that are decoding images now"
+        )
+
+    def _keys(self) -> None:
+        """API keys."""
+        self.keys = self._gauge("hindsight_keys", "API keys in force, by role", ["role"])
+        self.key_reloads = self._counter(
+            "hindsight_key_reloads_total", "Times the keys file was read again", ["outcome"]
+        )
+        self.key_rejections = self._counter(
+            "hindsight_key_rejections_total", "Requests refused for want of a right key", ["reason"]
+        )
+        self.rate_limited = self._counter(
+            "hindsight_rate_limited_total", "Requests refused by their key's rate limit", ["key"]
+        )
+
+    def _server(self) -> None:
+        """The server process itself (not its workers): memory, CPU, open files, start time, build."""
+        ProcessCollector(registry=self.registry)
+        build = self._gauge(
+            "hindsight_build_info", "Always 1; its labels say what runs", ["version", "python"]
+        )
+        build.labels(__version__, platform.python_version()).set(1)
+
+    def _counter(self, name: str, meaning: str, labels: list[str] | None = None) -> Counter:
+        return Counter(name, meaning, labels or (), registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, labels: list[str] | None = None) -> Gauge:
+        return Gauge(name, meaning, labels or (), registry=self.registry)
+
+    def _histogram(
+        self, name: str, meaning: str, buckets: tuple[float, ...], labels: list[str] | None = None
+    ) -> Histogram:
+        return Histogram(name, meaning, labels or (), buckets=buckets, registry=self.registry)
+
+
+def method_label(method: str) -> str:
+    """The method of a request; one of a few, whatever a client sends."""
+    return method if method in _METHODS else "other"

@@ -4,8 +4,19 @@ problems.
 
 from typing import Any
 
+from service.access import row_of
 from service.callers import TIMEOUT_HEADER
-from service.errors import INVALID_CODE, INVALID_REQUEST, MEDIA_TYPE, PROBLEMS, Problem, wire_code
+from service.errors import (
+    INVALID_CODE,
+    INVALID_REQUEST,
+    MEDIA_TYPE,
+    PROBLEMS,
+    KeyRequired,
+    NotAllowed,
+    Problem,
+    RateLimited,
+    wire_code,
+)
 from service.schemas import ProblemDocument
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -110,6 +121,30 @@ def move_problem_schemas(document: dict[str, Any]) -> dict[str, Any]:
                 content = response.get("content", {})
                 if MEDIA_TYPE in content and "application/json" in content:
                     content[MEDIA_TYPE].update(content.pop("application/json"))
+    return document
+
+
+def describe_access(document: dict[str, Any], keys_required: bool) -> dict[str, Any]:
+    """Say of each operation which key it needs, from the table in service/access.py."""
+    schemes = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    document.setdefault("components", {})["securitySchemes"] = schemes
+    refusals: list[type[Exception]] = [KeyRequired, NotAllowed, RateLimited]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            audience = row_of(method.upper(), path).audience
+            if audience == "open":
+                continue
+            needed = keys_required or audience == "admin"
+            operation["security"] = [*([] if needed else [{}]), {"bearer": []}, {"header": []}]
+            for error in refusals if audience == "user" else refusals[:2]:
+                problem = PROBLEMS[error]
+                example = {MEDIA_TYPE: {"example": _example(problem, wire_code(error))}}
+                operation.setdefault("responses", {}).setdefault(
+                    str(problem.status), {"description": problem.title, "content": example}
+                )
     return document
 
 

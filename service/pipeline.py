@@ -16,7 +16,6 @@ from hindsight.artifact import Artifact
 from hindsight.boxes import check_boxes
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError, NonFiniteOutput
-from hindsight.manifest import ResizeRule
 from hindsight.options import DetectOptions
 from hindsight.postprocess import split_detections, split_rescored
 from hindsight.preprocess import boxes_to_input
@@ -34,6 +33,7 @@ from service.metrics import Metrics
 from service.model_control import ModelControl
 from service.registry import ModelRegistry
 from service.settings import Settings
+from service.tracing import record_image
 from service.work import Work, round_nms_threshold
 
 T = TypeVar("T")
@@ -87,15 +87,15 @@ async def detect_image(
     with _place(services, slot) as lease:
         if isinstance(item, HindsightError):
             raise item
-        prepared = await _prepare(services, item, manifest.resize, slot, lease)
+        prepared = await _prepare(services, item, artifact, slot, lease)
         batchable = replace(options, nms_threshold=round_nms_threshold(options.nms_threshold))
-        done = await services.batcher.submit(Work(artifact, "detect", prepared.image, batchable), slot)
+        work = Work(artifact, "detect", prepared.image, batchable)
+        done = await services.batcher.submit(work, slot)
         start = time.perf_counter()
         with _counting_bad_outputs(services, artifact):
             detections = split_detections(done.outputs, done.index, prepared.image, manifest, options)
         split_seconds = time.perf_counter() - start
-    services.metrics.images.labels(manifest.name, "detect").inc()
-    stages = _stages(services, prepared.decode_seconds, prepared.letterbox_seconds, done, split_seconds)
+    stages = _stages(services, work, prepared, done, split_seconds)
     return Detected(detections, stages)
 
 
@@ -107,7 +107,7 @@ async def rescore_image(
     """
     manifest = artifact.manifest
     with _place(services, slot) as lease:
-        prepared = await _prepare(services, data, manifest.resize, slot, lease)
+        prepared = await _prepare(services, data, artifact, slot, lease)
         boxed = prepared.image
         checked = check_boxes(boxes, boxed.original_hw, max_boxes=manifest.max_rescore_boxes)
         work = Work(artifact, "rescore", boxed, boxes=boxes_to_input(checked, boxed))
@@ -116,8 +116,7 @@ async def rescore_image(
         with _counting_bad_outputs(services, artifact):
             rescored = split_rescored(done.outputs, done.index, len(checked), manifest.class_names)
         split_seconds = time.perf_counter() - start
-    services.metrics.images.labels(manifest.name, "rescore").inc()
-    stages = _stages(services, prepared.decode_seconds, prepared.letterbox_seconds, done, split_seconds)
+    stages = _stages(services, work, prepared, done, split_seconds)
     return Judged(rescored, boxed.original_hw, stages)
 
 
@@ -169,20 +168,21 @@ def _place(services: Services, slot: Slot) -> Iterator[ImageLease]:
 
 
 async def _prepare(
-    services: Services, data: bytes, rule: ResizeRule, slot: Slot, lease: ImageLease
+    services: Services, data: bytes, artifact: Artifact, slot: Slot, lease: ImageLease
 ) -> Prepared:
-    drops = services.metrics.drops
+    drops, model = services.metrics.drops, artifact.manifest.name
     try:
         async with slot.request.decoding:
-            return await services.pool.prepare(data, rule, slot.request.caller.deadline, lease)
+            deadline = slot.request.caller.deadline
+            return await services.pool.prepare(data, artifact.manifest.resize, deadline, lease)
     except DeadlineExceeded:
-        drops.labels("deadline").inc()
+        drops.labels(model, "deadline").inc()
         raise
     except Busy:
-        drops.labels("memory").inc()
+        drops.labels(model, "memory").inc()
         raise
     except asyncio.CancelledError:
-        drops.labels("disconnected").inc()
+        drops.labels(model, "disconnected").inc()
         raise
 
 
@@ -197,17 +197,19 @@ def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[No
         raise
 
 
-def _stages(
-    services: Services, decode: float, letterbox: float, done: Done, split: float
-) -> dict[str, float]:
+def _stages(services: Services, work: Work, prepared: Prepared, done: Done, split: float) -> dict[str, float]:
+    """Count one answered image and its seconds by stage; -> milliseconds by stage."""
     seconds = {
-        "decode": decode,
-        "letterbox": letterbox,
+        "decode": prepared.decode_seconds,
+        "letterbox": prepared.letterbox_seconds,
         "queue": done.queue_seconds,
         "transfer": done.transfer_seconds,
         "model": done.model_seconds,
         "postprocess": split,
     }
+    model = work.artifact.manifest.name
+    services.metrics.images.labels(model, work.operation).inc()
     for stage, value in seconds.items():
-        services.metrics.stage_seconds.labels(stage).observe(value)
+        services.metrics.stage_seconds.labels(model, stage).observe(value)
+    record_image(model, work.operation, seconds)
     return {stage: round(value * 1000, 3) for stage, value in seconds.items()}

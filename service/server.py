@@ -7,6 +7,7 @@ answered, or refused at `shutdown_timeout`. A second signal cuts all that short.
 
 import asyncio
 import logging
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,9 @@ _LAST_WORDS_SECONDS = 2.0
 
 
 class Server(uvicorn.Server):
-    """on_drain: called at the first signal, inside its handler. abandon: refuses everything that waits."""
+    """on_drain: called at the first signal, inside its handler. abandon: refuses everything that waits.
+    on_hangup: called for SIGHUP, which otherwise ends the process.
+    """
 
     def __init__(
         self,
@@ -33,12 +36,14 @@ class Server(uvicorn.Server):
         limit: float,
         on_drain: Callable[[], None],
         abandon: Callable[[], Awaitable[None]],
+        on_hangup: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
         self._drain_delay = drain_delay
         self._limit = limit
         self._on_drain = on_drain
         self._abandon = abandon
+        self._on_hangup = on_hangup
         self._asked = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -47,6 +52,12 @@ class Server(uvicorn.Server):
             self.force_exit = True
         self._asked = self.should_exit = True
         self._on_drain()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, to SIGHUP too."""
+        await super().startup(sockets)
+        if self._on_hangup is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hangup)
 
     async def main_loop(self) -> None:
         """Serve until a signal, and for the drain delay after it."""

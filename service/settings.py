@@ -1,29 +1,76 @@
-"""Every knob of the service in one place: environment variables `HINDSIGHT_*`, overridden by the flags of
-`hindsight serve`.
+"""Every knob of the service in one place. service/config.py reads them from a file, the environment and the
+flags of `hindsight serve`; the docstrings are the texts of the table in docs/operations.md.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+ENVIRONMENT_PREFIX = "HINDSIGHT_"
+
+# The first setting of each group, in the order of the class: how --show-config and the table are divided.
+GROUPS = {
+    "host": "Where it listens",
+    "tls_certificate": "TLS",
+    "keys_file": "Access",
+    "model": "Models and devices",
+    "max_queue": "Queue and time",
+    "max_body_bytes": "Limits",
+    "log_level": "Logs and traces",
+}
 
 
 class Settings(BaseSettings):
     """Immutable; times in seconds, sizes in bytes. Lists are comma-separated in the environment
-    (`HINDSIGHT_MODEL=cells,other`).
+    (`HINDSIGHT_MODEL=cells,other`); an empty variable counts as none.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="HINDSIGHT_", frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
     host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` and `::` are every address of the machine."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """Port; 0 picks a free one."""
+    admin_host: str = "127.0.0.1"
+    """Address of the admin port."""
+    admin_port: int | None = Field(default=None, ge=0, le=65535)
+    """A second port for metrics and the loading of models, which `port` then no longer has."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+
+    tls_certificate: Path | None = None
+    """PEM file with the certificate and its chain: serve HTTPS, on both ports."""
+    tls_key: Path | None = None
+    """PEM file with its private key, where the certificate's file does not hold it."""
+    tls_key_password: SecretStr | None = None
+    """Password of an encrypted private key."""
+    tls_client_ca: Path | None = None
+    """PEM file of authorities: only clients with a certificate of one of them may connect."""
+    hsts_seconds: int = Field(default=31_536_000, ge=0)
+    """How long browsers are told, over HTTPS, to use nothing else; 0 says nothing."""
+
+    keys_file: Path | None = None
+    """File of API keys, made by `hindsight keys create`: every route but health and the page needs one."""
+    anonymous: bool = False
+    """With a keys file: requests without a key may detect and rescore, too."""
+    cors_origin: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins (`https://example.org`) whose pages may call this server from a browser."""
+
     model: Annotated[tuple[str, ...], NoDecode] = Field(default=("cells",), min_length=1)
-    """Names or folders of artifacts; the first is the default model."""
+    """Names or folders of models; the first is the default."""
     model_repository: Path | None = None
     """Folder of models, NAME/ or NAME/VERSION/: the newest version of each is served too, and `model` may be
     a name in it or NAME@VERSION (docs/models.md).
@@ -31,10 +78,11 @@ class Settings(BaseSettings):
     skip_bad_models: bool = False
     """Start without the models of the folder that cannot be used, instead of not at all."""
     backend: str = "onnxruntime"
+    """Runtime: `onnxruntime`, `torch:OPTIONS`, `tensorrt:OPTIONS` or `sleep:MS`."""
     device: Annotated[tuple[str, ...], NoDecode] = Field(default=("cpu",), min_length=1)
-    """One worker process per device."""
+    """`cpu`, `cuda` or `cuda:N`; one worker process each."""
     threads: int | None = Field(default=None, ge=1)
-    log_level: LogLevel = "info"
+    """Threads of one execution; the runtime's own choice if left out."""
 
     max_queue: int = Field(default=256, ge=1)
     """Images admitted and not yet running. The last quarter is for clients that have none waiting yet, and
@@ -51,6 +99,7 @@ class Settings(BaseSettings):
     max_timeout: float = Field(default=120.0, gt=0)
     """The most that X-Request-Timeout can ask for."""
     max_batch: int = Field(default=8, ge=1)
+    """Images in one batch."""
     batch_work_seconds: float = Field(default=0.150, gt=0)
     """Work that one CPU batch may hold, by measured service time."""
     hang_timeout: float = Field(default=30.0, gt=0)
@@ -69,7 +118,9 @@ class Settings(BaseSettings):
     """Time between SIGTERM, when /readyz turns 503, and the end of accepting: load balancers notice in it."""
 
     max_body_bytes: int = Field(default=50_000_000, ge=1)
+    """Size of one request's body."""
     max_pixels: int = Field(default=50_000_000, ge=1)
+    """Pixels of one image, read from its header before anything is decoded."""
     max_images: int = Field(default=64, ge=1)
     """Images in one request."""
     body_timeout: float = Field(default=60.0, gt=0)
@@ -81,6 +132,14 @@ class Settings(BaseSettings):
     An image waits for its share before it is decoded.
     """
     decode_threads: int = Field(default=2, ge=1)
+    """Threads that decode and scale images."""
+
+    log_level: LogLevel = "info"
+    """Least level of the log lines: `debug` (with probes), `info`, `warning` or `error`."""
+    slow_request: float = Field(default=5.0, gt=0)
+    """A request that takes longer is logged as a warning, with `slow`."""
+    traces: bool = False
+    """Send OpenTelemetry traces; the standard `OTEL_*` variables say where. Needs the extra `otel`."""
 
     @property
     def named_models(self) -> tuple[str, ...]:
@@ -89,12 +148,42 @@ class Settings(BaseSettings):
             return ()
         return self.model
 
-    @field_validator("model", "device", mode="before")
+    @field_validator("model", "device", "trusted_proxies", "cors_origin", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            ipaddress.ip_network(each)  # a name or `*` would be believed from anywhere
+        return value
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            parts = urlsplit(each)
+            if parts.scheme not in {"http", "https"} or each != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError(
+                    f"{each!r} is not an origin such as https://example.org; there is no wildcard"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if self.tls_certificate is None:
+            for name in ("tls_key", "tls_client_ca"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs tls_certificate as well")
+        if self.anonymous and self.keys_file is None:
+            raise ValueError("anonymous needs keys_file: without one, nobody needs a key")
+        if self.admin_port is not None and self.admin_port == self.port != 0:
+            raise ValueError(f"admin_port and port are both {self.port}; they must differ")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

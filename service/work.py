@@ -32,9 +32,13 @@ class Work:
     boxes: NDArray[np.float32] | None = None
 
     @property
+    def model(self) -> str:
+        return self.artifact.manifest.name
+
+    @property
     def shape_key(self) -> ShapeKey:
         height, width = self.image.image.shape[:2]
-        return self.artifact.manifest.name, self.operation, (height, width)
+        return self.model, self.operation, (height, width)
 
     @property
     def bucket(self) -> Bucket:

@@ -44,9 +44,11 @@ class WorkerSpec:
 
 def worker_main(connection: Connection, spec_json: str) -> None:
     """Entry point of the process: load, warm up, say so, then serve until the pipe closes."""
-    # Ctrl-C and a service manager's SIGTERM reach the whole group; the server decides when its workers end.
+    # Ctrl-C, a service manager's SIGTERM and a closed terminal's SIGHUP reach the whole group; the server
+    # decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     spec = WorkerSpec.from_json(spec_json)
     try:
         runtimes, seconds = _load(spec, lambda step: _send(connection, {"step": step}))

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,10 +31,17 @@ RED_BOX, GREEN_BOX = [32, 0, 64, 32], [96, 64, 128, 96]  # what is found in it
 class ServerProcess:
     """`python -m service` on a free port. Log lines go to a file and are read from there."""
 
-    def __init__(self, folder: Path, *arguments: str, **settings: object) -> None:
-        """settings: HINDSIGHT_* variables, by lower-case name."""
+    def __init__(
+        self, folder: Path, *arguments: str, verify: ssl.SSLContext | bool = True, **settings: object
+    ) -> None:
+        """settings: HINDSIGHT_* variables, by lower-case name; a name in capitals is the variable itself.
+        verify: how the client checks a server with TLS.
+        """
         self.log_path = folder / "server.log"
-        variables = {f"HINDSIGHT_{name.upper()}": str(value) for name, value in settings.items()}
+        variables = {
+            name if name.isupper() else f"HINDSIGHT_{name.upper()}": str(value)
+            for name, value in settings.items()
+        }
         self._log = self.log_path.open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service", "--port", "0", *arguments],
@@ -45,7 +53,7 @@ class ServerProcess:
         )
         self.url = self._wait_for_url()
         self.port = int(self.url.rpartition(":")[2])
-        self.client = httpx.Client(base_url=self.url, timeout=90)
+        self.client = httpx.Client(base_url=self.url, timeout=90, verify=verify)
 
     def _wait_for_url(self) -> str:
         lines: queue.Queue[str] = queue.Queue()
@@ -56,9 +64,10 @@ class ServerProcess:
             line = lines.get(timeout=_START_SECONDS)
         except queue.Empty:
             line = ""
-        if not line.startswith("Hindsight is ready: http://"):
+        if not line.startswith("Hindsight is ready: http"):
             self.close()
             raise AssertionError(f"the server did not become ready: {line!r}\n{self.log_path.read_text()}")
+        self.ready_line = line.strip()
         return line.split()[3]
 
     def log(self, message: str | None = None) -> list[dict[str, Any]]:
@@ -99,10 +108,12 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, **settings: object) -> Iterator[ServerProcess]:
+def serving(
+    folder: Path, *arguments: str, verify: ssl.SSLContext | bool = True, **settings: object
+) -> Iterator[ServerProcess]:
     """A ready server, stopped at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    server = ServerProcess(folder, *arguments, **settings)
+    server = ServerProcess(folder, *arguments, verify=verify, **settings)
     try:
         yield server
     finally:

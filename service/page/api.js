@@ -18,10 +18,20 @@ export class Problem extends Error {
   }
 }
 
+// The API key, where the server wants one: kept for this tab alone, and only until it is closed.
+const KEY = "hindsight-api-key";
+let askForKey = async () => null;
+
+/** `ask(detail)` is called when the server wants a key; it resolves to one, or to null. */
+export const onKeyNeeded = (ask) => { askForKey = ask; };
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+
 async function answerOf(url, options = {}) {
   let response;
+  const key = sessionStorage.getItem(KEY);
+  const sent = key === null ? options : { ...options, headers: { ...options.headers, "x-api-key": key } };
   try {
-    response = await fetch(url, options);
+    response = await fetch(url, sent);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({ title: "No answer from the server", detail: "Check that it is still running, then try again." });
@@ -29,6 +39,14 @@ async function answerOf(url, options = {}) {
   if (response.ok) return response;
   const type = response.headers.get("content-type") ?? "";
   const body = type.includes("json") ? await response.json().catch(() => ({})) : {};
+  if (response.status === 401) {
+    const given = await askForKey(body.detail ?? "");
+    options.signal?.throwIfAborted();
+    if (given !== null) {
+      sessionStorage.setItem(KEY, given);
+      return answerOf(url, options);
+    }
+  }
   throw new Problem({
     title: body.title || response.statusText || "The request failed",
     detail: body.detail ?? "The answer gave no reason.",
@@ -56,7 +74,8 @@ const quoted = (text) => `'${String(text).replaceAll("'", "'\\''")}'`;
 /** The shell command that asks for what the page shows. A sample is fetched first, so that the command runs as it is. */
 export function curlCommand(source, query) {
   const target = quoted(address("detect", query));
-  const header = `-H ${quoted(`Content-Type: ${source.type}`)}`;
-  if (source.address) return `curl -s ${quoted(source.address)} |\n  curl -s --data-binary @- ${header} \\\n  ${target}`;
+  const secret = hasKey() ? ' -H "X-API-Key: $HINDSIGHT_API_KEY"' : "";
+  const header = `-H ${quoted(`Content-Type: ${source.type}`)}${secret}`;
+  if (source.address) return `curl -s${secret} ${quoted(source.address)} |\n  curl -s --data-binary @- ${header} \\\n  ${target}`;
   return `curl -s --data-binary ${quoted(`@${source.name}`)} ${header} \\\n  ${target}`;
 }

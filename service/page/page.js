@@ -1,9 +1,10 @@
 // Hindsight's first page: pick a photo, see its boxes and how well each one fits. This module holds the state and wires
 // the parts together; api.js speaks HTTP, overlay.js draws, table.js lists, detail.js explains one box.
-import { Problem, curlCommand, detect, fetchModels, fetchSample, sampleAddress } from "./api.js";
+import { Problem, curlCommand, detect, fetchModels, fetchSample, hasKey, sampleAddress } from "./api.js";
 import { showDetail } from "./detail.js";
 import { byId, copyText, decimals, element } from "./dom.js";
 import { wireIntake } from "./intake.js";
+import { wireKey } from "./key.js";
 import { Overlay } from "./overlay.js";
 import { Table, sorted } from "./table.js";
 
@@ -185,7 +186,7 @@ function showProblem(problem) {
   byId("problem-title").textContent = problem.title;
   byId("problem-detail").textContent = problem.detail + wait;
   byId("problem-status").textContent = problem.status ? `HTTP ${problem.status}` : "";
-  byId("retry").hidden = problem.status >= 400 && problem.status < 500 && problem.status !== 429;
+  byId("retry").hidden = problem.status >= 400 && problem.status < 500 && ![401, 429].includes(problem.status);
   byId("status").textContent = "";
   byId("timings").replaceChildren();
   state.answer = null;
@@ -244,12 +245,25 @@ async function useModel(name) {
 }
 
 function sampleButton(file) {
-  const image = element("img", { src: sampleAddress(state.model.name, file), alt: "", loading: "lazy" });
+  const image = element("img", { alt: "", loading: "lazy" });
+  if (hasKey()) loadWithKey(image, state.model.name, file);
+  else image.src = sampleAddress(state.model.name, file);
   const button = element("button", {
     type: "button", "data-file": file, "aria-pressed": "false", "aria-label": `Sample ${file}`, title: file,
     onclick: () => useSample(file),
   }, image);
   return element("li", {}, button);
+}
+
+/** An <img> sends no key, so its bytes are fetched. */
+async function loadWithKey(image, model, file) {
+  try {
+    const address = URL.createObjectURL(await fetchSample(model, file));
+    image.onload = () => URL.revokeObjectURL(address);
+    image.src = address;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error; // a thumbnail that fails stays empty; choosing it says why
+  }
 }
 
 function resetFilters() {
@@ -313,5 +327,6 @@ async function start() {
 }
 
 wireControls();
+wireKey();
 wireIntake(useFile);
 await start();

@@ -18,6 +18,7 @@ from hindsight.errors import HindsightError, OptionError
 from hindsight.options import DetectOptions
 from hindsight.preprocess import ImageLimits, decode_image
 from service import errors
+from service.access import count_images
 from service.body import Images, Item, parse_images
 from service.callers import Caller, caller_of
 from service.formats import to_coco, to_labelstudio, to_yolo
@@ -148,6 +149,7 @@ async def _detect_all(
     content_type = request.headers.get("content-type", "")
     images = await services.pool.run_if_large(len(body), parse_images, content_type, body, services.settings)
     del body
+    count_images(artifact.manifest.name, len(images.items))
     if query.annotate and (len(images.items) != 1 or query.format != "json"):
         raise OptionError("annotate draws one image and takes no format; send one image and leave format out")
     slots = services.batcher.admit(len(images.items), caller, model=artifact.manifest.name)

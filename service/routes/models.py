@@ -131,7 +131,7 @@ async def sample(request: Request, name: str, file: str) -> Response:
     by_name = {path.name: path for path in artifact.samples}
     if file not in by_name:
         raise HTTPException(404)
-    return FileResponse(by_name[file], headers={"Cache-Control": "max-age=3600"})
+    return FileResponse(by_name[file], headers={"Cache-Control": "private, max-age=3600"})
 
 
 async def _answer(request: Request, change: Change, wait: bool) -> Response:

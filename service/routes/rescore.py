@@ -10,6 +10,7 @@ from hindsight import errors as core
 from hindsight.artifact import Artifact
 from hindsight.errors import BoxesError
 from service import errors
+from service.access import count_images
 from service.body import parse_image_and_boxes
 from service.callers import Caller, caller_of
 from service.openapi import RESCORE_BODY, problem_responses
@@ -106,5 +107,6 @@ async def _judge(
         raise BoxesError(
             f"{len(boxes)} boxes; model {artifact.manifest.name} accepts at most {limit} in one request"
         )
+    count_images(artifact.manifest.name, 1)
     [slot] = services.batcher.admit(1, caller, model=artifact.manifest.name)
     return await rescore_image(services, artifact, image, boxes, slot)

@@ -145,7 +145,8 @@ def test_clients_that_leave_take_their_images_out_of_the_queue(
         wait_until(lambda: waiting(patient) == 0, "the queue to forget them")
     assert running.result().status_code == 200
     assert batches(patient) == before
-    assert 'hindsight_drops_total{reason="disconnected"} 3.0' in patient.client.get("/metrics").text
+    dropped = 'hindsight_drops_total{model="tiny",reason="disconnected"} 3.0'
+    assert dropped in patient.client.get("/metrics").text
 
 
 def test_a_killed_worker_is_503_then_replaced(patient: ServerProcess, clients: ThreadPoolExecutor) -> None:

@@ -134,4 +134,6 @@ class Bench:
         return await asyncio.gather(*tasks)
 
     def dropped(self, reason: str) -> float:
-        return self.metrics.registry.get_sample_value("hindsight_drops_total", {"reason": reason}) or 0.0
+        return self.metrics.registry.get_sample_value(
+            "hindsight_drops_total", {"model": "tiny", "reason": reason}
+        ) or 0.0

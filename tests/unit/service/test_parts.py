@@ -22,6 +22,7 @@ from service.decode import CpuPool
 from service.estimates import ServiceTimes
 from service.logs import JsonFormatter
 from service.memory import ImageMemory
+from service.metrics import Metrics
 from service.multipart import parse_multipart
 from service.responses import problem_response, to_json
 from service.settings import Settings
@@ -106,7 +107,7 @@ def test_tensors_survive_the_way_through_shared_memory() -> None:
 
 def test_an_image_past_its_deadline_is_not_even_decoded() -> None:
     async def scenario() -> None:
-        pool, lease = CpuPool(1, ImageLimits()), ImageMemory(10**6).lease()
+        pool, lease = CpuPool(1, ImageLimits(), Metrics()), ImageMemory(10**6).lease()
         with pytest.raises(errors.DeadlineExceeded):
             await pool.prepare(b"not an image", ResizeRule(96, 160), time.monotonic() - 1, lease)
         with pytest.raises(core.UnsupportedImage):

@@ -1,0 +1,76 @@
+"""The page in front of a server that wants API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from service.keys import create_key
+from tests.browser.browsing import Watch, running_server, wait_for_count
+from tests.factories import make_tiny_artifact
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Address and key."""
+    folder = tmp_path_factory.mktemp("keyed")
+    tiny, file = make_tiny_artifact(folder / "tiny"), folder / "keys.jsonl"
+    key = create_key(file, "person", "user")
+    settings = {"HINDSIGHT_MODEL": str(tiny.path), "HINDSIGHT_KEYS_FILE": str(file)}
+    with running_server(folder / "server.log", **settings) as address:
+        yield address, key
+
+
+@pytest.fixture
+def page(browser: Browser, keyed: tuple[str, str]) -> Iterator[Page]:
+    opened = browser.new_context().new_page()
+    opened.set_default_timeout(60_000)
+    watch = Watch(keyed[0])
+    watch.allow_failed_requests()
+    watch.attach(opened)
+    opened.goto(keyed[0])
+    yield opened
+    watch.check(opened)
+    opened.context.close()
+
+
+def enter(page: Page, key: str) -> None:
+    page.get_by_label("API key", exact=True).fill(key)
+    page.get_by_role("button", name="Use this key").click()
+
+
+def test_the_page_asks_for_a_key_and_works_with_it(page: Page, keyed: tuple[str, str]) -> None:
+    dialog = page.get_by_role("dialog", name="This server asks for an API key")
+    expect(dialog).to_contain_text("An API key is needed", ignore_case=True)
+    enter(page, "hsk_wrong")
+    expect(dialog).to_contain_text("does not know the API key")
+    enter(page, keyed[1])
+    expect(dialog).to_be_hidden()
+    wait_for_count(page, 2, 2)
+    # The thumbnails come with the key, too; an <img> alone would send none.
+    shown = "[...document.querySelectorAll('#samples img')].every((image) => image.naturalWidth > 0)"
+    page.wait_for_function(shown)
+    command = page.locator("#curl").inner_text()
+    assert keyed[1] not in command and '-H "X-API-Key: $HINDSIGHT_API_KEY"' in command
+    page.reload()  # the tab still knows it
+    wait_for_count(page, 2, 2)
+    assert page.evaluate("[document.cookie, localStorage.length]") == ["", 0]
+
+
+def test_without_a_key_the_page_says_what_is_missing(page: Page) -> None:
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("alert")).to_contain_text("An API key is needed")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("alert")).to_contain_text("An API key is needed")
+
+
+def test_keys_are_kept_from_other_tabs(page: Page, keyed: tuple[str, str]) -> None:
+    enter(page, keyed[1])
+    wait_for_count(page, 2, 2)
+    other = page.context.new_page()
+    other.goto(keyed[0])
+    expect(other.get_by_role("dialog")).to_be_visible()

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hindsight.artifact import Artifact, load_artifact
-from hindsight.errors import ArtifactError, HindsightError, ModelNotFound
+from hindsight.errors import ArtifactError, HindsightError
 from hindsight.repository import ModelRepository, version_order
 from service.engine import Engine
 from service.errors import BadModel, ChangeInProgress, DefaultModel, EngineUnavailable, LoadFailed
 from service.inflight import Requests
 from service.logs import log
 from service.metrics import Metrics
+from service.model_sources import ModelSources
 from service.registry import ModelRegistry
 from service.settings import Settings
 from service.worker_process import StartFailed, WorkerProcess
@@ -68,8 +69,7 @@ class ModelControl:
         self._metrics = metrics
         self._problems = dict(registry.problems)  # why the last attempt to load a version failed
         folder = settings.model_repository
-        self._repository = ModelRepository(folder) if folder is not None else None
-        self._sources = {(a.manifest.name, a.manifest.version): a.path.resolve() for a in registry}
+        self._sources = ModelSources(ModelRepository(folder) if folder is not None else None, registry)
         self._retire_limit = settings.body_timeout + settings.timeout + settings.hang_timeout
         self._changes: dict[str, Change] = {}
         self._current: Change | None = None
@@ -83,7 +83,7 @@ class ModelControl:
         """
         change = self._open(Change("load", name, version))
         try:
-            artifact = await asyncio.to_thread(self._find, name, version)
+            artifact = await asyncio.to_thread(self._sources.find, name, version)
         except BaseException as error:
             self._current = None
             if isinstance(error, ArtifactError):
@@ -125,7 +125,7 @@ class ModelControl:
 
     async def overview(self, name: str) -> list[dict[str, Any]]:
         """Each version of a model, loaded, on disk or both, the newest first; empty if there is none."""
-        stored = await asyncio.to_thread(self._stored, name)
+        stored = await asyncio.to_thread(self._sources.versions, name)
         loaded = {artifact.manifest.version: artifact for artifact in self._registry.versions(name)}
         default = next(iter(loaded), None)
         return [
@@ -157,9 +157,8 @@ class ModelControl:
 
     async def names(self) -> list[str]:
         """Every model that is loaded or could be: the default first."""
-        stored = await asyncio.to_thread(self._repository.names) if self._repository is not None else []
-        known = [*self._registry.names, *sorted({*stored, *(name for name, _ in self._sources)})]
-        return list(dict.fromkeys(known))
+        stored = await asyncio.to_thread(self._sources.names)
+        return list(dict.fromkeys([*self._registry.names, *stored]))
 
     def _say(self, step: str) -> None:
         if self._current is not None:
@@ -178,28 +177,6 @@ class ModelControl:
         if loaded:
             return "loaded"
         return "failed" if problem is not None or (name, version) in self._problems else "unloaded"
-
-    def _stored(self, name: str) -> dict[str | None, str | None]:
-        """Problem or None by version, of all that could be loaded under this name."""
-        stored = self._repository.versions(name) if self._repository is not None else []
-        if stored:
-            return {each.version: each.problem for each in stored}
-        return {version: None for known, version in self._sources if known == name}
-
-    def _find(self, name: str, version: str | None) -> Artifact:
-        """Where to load it from; its hashes are not verified yet. Raises ModelNotFound, ArtifactError."""
-        if self._repository is not None and self._repository.versions(name):
-            return self._repository.load(name, version, verify=False)
-        sources = [path for (known, _), path in self._sources.items() if known == name]
-        found = [
-            artifact
-            for artifact in (load_artifact(path, verify=False) for path in sources)
-            if artifact.manifest.name == name and version in (None, artifact.manifest.version)
-        ]
-        if not found:
-            self._registry.get(name)
-            raise ModelNotFound(f"no version {version!r} of model {name!r} to load (GET /models/{name})")
-        return max(found, key=lambda artifact: version_order(artifact.manifest.version))
 
     def _open(self, change: Change) -> Change:
         if self._requests.draining:
@@ -264,10 +241,7 @@ class ModelControl:
             if each.manifest.name != manifest.name or (beside and each.manifest.version != manifest.version)
         ]
         await self._switch([*kept, artifact])
-        path = artifact.path.resolve()
-        # What lay there before is not to be had any more.
-        self._sources = {known: other for known, other in self._sources.items() if other != path}
-        self._sources[manifest.name, manifest.version] = path
+        self._sources.remember(artifact)
 
     async def _unload(self, name: str, version: str | None) -> None:
         await self._switch(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import onnxruntime
 import pytest
 
 from hindsight.artifact import ResizeRule
@@ -140,3 +143,26 @@ def test_fifty_reloads_under_traffic_fail_no_request_and_leak_nothing(
     assert min(traffic.answers["1"], traffic.answers["2"]) > RELOADS, traffic.answers
     assert after.kilobytes - before.kilobytes < MOST_GROWTH_KB, (before, after)
     assert after.files <= before.files + 2 and after.blocks <= before.blocks, (before, after)
+
+
+def gpu_megabytes() -> int:
+    """In use on the first GPU, by all processes."""
+    command = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or not shutil.which("nvidia-smi"),
+    reason="needs onnxruntime-gpu and a GPU",
+)
+def test_the_memory_of_a_gpu_returns_after_reloads(tmp_path: Path) -> None:
+    path = make_tiny_artifact(tmp_path / "tiny").path
+    with serving(tmp_path / "server", "--model", str(path), "--device", "cuda") as server:
+        used = []
+        for _ in range(6):
+            assert server.client.post("/models/tiny/load").status_code == 200
+            assert server.client.post("/detect", content=TILES, headers=PNG).status_code == 200
+            quiet_holdings(server)
+            used.append(gpu_megabytes())
+    assert used[-1] <= used[1] + 64, used

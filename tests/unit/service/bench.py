@@ -134,6 +134,9 @@ class Bench:
         return await asyncio.gather(*tasks)
 
     def dropped(self, reason: str) -> float:
-        return self.metrics.registry.get_sample_value(
-            "hindsight_drops_total", {"model": "tiny", "reason": reason}
-        ) or 0.0
+        return (
+            self.metrics.registry.get_sample_value(
+                "hindsight_drops_total", {"model": "tiny", "reason": reason}
+            )
+            or 0.0
+        )

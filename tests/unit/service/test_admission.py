@@ -24,7 +24,7 @@ class House:
 
     def admit(self, count: int = 1, client: str = "a", seconds: float = 60.0, **more: Capacity) -> list[Slot]:
         caller = Caller(client, self.now + seconds, seconds)
-        return self.admission.admit(count, caller, EACH, more.get("capacity", BUSY))
+        return self.admission.admit(count, caller, "tiny", EACH, more.get("capacity", BUSY))
 
     def refused(self, count: int = 1, client: str = "a", seconds: float = 60.0) -> float:
         """-> seconds until it may return, with those that its answer is held back."""
@@ -35,7 +35,12 @@ class House:
         return caught.value.hold + caught.value.retry_after
 
     def drops(self, reason: str) -> float:
-        return self.metrics.registry.get_sample_value("hindsight_drops_total", {"reason": reason}) or 0.0
+        return (
+            self.metrics.registry.get_sample_value(
+                "hindsight_drops_total", {"model": "tiny", "reason": reason}
+            )
+            or 0.0
+        )
 
 
 def test_the_queue_holds_as_many_seconds_as_it_may() -> None:

@@ -18,7 +18,7 @@ from hindsight.errors import HindsightError
 from hindsight.manifest import ResizeRule
 from hindsight.options import DetectOptions
 from hindsight.postprocess import split_detections, split_rescored
-from hindsight.preprocess import boxes_to_input
+from hindsight.preprocess import Letterboxed, boxes_to_input
 from service.batcher import Batcher, Done, Slot
 from service.body import BodyBudget, Item
 from service.decode import CpuPool, Prepared
@@ -70,13 +70,21 @@ class Judged:
 
 
 async def detect_image(
-    services: Services, artifact: Artifact, options: DetectOptions, item: Item, slot: Slot
+    services: Services,
+    artifact: Artifact,
+    options: DetectOptions,
+    item: Item,
+    slot: Slot,
+    *,
+    deadline: float | None = None,
 ) -> Detected:
-    """Detect on one encoded image. Raises HindsightError; gives the slot back in every case."""
+    """Detect on one encoded image. Raises HindsightError; gives the slot back in every case. deadline:
+    when it must have begun to run (time.monotonic seconds), if not by the settings.
+    """
     try:
         if isinstance(item, HindsightError):
             raise item
-        deadline = time.monotonic() + services.settings.timeout
+        deadline = time.monotonic() + services.settings.timeout if deadline is None else deadline
         manifest = artifact.manifest
         prepared = await _prepare(services, item, manifest.resize, deadline)
         batchable = replace(options, nms_threshold=round_nms_threshold(options.nms_threshold))
@@ -91,6 +99,27 @@ async def detect_image(
     services.metrics.images.labels(manifest.name, "detect").inc()
     stages = _stages(services, prepared.decode_seconds, prepared.letterbox_seconds, done, split_seconds)
     return Detected(detections, stages)
+
+
+async def detect_tensor(
+    services: Services,
+    artifact: Artifact,
+    options: DetectOptions,
+    image: Letterboxed,
+    slot: Slot,
+    *,
+    deadline: float,
+) -> Done:
+    """Detect on pixels that the client letterboxed: the model's own outputs, boxes in input pixels. Raises
+    HindsightError; gives the slot back in every case. nms_threshold is not rounded: batches are of one.
+    """
+    try:
+        done = await services.batcher.submit(Work(artifact, "detect", image, options), slot, deadline)
+    finally:
+        slot.release()
+    services.metrics.images.labels(artifact.manifest.name, "detect").inc()
+    _stages(services, 0.0, 0.0, done, 0.0)
+    return done
 
 
 async def rescore_image(

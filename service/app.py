@@ -1,9 +1,10 @@
 """The application: builds the parts, wires them, starts and stops them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -24,6 +25,9 @@ from service.registry import ModelRegistry, load_models
 from service.routes import detect, health, models, page, rescore
 from service.settings import Settings
 from service.worker import WorkerSpec
+
+if TYPE_CHECKING:
+    from service.kserve.grpc_server import GrpcServer
 
 _DESCRIPTION = (
     "Object detection with a second opinion on every box: class score, predicted IoU, purity and integrity. "
@@ -58,9 +62,12 @@ def create_app(
         for engine in services.engines:
             engine.start()
         services.batcher.start()
+        grpc_server = await _start_grpc(services, app, hooks)
         try:
             yield
         finally:
+            if grpc_server is not None:
+                await grpc_server.stop(settings.shutdown_timeout)
             await services.batcher.stop()
             for engine in services.engines:
                 await engine.stop()
@@ -104,6 +111,22 @@ def _build(settings: Settings, registry: ModelRegistry, metrics: Metrics) -> Ser
         metrics=metrics,
         budget=BodyBudget(settings.max_buffered_bytes),
     )
+
+
+async def _start_grpc(services: Services, app: FastAPI, hooks: Hooks) -> "GrpcServer | None":
+    settings = services.settings
+    if settings.grpc_port is None:
+        return None
+    from service.kserve.grpc_server import GrpcServer  # grpcio is an extra
+
+    server = GrpcServer(services)
+    try:
+        await server.start(settings.host, settings.grpc_port)
+    except OSError as error:
+        asyncio.get_running_loop().call_soon(hooks.start_failed, str(error))
+        return None
+    app.state.grpc_port = server.port
+    return server
 
 
 def _connect(services: Services, hooks: Hooks) -> None:

@@ -1,5 +1,6 @@
 """`hindsight serve`."""
 
+import os
 import signal
 import socket
 from contextlib import suppress
@@ -13,6 +14,10 @@ from hindsight.commands.console import fail
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one. (default: 8000)")] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(help="KServe V2 over gRPC on this port; 0 picks a free one. (default: off)"),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,6 +61,7 @@ def serve(
     given: dict[str, Any] = {
         "host": host,
         "port": port,
+        "grpc_port": grpc_port,
         "model": tuple(model) if model else None,
         "backend": backend,
         "device": tuple(device) if device else None,
@@ -76,6 +82,8 @@ def serve(
     except HindsightError as error:
         fail(str(error))
     listener = _listen(settings.host, settings.port)
+    if settings.grpc_port is not None:
+        _check_grpc(settings.host, settings.grpc_port)
     configure_logging(settings.log_level)
     failure = _run(settings, registry, listener)
     if failure is not None:
@@ -96,6 +104,18 @@ def _listen(host: str, port: int) -> socket.socket:
         fail(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --host or --port")
 
 
+def _check_grpc(host: str, port: int) -> None:
+    """gRPC takes no socket from us, so what would go wrong later is told now."""
+    # Its own messages on stderr are not JSON; what it has to say reaches the client as a status.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        from service.kserve import grpc_server  # noqa: F401
+    except ImportError as error:
+        fail(f"--grpc-port needs a package that is missing ({error}): install hindsight-detector[grpc]")
+    if port:
+        _listen(host, port).close()
+
+
 def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
     """Serve until SIGTERM or Ctrl-C; -> the reason if the workers never came up."""
     import uvicorn
@@ -111,8 +131,10 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
     def ready() -> None:
         models = ", ".join(artifact.manifest.name for artifact in registry)
         devices = ", ".join(settings.device)
+        grpc_port = getattr(app.state, "grpc_port", None)
+        more = "" if grpc_port is None else f"; gRPC port: {grpc_port}"
         with suppress(OSError):  # nobody reads our stdout any more: no reason to stop serving
-            typer.echo(f"Hindsight is ready: {_url(listener)} (models: {models}; devices: {devices})")
+            typer.echo(f"Hindsight is ready: {_url(listener)} (models: {models}; devices: {devices}{more})")
 
     app = create_app(settings, registry, Hooks(ready, start_failed))
     config = uvicorn.Config(

@@ -26,6 +26,11 @@ _SECURITY_HEADERS = {
 _QUIET = {"/healthz", "/readyz", "/metrics"}  # probes: logged at debug only
 
 
+def request_id_from(given: str) -> str:
+    """The client's own request id if it is a decent one, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
 class RequestContext:
     """Wraps the app. `scope["state"]` gets `request_id` and `stages` (stage name -> milliseconds, filled by
     the routes).
@@ -43,8 +48,7 @@ class RequestContext:
         method = scope["method"]
         if method == "HEAD":  # answered as GET; the HTTP server, which keeps its own scope, sends no body
             scope = {**scope, "method": "GET"}
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = request_id_from(Headers(scope=scope).get("x-request-id", ""))
         stages: dict[str, float] = {}
         scope.setdefault("state", {}).update(request_id=request_id, stages=stages)
         status = 0

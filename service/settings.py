@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     """Bodies held in memory at once, all requests together."""
     decode_threads: int = Field(default=2, ge=1)
 
+    grpc_port: int | None = Field(default=None, ge=0, le=65535)
+    """KServe V2 over gRPC on this port of the same host; none: no gRPC. 0 picks a free one."""
+    grpc_max_message_bytes: int = Field(default=16_000_000, ge=1)
+    """gRPC holds a message whole before anybody may refuse it: this times max_queue bounds its memory."""
+
     @field_validator("model", "device", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:

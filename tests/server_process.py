@@ -43,6 +43,7 @@ class ServerProcess:
             stderr=self._log,
             text=True,
         )
+        self.ready_line = ""
         self.url = self._wait_for_url()
         self.port = int(self.url.rpartition(":")[2])
         self.client = httpx.Client(base_url=self.url, timeout=90)
@@ -59,6 +60,7 @@ class ServerProcess:
         if not line.startswith("Hindsight is ready: http://"):
             self.close()
             raise AssertionError(f"the server did not become ready: {line!r}\n{self.log_path.read_text()}")
+        self.ready_line = line
         return line.split()[3]
 
     def log(self, message: str | None = None) -> list[dict[str, Any]]:

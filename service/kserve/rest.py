@@ -100,9 +100,7 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
         )
         del body
         deadline = call.deadline(services.settings.timeout)
-        outputs = await unless_disconnected(
-            request, model.infer(services, inputs, call.parameters, deadline)
-        )
+        outputs = await unless_disconnected(request, model.infer(services, inputs, call.parameters, deadline))
     head = {"model_name": model.name, "model_version": model.artifact.manifest.version}
     if call.id:
         head["id"] = call.id

@@ -81,7 +81,9 @@ class TensorModel:
         if len(sizes) != len(images):
             raise BadBody(f"{len(images)} images and {len(sizes)} image_sizes; expected one for each")
         if not ((sizes >= 1) & (sizes <= (height, width))).all():
-            raise BadBody(f"input image_sizes: each must be a height in 1..{height} and a width in 1..{width}")
+            raise BadBody(
+                f"input image_sizes: each must be a height in 1..{height} and a width in 1..{width}"
+            )
         valid = [(int(h), int(w)) for h, w in sizes]
         return [Letterboxed(image, hw, hw) for image, hw in zip(images, valid, strict=True)]
 

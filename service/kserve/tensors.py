@@ -195,6 +195,8 @@ def _bytes_of(name: str, value: object) -> bytes:
     if not isinstance(value, str):
         raise BadBody(f"input {name}: expected base64 texts, got {type(value).__name__}")
     try:
-        return base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
+        return base64.b64decode(
+            value.partition(",")[2] if value.startswith("data:") else value, validate=True
+        )
     except (binascii.Error, ValueError) as error:
         raise BadBody(f"input {name}: an element is not base64 ({error}); BYTES in JSON are base64") from None

@@ -59,7 +59,12 @@ def test_base64_in_json_and_raw_bytes_in_any_content_type(client: httpx.Client) 
         headers = {LENGTH: str(len(head)), "content-type": kind}
         answer_of_raw = client.post(INFER, content=head + RAW, headers=headers)
         assert answer_of_raw.status_code == 200 and LENGTH not in answer_of_raw.headers
-    nested = {"name": "images", "shape": [1, 32, 32, 3], "datatype": "UINT8", "data": [[[[9, 9, 9]] * 32] * 32]}
+    nested = {
+        "name": "images",
+        "shape": [1, 32, 32, 3],
+        "datatype": "UINT8",
+        "data": [[[[9, 9, 9]] * 32] * 32],
+    }
     sizes = {"name": "image_sizes", "shape": [1, 2], "datatype": "INT64", "data": [[32, 32]]}
     answer = client.post("/v2/models/tiny.tensor/infer", json={"inputs": [nested, sizes]})
     assert answer.status_code == 200, answer.text
@@ -166,7 +171,9 @@ def test_compressed_bodies_are_bounded_while_they_come_out(
     for _ in range(3):
         answer = client.post(INFER, content=bomb, headers={"content-encoding": "gzip"})
         assert "50000000" in error_of(answer, 413)
-    assert server.peak_kilobytes() - before < 200 * 1024  # what it may hold is 50 MB, and zlib's doubling of it
+    assert (
+        server.peak_kilobytes() - before < 200 * 1024
+    )  # what it may hold is 50 MB, and zlib's doubling of it
     error_of(client.post(INFER, content=b"x", headers={"content-encoding": "br"}), 415)
 
 

@@ -109,10 +109,13 @@ def test_an_image_is_answered_as_detect_answers_it(
     assert response["id"] == "seven" and response["model_name"] == "tiny" and response["model_version"] == "1"
     assert [each["name"] for each in response["outputs"]] == names
     assert result.as_numpy("num_detections").tolist() == [len(expected)] and len(expected) > 0
-    assert result.as_numpy("boxes")[0] == pytest.approx(np.array([each["box"] for each in expected]), abs=1e-2)
+    assert result.as_numpy("boxes")[0] == pytest.approx(
+        np.array([each["box"] for each in expected]), abs=1e-2
+    )
     assert result.as_numpy("labels")[0].tolist() == [each["label_id"] for each in expected]
     named = [
-        each if isinstance(each, str) else each.decode() for each in result.as_numpy("label_names")[0].tolist()
+        each if isinstance(each, str) else each.decode()
+        for each in result.as_numpy("label_names")[0].tolist()
     ]
     assert named == [each["label"] for each in expected]
     for output, key in [("scores", "score"), ("class_scores", "class_score"), ("ious", "iou")]:
@@ -262,7 +265,5 @@ def test_bad_images_and_requests(client_of_triton: triton.InferenceServerClient)
 
 def test_a_body_over_the_limit(client_of_triton: triton.InferenceServerClient) -> None:
     too_big = np.zeros((16, 1056, 1056, 3), np.uint8)
-    status, message = refused(
-        client_of_triton.infer, "tiny.tensor", tensor_inputs(images=too_big)
-    )
+    status, message = refused(client_of_triton.infer, "tiny.tensor", tensor_inputs(images=too_big))
     assert status == "413" and "50000000" in message

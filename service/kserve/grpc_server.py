@@ -23,7 +23,7 @@ from service.middleware import request_id_from
 from service.pipeline import Services
 
 Authorize = Callable[[str, Mapping[str, str]], Awaitable[None]]
-"""Given a call's method (`ModelInfer`) and metadata by lower-case name; raises HindsightError to refuse it."""
+"""Given a call's method (`ModelInfer`) and metadata by lower-case name; raises HindsightError to refuse."""
 
 _CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -156,7 +156,7 @@ def _code_of(error: Exception) -> grpc.StatusCode:
 
 
 def _retry_after(error: Exception) -> list[tuple[str, str]]:
-    """`retry-after` in seconds, as in HTTP, and the form in milliseconds that gRPC's own retry policy reads."""
+    """`retry-after` in seconds, as in HTTP, and in the form that gRPC's own retry policy reads."""
     seconds = error.retry_after if isinstance(error, RequestError) else None
     if seconds is None:
         return []

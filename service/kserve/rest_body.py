@@ -87,9 +87,10 @@ def _inputs(given: object, raw: memoryview, has_raw: bool) -> list[InputTensor]:
             raise BadBody(f"input {name[:64]}: parameter {next(iter(parameters))[:64]!r} is not supported")
         payload: memoryview | list[Any]
         if size is None:
-            payload = document.get("data", None)
-            if not isinstance(payload, list):
+            data = document.get("data")
+            if not isinstance(data, list):
                 raise BadBody(f"input {name[:64]} needs `data`, a list, or the parameter binary_data_size")
+            payload = data
         else:
             if "data" in document or not has_raw:
                 raise BadBody(

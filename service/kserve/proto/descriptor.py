@@ -1,4 +1,4 @@
-"""Generated from open_inference.proto by `python -m service.kserve.proto.generate`: do not edit."""
+"""Made of open_inference.proto by `python -m service.kserve.proto.generate`: do not edit."""
 
 import base64
 

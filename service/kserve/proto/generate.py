@@ -1,4 +1,4 @@
-"""`python -m service.kserve.proto.generate`: writes descriptor.py from open_inference.proto, with grpcio-tools.
+"""`python -m service.kserve.proto.generate` writes descriptor.py from open_inference.proto (grpcio-tools).
 
 A plain `_pb2` module would register its names for the whole process, where another library's messages of the
 same protocol (tritonclient's, kserve's) already may be: so the descriptor is kept, and messages.py gives it
@@ -13,7 +13,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("open_inference.proto")
 TARGET = Path(__file__).with_name("descriptor.py")
-_HEADER = '''"""Generated from open_inference.proto by `python -m service.kserve.proto.generate`: do not edit."""
+_HEADER = '''"""Made of open_inference.proto by `python -m service.kserve.proto.generate`: do not edit."""
 
 import base64
 

@@ -17,6 +17,7 @@ from service.body import BodyBudget
 from service.decode import CpuPool
 from service.engine import Engine
 from service.kserve import rest as kserve
+from service.label_studio import routes as label_studio
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.openapi import move_problem_schemas
@@ -85,7 +86,7 @@ def create_app(
     )
     app.add_middleware(RequestContext, metrics=metrics)
     handlers.install_handlers(app)
-    for module in (detect, rescore, models, health, page, kserve):
+    for module in (detect, rescore, models, health, page, kserve, label_studio):
         app.include_router(module.router)
     page.mount_page(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way

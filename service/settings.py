@@ -4,7 +4,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import DirectoryPath, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -55,6 +55,11 @@ class Settings(BaseSettings):
     max_buffered_bytes: int = Field(default=512_000_000, ge=1)
     """Bodies held in memory at once, all requests together."""
     decode_threads: int = Field(default=2, ge=1)
+
+    media_root: DirectoryPath | None = None
+    """The one folder from which Label Studio's tasks may name images; none: data URIs only."""
+    label_studio_max_tasks: int = Field(default=256, ge=1)
+    """Tasks in one request of Label Studio."""
 
     grpc_port: int | None = Field(default=None, ge=0, le=65535)
     """KServe V2 over gRPC on this port of the same host; none: no gRPC. 0 picks a free one."""

@@ -66,7 +66,7 @@ def check_output_parameters(name: str, parameters: Mapping[str, Any]) -> None:
     """Raises BadBody for what may be asked of an output and is not offered here."""
     for key in parameters:
         if key != "binary_data":
-            raise BadBody(f"output {name[:64]}: parameter {key[:64]!r} is not supported")
+            raise BadBody(f"output {name[:64]!r}: parameter {key[:64]!r} is not supported")
 
 
 def chosen(outputs: Mapping[str, OutputTensor], wanted: Sequence[WantedOutput] | None) -> list[OutputTensor]:

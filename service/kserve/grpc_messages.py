@@ -54,11 +54,11 @@ def _inputs(request: Any) -> list[InputTensor]:
     for index, tensor in enumerate(request.inputs):
         if tensor.parameters:
             key = next(iter(tensor.parameters))
-            raise BadBody(f"input {tensor.name[:64]}: parameter {key[:64]!r} is not supported")
+            raise BadBody(f"input {tensor.name[:64]!r}: parameter {key[:64]!r} is not supported")
         if any(size < 0 for size in tensor.shape):
-            raise BadBody(f"input {tensor.name[:64]}: each of shape must be a whole number from 0")
+            raise BadBody(f"input {tensor.name[:64]!r}: each of shape must be a whole number from 0")
         if raw and tensor.HasField("contents"):
-            raise BadBody(f"input {tensor.name[:64]} has contents, and the request raw_input_contents")
+            raise BadBody(f"input {tensor.name[:64]!r} has contents, and the request raw_input_contents")
         payload = memoryview(raw[index]) if raw else _listed(tensor)
         tensors.append(InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), payload))
     return tensors
@@ -70,12 +70,12 @@ def _listed(tensor: Any) -> list[Any]:
     filled = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
     if field is None or filled not in ([], [field]):
         wanted = field or "raw_input_contents"
-        raise BadBody(f"input {tensor.name[:64]} of {tensor.datatype[:64]} needs {wanted}, has {filled}")
+        raise BadBody(f"input {tensor.name[:64]!r} of {tensor.datatype[:64]!r} needs {wanted}, has {filled}")
     values = getattr(tensor.contents, field)
     if len(values) > MAX_LISTED_VALUES:
         raise BadBody(
-            f"input {tensor.name[:64]} lists {len(values)} values, at most {MAX_LISTED_VALUES} are accepted: "
-            "use raw_input_contents"
+            f"input {tensor.name[:64]!r} lists {len(values)} values, at most {MAX_LISTED_VALUES} are "
+            "accepted: use raw_input_contents"
         )
     return list(values)
 

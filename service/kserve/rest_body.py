@@ -81,27 +81,28 @@ def _inputs(given: object, raw: memoryview, has_raw: bool) -> list[InputTensor]:
     position = 0
     for document in _objects(given, "inputs", _INPUT_KEYS):
         name = _text(document.get("name"), "an input's name")
-        parameters = _parameters(document, f"input {name[:64]}")
+        parameters = _parameters(document, f"input {name[:64]!r}")
         size = parameters.pop("binary_data_size", None)
         if parameters:
-            raise BadBody(f"input {name[:64]}: parameter {next(iter(parameters))[:64]!r} is not supported")
+            raise BadBody(f"input {name[:64]!r}: parameter {next(iter(parameters))[:64]!r} is not supported")
         payload: memoryview | list[Any]
         if size is None:
             data = document.get("data")
             if not isinstance(data, list):
-                raise BadBody(f"input {name[:64]} needs `data`, a list, or the parameter binary_data_size")
+                raise BadBody(f"input {name[:64]!r} needs `data`, a list, or the parameter binary_data_size")
             payload = data
         else:
             if "data" in document or not has_raw:
                 raise BadBody(
-                    f"input {name[:64]}: with binary_data_size come no `data` but the header {HEADER_LENGTH}"
+                    f"input {name[:64]!r}: with binary_data_size comes the header {HEADER_LENGTH} "
+                    "and no `data`"
                 )
-            end = position + _whole(size, f"input {name[:64]}: binary_data_size")
+            end = position + _whole(size, f"input {name[:64]!r}: binary_data_size")
             if end > len(raw):
-                raise BadBody(f"input {name[:64]}: {size} bytes expected, {len(raw) - position} are left")
+                raise BadBody(f"input {name[:64]!r}: {size} bytes expected, {len(raw) - position} are left")
             payload = raw[position:end]
             position = end
-        datatype = _text(document.get("datatype"), f"input {name[:64]}: datatype")
+        datatype = _text(document.get("datatype"), f"input {name[:64]!r}: datatype")
         tensors.append(InputTensor(name, datatype, _shape(document.get("shape"), name), payload))
     if position != len(raw):
         raise BadBody(f"{len(raw) - position} bytes of the body belong to no input")
@@ -114,11 +115,11 @@ def _outputs(given: object) -> list[WantedOutput] | None:
     wanted: list[WantedOutput] = []
     for document in _objects(given, "outputs", _OUTPUT_KEYS):
         name = _text(document.get("name"), "an output's name")
-        parameters = _parameters(document, f"output {name[:64]}")
+        parameters = _parameters(document, f"output {name[:64]!r}")
         check_output_parameters(name, parameters)
         binary = parameters.get("binary_data")
         if not (binary is None or isinstance(binary, bool)):
-            raise BadBody(f"output {name[:64]}: binary_data must be true or false")
+            raise BadBody(f"output {name[:64]!r}: binary_data must be true or false")
         wanted.append(WantedOutput(name, binary))
     return wanted
 
@@ -147,8 +148,8 @@ def _parameters(document: dict[str, Any], what: str) -> dict[str, Any]:
 
 def _shape(given: object, name: str) -> tuple[int, ...]:
     if not isinstance(given, list):
-        raise BadBody(f"input {name[:64]}: shape must be a list, got {type(given).__name__}")
-    return tuple(_whole(each, f"input {name[:64]}: each of shape") for each in given)
+        raise BadBody(f"input {name[:64]!r}: shape must be a list, got {type(given).__name__}")
+    return tuple(_whole(each, f"input {name[:64]!r}: each of shape") for each in given)
 
 
 def _whole(given: object, what: str) -> int:
@@ -160,4 +161,6 @@ def _whole(given: object, what: str) -> int:
 def _text(given: object, what: str) -> str:
     if not isinstance(given, str):
         raise BadBody(f"{what} must be a string, got {type(given).__name__}")
+    if not given.isascii() and any("\ud800" <= letter <= "\udfff" for letter in given):
+        raise BadBody(f"{what} has half a surrogate pair, which no answer could repeat")
     return given

@@ -3,14 +3,10 @@ another. They are left out of the OpenAPI document: their forms are Label Studio
 """
 
 import asyncio
-import base64
-import binascii
 import logging
-from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter, Request, Response
 
 from hindsight.artifact import Artifact
 from hindsight.errors import HindsightError
@@ -28,36 +24,7 @@ _UNDEFINED = "$undefined$"  # where Label Studio puts the data of tasks imported
 _MOST_COMMAS = 1_000_000
 _RETRY_LATER = {503, 504}
 
-Login = Callable[[str, str], bool]
-"""Whether a user name and a password may call."""
-
-
-async def require_login(request: Request) -> None:
-    """Label Studio sends Basic credentials, if it was given some. The hook: `app.state.label_studio_login`, a
-    Login; without one, anybody may call. Raises HTTPException 401.
-    """
-    login: Login | None = getattr(request.app.state, "label_studio_login", None)
-    if login is None:
-        return
-    given = basic_credentials(request.headers.get("authorization", ""))
-    if given is None or not login(*given):
-        challenge = {"WWW-Authenticate": 'Basic realm="Hindsight", charset="UTF-8"'}
-        raise HTTPException(401, "this server wants a user name and a password", challenge)
-
-
-def basic_credentials(header: str) -> tuple[str, str] | None:
-    """User name and password of an Authorization header; None if it has none."""
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return None
-    return (user, password) if colon else None
-
-
-router = APIRouter(prefix="/label-studio", include_in_schema=False, dependencies=[Depends(require_login)])
+router = APIRouter(prefix="/label-studio", include_in_schema=False)
 
 
 @router.get("")

@@ -30,14 +30,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield running
 
 
-@pytest.mark.parametrize(
-    ("block", "printed"),
-    zip(
-        blocks("python"),
-        (r"red \[.*\] purity 0\.9\d\ngreen \[.*\] purity 0\.9\d", r"\[2\] \(1, 20, 4\)", r"\(1, 2, 4\)"),
-        strict=True,
-    ),
+PRINTED = (
+    r"red \[.*\] purity 0\.9\d\ngreen \[.*\] purity 0\.9\d",
+    r"\[2\] \(1, 20, 4\)",
+    r"\(1, 2, 4\)",
 )
+
+
+@pytest.mark.parametrize(("block", "printed"), list(zip(blocks("python"), PRINTED, strict=True)))
 def test_its_examples_run(server: ServerProcess, tmp_path: Path, block: str, printed: str) -> None:
     (tmp_path / "photo.jpg").write_bytes(encode(tiles_image(), "JPEG", quality=95))
     grpc_port = server.ready_line.rpartition("gRPC port: ")[2].rstrip().rstrip(")")

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import grpc.aio
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from service import errors
+from service.kserve.grpc_server import GrpcServer
 from service.kserve.proto import messages
 from service.kserve.proto.descriptor import DESCRIPTOR
 from service.kserve.proto.generate import compiled
+from service.metrics import Metrics
+from service.settings import Settings
 from tests.factories import encode, make_tiny_artifact, tiles_image
 from tests.server_process import GREEN_BOX, RED_BOX, REPOSITORY, TILES, ServerProcess, serving, wait_until
 
@@ -317,3 +325,46 @@ def test_a_port_that_is_taken_is_told_in_one_line(grpc_server: ServerProcess) ->
         check=False,
     )
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and port in ended.stderr, ended.stderr
+
+
+def test_a_missing_package_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "grpc").mkdir()
+    (tmp_path / "grpc" / "__init__.py").write_text("raise ImportError('No module named grpc')\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "service", "--port", "0", "--grpc-port", "0"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1, ended.stderr
+    assert "hindsight-detector[grpc]" in ended.stderr
+
+
+def test_the_hook_for_keys_refuses_calls() -> None:
+    """What is put there decides by method and metadata, before anything else is looked at."""
+
+    async def with_a_key(method: str, metadata: Mapping[str, str]) -> None:
+        if method != "ServerLive" and metadata.get("authorization") != "Bearer good":
+            raise errors.Busy("come back with a key", retry_after=2.5)
+
+    async def calls() -> None:
+        services = SimpleNamespace(
+            settings=Settings(), metrics=Metrics(), batcher=SimpleNamespace(ready=True)
+        )
+        server = GrpcServer(services, with_a_key)  # type: ignore[arg-type]  # as much as these calls look at
+        await server.start("127.0.0.1", 0)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            assert (await stub.ServerLive(service_pb2.ServerLiveRequest())).live
+            metadata = [("authorization", "Bearer good")]
+            assert (await stub.ServerReady(service_pb2.ServerReadyRequest(), metadata=metadata)).ready
+            with pytest.raises(grpc.aio.AioRpcError, match="come back with a key") as caught:
+                await stub.ServerReady(service_pb2.ServerReadyRequest())
+            trailing = dict(caught.value.trailing_metadata())
+            assert trailing["retry-after"] == "3" and trailing["grpc-retry-pushback-ms"] == "2500"
+        await server.stop(1)
+
+    asyncio.run(calls())

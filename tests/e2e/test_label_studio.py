@@ -6,6 +6,7 @@ import base64
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.factories import encode, make_tiny_artifact, tiles_image
-from tests.server_process import TILES, ServerProcess, assert_problem, serving
+from tests.server_process import TILES, ServerProcess, assert_problem, serving, wait_until
 
 CONFIG = """<View>
   <Image name="photo" value="$image" zoom="true"/>
@@ -317,3 +318,19 @@ def test_detects_own_format_is_unchanged(client: httpx.Client, studio: ServerPro
     answer = studio.client.post("/detect", content=TILES, params={"format": "labelstudio"}).json()
     assert [each["value"]["rectanglelabels"] for each in answer["result"]] == [["red"], ["green"]]
     assert answer["result"][0]["from_name"] == "label" and answer["result"][0]["to_name"] == "image"
+
+
+def test_a_full_queue_fails_the_request_and_not_a_task(tmp_path: Path) -> None:
+    """Label Studio would keep an empty prediction."""
+    make_tiny_artifact(tmp_path / "tiny")
+    limits = {"max_queue": 1, "max_images": 1, "max_batch": 1}
+    arguments = ("--model", str(tmp_path / "tiny"), "--backend", "sleep:1500")
+    with serving(tmp_path, *arguments, **limits) as server, ThreadPoolExecutor(2) as clients:
+        before = server.metric("hindsight_batch_size_count")
+        running = clients.submit(server.client.post, "/detect", content=TILES)
+        wait_until(lambda: server.metric("hindsight_batch_size_count") == before + 1, "one to run")
+        waiting = clients.submit(server.client.post, "/detect", content=TILES)
+        wait_until(lambda: server.metric("hindsight_queue_depth") == 1, "one to wait")
+        refused = server.client.post("/label-studio/predict", json=predict_request(task(DATA_URI)))
+        assert_problem(refused, 503, "busy")
+        assert [each.result().status_code for each in (running, waiting)] == [200, 200]

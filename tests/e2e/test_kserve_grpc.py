@@ -25,10 +25,10 @@ from service import errors
 from service.kserve.grpc_server import GrpcServer
 from service.kserve.proto import messages
 from service.kserve.proto.descriptor import DESCRIPTOR
-from service.kserve.proto.generate import compiled
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.factories import encode, make_tiny_artifact, tiles_image
+from tests.kserve_descriptor import TARGET, compiled, module_text
 from tests.server_process import GREEN_BOX, RED_BOX, REPOSITORY, TILES, ServerProcess, serving, wait_until
 
 BLACK = encode(np.zeros((96, 160, 3), np.uint8))
@@ -89,7 +89,7 @@ def refused(call: Any, *arguments: Any, **options: Any) -> tuple[str, str]:
 
 
 def test_the_descriptor_is_made_of_the_proto_and_agrees_with_the_public_one() -> None:
-    assert compiled() == DESCRIPTOR
+    assert compiled() == DESCRIPTOR and TARGET.read_text() == module_text(DESCRIPTOR)
     theirs = service_pb2.DESCRIPTOR
     service = theirs.services_by_name["GRPCInferenceService"]
     for name, (request, response) in messages.methods().items():

@@ -1,4 +1,4 @@
-"""Made of open_inference.proto by `python -m service.kserve.proto.generate`: do not edit."""
+"""Made of open_inference.proto by `python -m tests.kserve_descriptor`: do not edit."""
 
 import base64
 

@@ -1,4 +1,4 @@
-"""`python -m service.kserve.proto.generate` writes descriptor.py from open_inference.proto (grpcio-tools).
+"""`python -m tests.kserve_descriptor` writes service/kserve/proto/descriptor.py, with grpcio-tools.
 
 A plain `_pb2` module would register its names for the whole process, where another library's messages of the
 same protocol (tritonclient's, kserve's) already may be: so the descriptor is kept, and messages.py gives it
@@ -11,9 +11,10 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("open_inference.proto")
-TARGET = Path(__file__).with_name("descriptor.py")
-_HEADER = '''"""Made of open_inference.proto by `python -m service.kserve.proto.generate`: do not edit."""
+_FOLDER = Path(__file__).resolve().parent.parent / "service" / "kserve" / "proto"
+SOURCE = _FOLDER / "open_inference.proto"
+TARGET = _FOLDER / "descriptor.py"
+_HEADER = '''"""Made of open_inference.proto by `python -m tests.kserve_descriptor`: do not edit."""
 
 import base64
 

@@ -32,7 +32,16 @@ from PIL import (
 
 from hindsight.errors import CorruptImage, ImageTooLarge, UnsupportedImage
 
-__all__ = ["IMAGE_SUFFIXES", "Header", "ImageLimits", "decode_image", "pixels_of", "read_header"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Footprint",
+    "Header",
+    "ImageLimits",
+    "decode_image",
+    "footprint",
+    "pixels_of",
+    "read_header",
+]
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,24 @@ def read_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
         width, height = image.size
         hw = (width, height) if orientation in _TURNED else (height, width)
         return Header(name, image.mode, hw, orientation if orientation in _UPRIGHT else 1)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What decoding will take, from the header. hw: as stored, so perhaps turned. working_bytes: the most
+    that `decode_image` holds at one time, its result included, the encoded file apart.
+    """
+
+    hw: tuple[int, int]
+    working_bytes: int
+
+
+def footprint(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Footprint:
+    """For whoever has a budget. Decodes nothing. Raises as `decode_image`, broken pixels apart."""
+    name, reader = _reader_of(data, limits)
+    with _opened(name, reader, data, limits) as image:
+        width, height = image.size
+        return Footprint((height, width), width * height * _bytes_per_pixel(image))
 
 
 def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
@@ -184,6 +211,15 @@ def _frames(image: ImageFile.ImageFile) -> int:
         return 2 if getattr(image, "is_animated", False) else 1
     except Exception as error:  # looking for a second frame reads on into bytes that may be broken
         raise CorruptImage(f"its frames cannot be counted ({_reason(error)})") from error
+
+
+def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
+    """At the worst moment of `_decode`. Pillow stores a pixel of three or four channels in 4 bytes."""
+    if image.has_transparency_data:
+        return 4 + 4 + 4 + 4 + 4 + 3  # as read, upright or RGBA, white, composite, RGB, our array
+    if image.mode.startswith("I"):
+        return 4 + 4 + 8 + 8 + 1 + 3  # as read, its array, as int64, shifted, as uint8, our array
+    return 4 + 4 + 3  # as read, upright or converted, our array
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:

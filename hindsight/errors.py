@@ -75,6 +75,18 @@ class DeviceLost(RuntimeFailure):
     code = "device-lost"
 
 
+class OutOfMemory(RuntimeFailure):
+    """The device has no room for this batch; a smaller one may fit."""
+
+    code = "out-of-memory"
+
+
+class NonFiniteOutput(RuntimeFailure):
+    """The model answered NaN or infinity for this image."""
+
+    code = "non-finite-output"
+
+
 class ServiceError(HindsightError):
     """Raised by `Client` alone: the server could not be reached, was too busy, or failed.
 

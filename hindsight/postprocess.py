@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.detections import Detections, Rescored
-from hindsight.errors import RuntimeFailure
+from hindsight.errors import NonFiniteOutput, RuntimeFailure
 from hindsight.manifest import Manifest
 from hindsight.options import DetectOptions
 from hindsight.preprocess import Placed, boxes_to_original
@@ -30,7 +30,8 @@ def split_detections(
     """Image `index` of `outputs` (model.onnx's, DESIGN of the artifact) in original pixels, best score first.
 
     Keeps options.classes and the best options.max_detections; the thresholds were applied inside the model.
-    Raises RuntimeFailure where the outputs are not what the manifest promises.
+    Raises RuntimeFailure where the outputs are not what the manifest promises; NonFiniteOutput, one of its
+    kind, where they hold NaN or infinity.
     """
     count = int(outputs["num_detections"][index])
     capacity = outputs["scores"].shape[1]
@@ -70,7 +71,7 @@ def split_detections(
 def split_rescored(
     outputs: Mapping[str, NDArray[Any]], index: int, count: int, class_names: tuple[str, ...]
 ) -> Rescored:
-    """The first `count` boxes of image `index` of `outputs` (rescore.onnx's). Raises RuntimeFailure."""
+    """The first `count` boxes of image `index` of `outputs` (rescore.onnx's). Raises NonFiniteOutput."""
 
     def rows(name: str) -> NDArray[np.float32]:
         return _finite(name, outputs[name][index, :count])
@@ -85,5 +86,5 @@ def split_rescored(
 
 def _finite(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
     if not np.isfinite(values).all():
-        raise RuntimeFailure(f"the model's {name} are not all finite")
+        raise NonFiniteOutput(f"the model's {name} for this image are not all finite")
     return values.astype(np.float32)

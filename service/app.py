@@ -18,6 +18,7 @@ from service.decode import CpuPool
 from service.engine import Engine
 from service.kserve import rest as kserve
 from service.label_studio import routes as label_studio
+from service.memory import ImageMemory
 from service.metrics import Metrics
 from service.middleware import RequestContext
 from service.openapi import move_problem_schemas
@@ -102,6 +103,8 @@ def _build(settings: Settings, registry: ModelRegistry, metrics: Metrics) -> Ser
         Engine(WorkerSpec(folders, settings.backend, device, settings.threads), settings, metrics)
         for device in settings.device
     ]
+    memory = ImageMemory(settings.max_decoded_bytes)
+    metrics.image_memory.set_function(lambda: memory.held)
     limits = ImageLimits(max_bytes=settings.max_body_bytes, max_pixels=settings.max_pixels)
     return Services(
         settings=settings,
@@ -111,6 +114,7 @@ def _build(settings: Settings, registry: ModelRegistry, metrics: Metrics) -> Ser
         pool=CpuPool(settings.decode_threads, limits),
         metrics=metrics,
         budget=BodyBudget(settings.max_buffered_bytes),
+        memory=memory,
     )
 
 

@@ -1,27 +1,32 @@
-"""The queue between requests and engines.
+"""From the queue to the engines, a batch at a time.
 
-Every image is one entry with its own future, deadline and bucket. An engine that falls idle takes the oldest
-entry and whatever waits in the same bucket: nothing ever waits for a batch to fill. Entries leave the queue
-by being taken, by passing their deadline (504) or by being cancelled (their client is gone); none of these
-needs anybody else to move.
+An image is admitted (admission.py), decoded, and then waits here for its turn (scheduler.py). An engine that
+falls idle takes the image whose turn it is and whatever may share its batch: nothing ever waits for a batch
+to fill. Images leave the queue by being taken, by passing their deadline (504) or by being cancelled (their
+client is gone); none of these needs anybody else to move.
 """
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hindsight.errors import RuntimeFailure
+from hindsight.errors import OutOfMemory, RuntimeFailure
+from service.admission import Admission, Admitted, Capacity, Slot
+from service.batch_limits import BatchLimits
+from service.callers import Caller
 from service.engine import Engine
-from service.errors import Busy, DeadlineExceeded, EngineUnavailable
+from service.errors import DeadlineExceeded, EngineUnavailable
 from service.estimates import ServiceTimes
 from service.logs import log
 from service.metrics import Metrics
+from service.scheduler import FairQueue
 from service.settings import Settings
-from service.work import Work, call_for
+from service.work import Bucket, Work, call_for
 from service.worker import Arrays
+
+_STOPPING = "the server is shutting down"
 
 
 @dataclass(frozen=True)
@@ -35,42 +40,57 @@ class Done:
     transfer_seconds: float
 
 
-class Slot:
-    """One admitted image's place among those that wait; given back once, when it starts to run or fails."""
-
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release: Callable[[], None] | None = release
-
-    def release(self) -> None:
-        if self._release is not None:
-            self._release()
-            self._release = None
-
-
 @dataclass(eq=False)
 class _Entry:
+    """seconds: the work it is expected to be."""
+
     work: Work
     slot: Slot
-    deadline: float
     submitted: float
+    seconds: float
     done: "asyncio.Future[Done]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def client(self) -> str:
+        return self.slot.request.caller.client
+
+    @property
+    def deadline(self) -> float:
+        return self.slot.request.caller.deadline
+
+    @property
+    def request(self) -> Admitted:
+        return self.slot.request
+
+    @property
+    def bucket(self) -> Bucket:
+        return self.work.bucket
 
 
 class Batcher:
-    """Admission, the queue, and one consumer task per engine."""
+    """The queue, and one consumer task per engine. clock: as time.monotonic."""
 
-    def __init__(self, engines: list[Engine], settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engines: list[Engine],
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engines = engines
         self._settings = settings
         self._metrics = metrics
-        self._entries: list[_Entry] = []
+        self._clock = clock
+        self._admission = Admission(settings, metrics, clock)
+        self._queue: FairQueue[_Entry] = FairQueue()
         self._arrival = asyncio.Event()
-        self._admitted = 0
         self._running_until: dict[str, float] = {}
+        self._limits = {engine.device: BatchLimits(settings.max_batch, clock) for engine in engines}
         self._tasks: list[asyncio.Task[None]] = []
         self.times = ServiceTimes()
         for engine in engines:
             engine.on_lost = self._engine_lost
+        metrics.queue_wait.set_function(self.expected_wait)
 
     def start(self) -> None:
         """Begin to feed the engines."""
@@ -83,63 +103,51 @@ class Batcher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._fail_all("the server is shutting down")
+        self._fail_all(_STOPPING)
 
     @property
     def ready(self) -> bool:
         return any(engine.is_ready for engine in self._engines)
 
-    def admit(self, count: int) -> list[Slot]:
-        """Places for `count` images, before anything is decoded. Busy when the queue is full,
+    def admit(self, count: int, caller: Caller | None = None, *, model: str | None = None) -> list[Slot]:
+        """Places for `count` images of a request, before anything is decoded. Raises Busy;
         EngineUnavailable when nobody could run them.
         """
-        if not self.ready:
-            self._metrics.drops.labels("unavailable").inc(count)
-            states = ", ".join(f"{engine.device} is {engine.state}" for engine in self._engines)
-            raise EngineUnavailable(f"no worker is ready ({states}); retry shortly")
-        if self._admitted + count > self._settings.max_queue:
-            self._metrics.drops.labels("queue_full").inc(count)
-            wait = self.expected_wait()
-            raise Busy(
-                f"{self._admitted} of {self._settings.max_queue} places are taken, {count} more needed; "
-                f"retry in {max(1, math.ceil(wait))} s",
-                retry_after=wait,
-            )
-        self._count(count)
-        return [Slot(lambda: self._count(-1)) for _ in range(count)]
+        self._require_engine(count)
+        caller = caller or Caller.with_default_deadline(self._settings, self._clock())
+        return self._admission.admit(count, caller, self.times.before_decoding(model), self._capacity())
+
+    def check_room(self, caller: Caller, *, model: str | None = None) -> None:
+        """Raises what `admit` would for a single image: what is hopeless need not even send its body."""
+        self._require_engine(1)
+        self._admission.check(1, caller, self.times.before_decoding(model), self._capacity())
 
     def expected_wait(self) -> float:
-        """Seconds until everything that waits now has run."""
-        now = time.monotonic()
-        running = max([0.0, *(until - now for until in self._running_until.values())])
-        queued = sum(self.times.seconds(entry.work.shape_key) for entry in self._entries)
-        undecoded = self._admitted - len(self._entries)
-        if undecoded > 0:
-            queued += undecoded * (queued / len(self._entries) if self._entries else 0.1)
-        return running + queued / max(1, sum(engine.is_ready for engine in self._engines))
+        """Seconds that one more image, of a client that has none here, would wait."""
+        return self._admission.expected_wait("", self.times.before_decoding(), self._capacity())
 
-    async def submit(self, work: Work, slot: Slot, deadline: float) -> Done:
-        """Wait for a turn and run. DeadlineExceeded: not started by `deadline` (time.monotonic seconds).
-        Cancelling the caller takes the image out of the queue.
+    async def submit(self, work: Work, slot: Slot) -> Done:
+        """Wait for a turn and run. DeadlineExceeded: not started by the caller's deadline. Cancelling this
+        takes the image out of the queue.
         """
         if not self.ready:
             raise EngineUnavailable("the worker was lost before this image could run; retry shortly")
-        if time.monotonic() >= deadline:
+        now, caller = self._clock(), slot.request.caller
+        if now >= caller.deadline:
             self._metrics.drops.labels("deadline").inc()
             raise DeadlineExceeded(
-                f"decoding ended past the deadline of {self._settings.timeout:g} s; the image was not run"
+                f"decoding ended past the deadline of {caller.limit:g} s; the image was not run"
             )
-        entry = _Entry(work, slot, deadline, time.monotonic())
-        timer = asyncio.get_running_loop().call_later(
-            max(0.0, deadline - time.monotonic()), self._expire, entry
-        )
-        self._entries.append(entry)
+        slot.seconds = self.times.seconds(work.shape_key)
+        entry = _Entry(work, slot, now, slot.seconds)
+        timer = asyncio.get_running_loop().call_later(caller.deadline - now, self._expire, entry)
+        self._queue.add(entry)
         self._arrival.set()
         try:
             return await entry.done
         except asyncio.CancelledError:
-            if entry in self._entries:
-                self._entries.remove(entry)
+            if entry in self._queue:
+                self._queue.remove(entry)
                 self._metrics.drops.labels("disconnected").inc()
             raise
         finally:
@@ -149,54 +157,70 @@ class Batcher:
     async def _feed(self, engine: Engine) -> None:
         while True:
             await engine.ready.wait()
-            if self._entries:
-                await self._run(engine, self._take(engine))
+            if batch := self._take(engine):
+                await self._run(engine, batch)
             else:
                 self._arrival.clear()
                 await self._arrival.wait()
 
     def _take(self, engine: Engine) -> list[_Entry]:
-        """The oldest entry and those behind it in its bucket, in order, as many as one batch may hold."""
-        first = self._entries[0]
-        limit = self._settings.max_batch
-        if engine.device.startswith("cpu"):
-            each = self.times.seconds(first.work.shape_key)
-            limit = min(limit, max(1, int(self._settings.batch_work_seconds / max(each, 1e-6))))
-        bucket = first.work.bucket
-        batch = [entry for entry in self._entries if entry.work.bucket == bucket][:limit]
-        taken = set(map(id, batch))
-        self._entries = [entry for entry in self._entries if id(entry) not in taken]
-        for entry in batch:
+        """The image whose turn it is and those of its bucket, in turn, as many as one batch may hold."""
+        batch: list[_Entry] = []
+        limit, bucket = 1, None
+        while len(batch) < limit and (entry := self._queue.take(bucket)) is not None:
+            if not self._in_time(entry, alone=not batch and not len(self._queue)):
+                self._time_out(entry)
+                continue
+            if not batch:
+                limit, bucket = self._batch_limit(engine, entry), entry.bucket
+            batch.append(entry)
             entry.slot.release()
         return batch
 
+    def _in_time(self, entry: _Entry, *, alone: bool) -> bool:
+        """Whether to begin it. Never past its deadline. Nor while others wait, if it cannot be done by then,
+        because its client would have left before the answer; alone it may prove the estimate wrong.
+        """
+        left = entry.deadline - self._clock()
+        return left > 0 and (alone or left >= entry.seconds)
+
+    def _batch_limit(self, engine: Engine, first: _Entry) -> int:
+        limit = self._limits[engine.device].allowed(first.work.shape_key)
+        if engine.device.startswith("cpu"):
+            limit = min(limit, max(1, int(self._settings.batch_work_seconds / max(first.seconds, 1e-6))))
+        return limit
+
     async def _run(self, engine: Engine, batch: list[_Entry]) -> None:
-        started = time.monotonic()
-        works = [entry.work for entry in batch]
-        key = works[0].shape_key
+        """Run a batch and answer each of its images, whatever happens."""
+        try:
+            await self._execute(engine, batch)
+        except OutOfMemory as error:
+            self._metrics.out_of_memory.labels(engine.device).inc()
+            await self._halve(engine, batch, error)
+        except RuntimeFailure as error:
+            await self._halve(engine, batch, error)
+        except EngineUnavailable as error:
+            self._metrics.drops.labels("worker_lost").inc(len(batch))
+            _fail(batch, error)
+        except Exception as error:
+            log(logging.ERROR, "batch failed", exc=error, device=engine.device)
+            _fail(batch, error)
+        except asyncio.CancelledError:
+            _fail(batch, EngineUnavailable(_STOPPING))
+            raise
+
+    async def _execute(self, engine: Engine, batch: list[_Entry]) -> None:
+        started = self._clock()
+        key = batch[0].work.shape_key
         self._running_until[engine.device] = started + self.times.seconds(key) * len(batch)
         self._metrics.batch_size.labels(engine.device).observe(len(batch))
         try:
-            reply = await engine.run(call_for(works))
-        except RuntimeFailure as error:
-            if len(batch) == 1:
-                log(logging.ERROR, "runtime failed", device=engine.device, model=key[0], reason=str(error))
-                _fail(batch, error)
-            else:
-                await self._run_each(engine, batch)
-            return
-        except Exception as error:
-            if isinstance(error, EngineUnavailable):
-                self._metrics.drops.labels("worker_lost").inc(len(batch))
-            _fail(batch, error)
-            return
-        except asyncio.CancelledError:
-            _fail(batch, EngineUnavailable("the server is shutting down"))
-            raise
+            reply = await engine.run(call_for([entry.work for entry in batch]))
         finally:
             self._running_until.pop(engine.device, None)
-        elapsed = time.monotonic() - started
-        self.times.observe(key, len(batch), reply.seconds)
+        elapsed = self._clock() - started
+        self.times.observe(key, len(batch), elapsed)
+        self._limits[engine.device].fitted(key, len(batch))
         for index, entry in enumerate(batch):
             if not entry.done.done():
                 queued = started - entry.submitted
@@ -204,23 +228,47 @@ class Batcher:
                     Done(reply.outputs, index, queued, reply.seconds, elapsed - reply.seconds)
                 )
 
-    async def _run_each(self, engine: Engine, batch: list[_Entry]) -> None:
-        """One of the batch made the runtime fail; alone, only that one will."""
+    async def _halve(self, engine: Engine, batch: list[_Entry], error: RuntimeFailure) -> None:
+        """The runtime refused the batch: find the image that it cannot take, or the size that it can."""
+        key = batch[0].work.shape_key
+        if len(batch) == 1:
+            log(logging.ERROR, "runtime failed", device=engine.device, model=key[0], reason=str(error))
+            _fail(batch, error)
+            return
+        if isinstance(error, OutOfMemory):
+            limits = self._limits[engine.device]
+            limits.refused(key, len(batch))
+            log(
+                logging.WARNING,
+                "batch did not fit",
+                device=engine.device,
+                model=key[0],
+                images=len(batch),
+                limit=limits.allowed(key),
+            )
+        middle = len(batch) // 2
         try:
-            for entry in batch:
-                if not entry.done.done():  # its client may have left meanwhile
-                    await self._run(engine, [entry])
+            for half in (batch[:middle], batch[middle:]):
+                here = [entry for entry in half if not entry.done.done()]  # some clients left meanwhile
+                for entry in here:
+                    if entry.deadline <= self._clock():
+                        self._time_out(entry)
+                here = [entry for entry in here if not entry.done.done()]
+                if here:
+                    await self._run(engine, here)
         finally:
-            _fail(batch, EngineUnavailable("the server is shutting down"))  # only those that never ran
+            _fail(batch, EngineUnavailable(_STOPPING))  # only those that never ran
 
     def _expire(self, entry: _Entry) -> None:
-        if entry not in self._entries:
-            return  # running: it will be answered
-        self._entries.remove(entry)
+        if entry in self._queue:  # else it runs, and will be answered
+            self._queue.remove(entry)
+            self._time_out(entry)
+
+    def _time_out(self, entry: _Entry) -> None:
         self._metrics.drops.labels("deadline").inc()
-        waited = time.monotonic() - entry.submitted
-        limit = self._settings.timeout
+        waited, limit = self._clock() - entry.submitted, entry.request.caller.limit
         message = f"the image waited {waited:.1f} s in the queue and was not run (limit {limit:g} s)"
+        entry.slot.release()
         _fail([entry], DeadlineExceeded(message))
 
     def _engine_lost(self, engine: Engine) -> None:
@@ -230,14 +278,23 @@ class Batcher:
             )
 
     def _fail_all(self, reason: str) -> None:
-        waiting, self._entries = self._entries, []
+        waiting = list(self._queue)
+        for entry in waiting:
+            self._queue.remove(entry)
         if waiting:
             self._metrics.drops.labels("worker_lost").inc(len(waiting))
         _fail(waiting, EngineUnavailable(reason))
 
-    def _count(self, change: int) -> None:
-        self._admitted += change
-        self._metrics.queue_depth.set(self._admitted)
+    def _require_engine(self, count: int) -> None:
+        if not self.ready:
+            self._metrics.drops.labels("unavailable").inc(count)
+            states = ", ".join(f"{engine.device} is {engine.state}" for engine in self._engines)
+            raise EngineUnavailable(f"no worker is ready ({states}); retry shortly")
+
+    def _capacity(self) -> Capacity:
+        now = self._clock()
+        busy = sum(max(0.0, until - now) for until in self._running_until.values())
+        return Capacity(max(1, sum(engine.is_ready for engine in self._engines)), busy)
 
 
 def _fail(entries: list[_Entry], error: Exception) -> None:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, Literal
 
-from hindsight.errors import RuntimeFailure
+from hindsight.errors import RuntimeFailure, errors_by_code
 from service.blocks import OwnedBlock, packed_size, read_arrays, write_arrays
 from service.errors import EngineUnavailable
 from service.logs import log
@@ -89,8 +89,8 @@ class Engine:
         self._reply_block.close()
 
     async def run(self, call: Call) -> Reply:
-        """Run one batch. RuntimeFailure: the runtime refused it, the worker lives. EngineUnavailable: the
-        worker is lost.
+        """Run one batch. RuntimeFailure, OutOfMemory: the runtime refused it, the worker lives.
+        EngineUnavailable: the worker is lost.
         """
         connection = self._connection
         if not self.is_ready or connection is None:
@@ -131,7 +131,7 @@ class Engine:
                 f"the worker of device {self.device} died and is being restarted; retry shortly"
             )
         if not reply["ok"]:
-            raise RuntimeFailure(str(reply["error"]))
+            raise _failure(str(reply["code"]), str(reply["error"]))
         return Reply(
             read_arrays(self._reply_block.buffer, reply["layout"], copy=True), float(reply["seconds"])
         )
@@ -263,3 +263,9 @@ class Engine:
         if process is not None and process.pid is not None:
             process.kill()
             await asyncio.to_thread(process.join, 10)
+
+
+def _failure(code: str, text: str) -> RuntimeFailure:
+    """The error that the worker met, as far as it is one of a runtime."""
+    kind = errors_by_code().get(code, RuntimeFailure)
+    return kind(text) if issubclass(kind, RuntimeFailure) else RuntimeFailure(text)

@@ -53,14 +53,23 @@ class TooManyImages(RequestError):
     code = "too-many-images"
 
 
+class BadTimeout(RequestError):
+    """The header X-Request-Timeout does not say a number of seconds."""
+
+    code = "bad-timeout"
+
+
 class Busy(RequestError):
-    """The queue is full; `retry_after` seconds should make room."""
+    """More work waits than may; `retry_after` seconds should make room. hold: seconds, below 1, by which the
+    answer is held back first.
+    """
 
     code = "busy"
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float, hold: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.hold = hold
 
 
 class EngineUnavailable(RequestError):
@@ -94,6 +103,7 @@ class Problem:
 # An exception is answered by the first class of its own inheritance order (most specific first) found here.
 PROBLEMS: dict[type[Exception], Problem] = {
     BadBody: Problem(400, "bad-body", "The body does not have the promised form"),
+    BadTimeout: Problem(400, "bad-timeout", "The timeout is not a number of seconds"),
     core.ModelNotFound: Problem(404, "model-not-found", "No such model"),
     BodyTimeout: Problem(408, "body-timeout", "The body was not sent in time"),
     core.ImageTooLarge: Problem(413, "image-too-large", "The image is too large"),
@@ -107,9 +117,11 @@ PROBLEMS: dict[type[Exception], Problem] = {
     core.BoxesError: Problem(422, "bad-boxes", "The boxes cannot be used"),
     ClientDisconnected: Problem(499, "client-disconnected", "The client closed the connection"),
     core.RuntimeFailure: Problem(500, "runtime-failure", "The model failed on this image"),
+    core.NonFiniteOutput: Problem(500, "non-finite-output", "The model answered NaN for this image"),
+    core.OutOfMemory: Problem(503, "out-of-memory", "The device has no memory left for this image"),
     core.DeviceLost: Problem(503, "device-lost", "The model's device has failed"),
     core.ArtifactError: Problem(500, "bad-artifact", "The model's files cannot be used"),
-    Busy: Problem(503, "busy", "The queue is full"),
+    Busy: Problem(503, "busy", "The server has as much to do as it can"),
     EngineUnavailable: Problem(503, "engine-unavailable", "No model worker is ready"),
     DeadlineExceeded: Problem(504, "deadline-exceeded", "The image waited too long and was not run"),
     Exception: Problem(500, "internal", "Internal error"),
@@ -150,8 +162,11 @@ def problem_body(problem: Problem, detail: str, request_id: str, code: str = _SE
 
 
 def problem_of(error: BaseException, request_id: str) -> dict[str, Any]:
-    """The RFC 9457 object of an exception."""
-    return problem_body(problem_for(error), detail_of(error), request_id, wire_code(type(error)))
+    """The RFC 9457 object of an exception. `retry_after_ms`, an extension: Retry-After, not rounded."""
+    document = problem_body(problem_for(error), detail_of(error), request_id, wire_code(type(error)))
+    if isinstance(error, RequestError) and error.retry_after is not None:
+        document["retry_after_ms"] = math.ceil(error.retry_after * 1000)
+    return document
 
 
 def wire_code(error: type[BaseException]) -> str:
@@ -172,4 +187,9 @@ def detail_of(error: BaseException) -> str:
 def retry_after_header(error: BaseException) -> dict[str, str]:
     """`Retry-After` in whole seconds, where the error knows one."""
     seconds = error.retry_after if isinstance(error, RequestError) else None
-    return {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
+    return {} if seconds is None else {"Retry-After": str(whole_seconds(seconds))}
+
+
+def whole_seconds(seconds: float) -> int:
+    """As Retry-After says it: rounded up, and at least 1."""
+    return max(1, math.ceil(seconds))

@@ -1,4 +1,6 @@
-"""How long a batch will take, learned from those that ran: sizes CPU batches and computes Retry-After."""
+"""How long a batch will take, learned from those that ran: sizes CPU batches, and
+tells admission how long the queue is in seconds.
+"""
 
 from hindsight.manifest import ResizeRule
 from service.worker import blank_input
@@ -18,6 +20,7 @@ class ServiceTimes:
     def __init__(self) -> None:
         self._seconds: dict[ShapeKey, float] = {}
         self._per_pixel: dict[tuple[str, str], float] = {}
+        self._any_shape: dict[tuple[str, str], float] = {}
 
     def seed(self, model: str, rule: ResizeRule, seconds: float) -> None:
         """The worker's warm-up took `seconds` for one image of the rule's usual size."""
@@ -26,10 +29,11 @@ class ServiceTimes:
             self.observe((model, operation, (height, width)), 1, seconds)
 
     def observe(self, key: ShapeKey, images: int, seconds: float) -> None:
-        """A batch of `images` took `seconds` in the runtime."""
+        """A batch of `images` occupied its engine for `seconds`."""
         model, operation, (height, width) = key
         each = seconds / images
         self._seconds[key] = _mean(self._seconds.get(key), each)
+        self._any_shape[model, operation] = _mean(self._any_shape.get((model, operation)), each)
         per_pixel = each / (height * width)
         self._per_pixel[model, operation] = _mean(self._per_pixel.get((model, operation)), per_pixel)
 
@@ -41,6 +45,11 @@ class ServiceTimes:
             return known
         per_pixel = self._per_pixel.get((model, operation))
         return _UNKNOWN_SECONDS if per_pixel is None else per_pixel * height * width
+
+    def before_decoding(self, model: str | None = None, operation: str = "detect") -> float:
+        """Expected seconds for one image whose shape nobody knows yet; without a model, of the slowest."""
+        known = self._any_shape.get((model, operation)) if model is not None else None
+        return known if known is not None else max(self._any_shape.values(), default=_UNKNOWN_SECONDS)
 
 
 def _mean(old: float | None, new: float) -> float:

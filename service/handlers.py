@@ -1,6 +1,8 @@
 """Exceptions -> problem+json, for everything the routes and the router raise."""
 
+import asyncio
 import difflib
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,7 +13,15 @@ from starlette.responses import Response
 
 from hindsight.errors import HindsightError
 from service import query
-from service.errors import INVALID_CODE, INVALID_REQUEST, problem_body, problem_for_status
+from service.errors import (
+    INVALID_CODE,
+    INVALID_REQUEST,
+    Busy,
+    ClientDisconnected,
+    problem_body,
+    problem_for_status,
+)
+from service.pipeline import unless_disconnected
 from service.responses import problem_document_response, problem_response
 
 
@@ -27,6 +37,10 @@ def request_id_of(request: Request) -> str:
 
 
 async def _hindsight_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, Busy) and error.hold > 0:
+        # Clients read whole seconds, so the rest passes here. It also slows those who come back at once.
+        with suppress(ClientDisconnected):
+            await unless_disconnected(request, asyncio.sleep(error.hold))
     return problem_response(error, request_id_of(request))
 
 

@@ -65,6 +65,28 @@ class Metrics:
         self.drops = Counter(
             "hindsight_drops_total", "Images dropped before they ran", ["reason"], registry=self.registry
         )
+        self.queue_wait = Gauge(
+            "hindsight_queue_wait_seconds",
+            "What one more image would wait, by the measured service time",
+            registry=self.registry,
+        )
+        self.bad_outputs = Counter(
+            "hindsight_bad_outputs_total",
+            "Images for which the model answered NaN or infinity",
+            ["model"],
+            registry=self.registry,
+        )
+        self.out_of_memory = Counter(
+            "hindsight_out_of_memory_total",
+            "Batches that did not fit into the device's memory",
+            ["device"],
+            registry=self.registry,
+        )
+        self.image_memory = Gauge(
+            "hindsight_image_memory_bytes",
+            "Memory held for images between decoding and their answer",
+            registry=self.registry,
+        )
         self.worker_ready = Gauge(
             "hindsight_worker_ready",
             "1 while the device's worker is ready",

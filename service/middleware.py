@@ -32,8 +32,8 @@ def request_id_from(given: str) -> str:
 
 
 class RequestContext:
-    """Wraps the app. `scope["state"]` gets `request_id` and `stages` (stage name -> milliseconds, filled by
-    the routes).
+    """Wraps the app. `scope["state"]` gets `request_id`, `stages` (stage name -> milliseconds, filled by the
+    routes) and `arrived` (time.monotonic seconds, from which deadlines count).
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -50,7 +50,7 @@ class RequestContext:
             scope = {**scope, "method": "GET"}
         request_id = request_id_from(Headers(scope=scope).get("x-request-id", ""))
         stages: dict[str, float] = {}
-        scope.setdefault("state", {}).update(request_id=request_id, stages=stages)
+        scope.setdefault("state", {}).update(request_id=request_id, stages=stages, arrived=time.monotonic())
         status = 0
 
         async def send_with_headers(message: Message) -> None:

@@ -4,8 +4,9 @@ each stage.
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -14,16 +15,20 @@ from starlette.requests import Request
 from hindsight.artifact import Artifact
 from hindsight.boxes import check_boxes
 from hindsight.detections import Detections, Rescored
-from hindsight.errors import HindsightError
+from hindsight.errors import HindsightError, NonFiniteOutput
 from hindsight.manifest import ResizeRule
 from hindsight.options import DetectOptions
 from hindsight.postprocess import split_detections, split_rescored
 from hindsight.preprocess import Letterboxed, boxes_to_input
-from service.batcher import Batcher, Done, Slot
-from service.body import BodyBudget, Item
+from service.admission import Slot
+from service.batcher import Batcher, Done
+from service.body import BodyBudget, BodyLease, Item, read_body
+from service.callers import Caller
 from service.decode import CpuPool, Prepared
 from service.engine import Engine
-from service.errors import ClientDisconnected, DeadlineExceeded
+from service.errors import BodyTimeout, Busy, ClientDisconnected, DeadlineExceeded
+from service.logs import log
+from service.memory import ImageLease, ImageMemory
 from service.metrics import Metrics
 from service.registry import ModelRegistry
 from service.settings import Settings
@@ -43,6 +48,7 @@ class Services:
     pool: CpuPool
     metrics: Metrics
     budget: BodyBudget
+    memory: ImageMemory
 
 
 def services_of(request: Request) -> Services:
@@ -70,51 +76,35 @@ class Judged:
 
 
 async def detect_image(
-    services: Services,
-    artifact: Artifact,
-    options: DetectOptions,
-    item: Item,
-    slot: Slot,
-    *,
-    deadline: float | None = None,
+    services: Services, artifact: Artifact, options: DetectOptions, item: Item, slot: Slot
 ) -> Detected:
-    """Detect on one encoded image. Raises HindsightError; gives the slot back in every case. deadline:
-    when it must have begun to run (time.monotonic seconds), if not by the settings.
-    """
-    try:
+    """Detect on one encoded image. Raises HindsightError; gives the slot back in every case."""
+    manifest = artifact.manifest
+    with _place(services, slot) as lease:
         if isinstance(item, HindsightError):
             raise item
-        deadline = time.monotonic() + services.settings.timeout if deadline is None else deadline
-        manifest = artifact.manifest
-        prepared = await _prepare(services, item, manifest.resize, deadline)
+        prepared = await _prepare(services, item, manifest.resize, slot, lease)
         batchable = replace(options, nms_threshold=round_nms_threshold(options.nms_threshold))
-        done = await services.batcher.submit(
-            Work(artifact, "detect", prepared.image, batchable), slot, deadline
-        )
+        done = await services.batcher.submit(Work(artifact, "detect", prepared.image, batchable), slot)
         start = time.perf_counter()
-        detections = split_detections(done.outputs, done.index, prepared.image, manifest, options)
+        with _counting_bad_outputs(services, artifact):
+            detections = split_detections(done.outputs, done.index, prepared.image, manifest, options)
         split_seconds = time.perf_counter() - start
-    finally:
-        slot.release()
     services.metrics.images.labels(manifest.name, "detect").inc()
     stages = _stages(services, prepared.decode_seconds, prepared.letterbox_seconds, done, split_seconds)
     return Detected(detections, stages)
 
 
 async def detect_tensor(
-    services: Services,
-    artifact: Artifact,
-    options: DetectOptions,
-    image: Letterboxed,
-    slot: Slot,
-    *,
-    deadline: float,
+    services: Services, artifact: Artifact, options: DetectOptions, image: Letterboxed, slot: Slot
 ) -> Done:
     """Detect on pixels that the client letterboxed: the model's own outputs, boxes in input pixels. Raises
-    HindsightError; gives the slot back in every case. nms_threshold is not rounded: batches are of one.
+    HindsightError; gives the slot back in every case.
+
+    nms_threshold is not rounded. The pixels are those of the body, whose lease counts them.
     """
     try:
-        done = await services.batcher.submit(Work(artifact, "detect", image, options), slot, deadline)
+        done = await services.batcher.submit(Work(artifact, "detect", image, options), slot)
     finally:
         slot.release()
     services.metrics.images.labels(artifact.manifest.name, "detect").inc()
@@ -128,19 +118,17 @@ async def rescore_image(
     """A second opinion on `boxes` ([n, 4] xyxy, pixels of the upright image). Raises HindsightError; gives
     the slot back.
     """
-    try:
-        deadline = time.monotonic() + services.settings.timeout
-        manifest = artifact.manifest
-        prepared = await _prepare(services, data, manifest.resize, deadline)
+    manifest = artifact.manifest
+    with _place(services, slot) as lease:
+        prepared = await _prepare(services, data, manifest.resize, slot, lease)
         boxed = prepared.image
         checked = check_boxes(boxes, boxed.original_hw, max_boxes=manifest.max_rescore_boxes)
         work = Work(artifact, "rescore", boxed, boxes=boxes_to_input(checked, boxed))
-        done = await services.batcher.submit(work, slot, deadline)
+        done = await services.batcher.submit(work, slot)
         start = time.perf_counter()
-        rescored = split_rescored(done.outputs, done.index, len(checked), manifest.class_names)
+        with _counting_bad_outputs(services, artifact):
+            rescored = split_rescored(done.outputs, done.index, len(checked), manifest.class_names)
         split_seconds = time.perf_counter() - start
-    finally:
-        slot.release()
     services.metrics.images.labels(manifest.name, "rescore").inc()
     stages = _stages(services, prepared.decode_seconds, prepared.letterbox_seconds, done, split_seconds)
     return Judged(rescored, boxed.original_hw, stages)
@@ -169,11 +157,60 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
                 await task
 
 
-async def _prepare(services: Services, data: bytes, rule: ResizeRule, deadline: float) -> Prepared:
+async def receive_body(
+    services: Services,
+    request: Request,
+    caller: Caller,
+    lease: BodyLease,
+    model: str,
+    encodings: tuple[str, ...] = ("identity",),
+) -> bytes:
+    """The body as it was sent, if there is any hope for it. encodings: see read_body. Raises what `admit` and
+    read_body raise; BodyTimeout also where the deadline passes before the body is here.
+    """
+    services.batcher.check_room(caller, model=model)
     try:
-        return await services.pool.prepare(data, rule, deadline)
+        async with asyncio.timeout(max(0.0, caller.deadline - time.monotonic())):
+            return await read_body(request, services.settings, lease, encodings)
+    except TimeoutError:
+        raise BodyTimeout(f"the body did not come within the request's time of {caller.limit:g} s") from None
+
+
+@contextlib.contextmanager
+def _place(services: Services, slot: Slot) -> Iterator[ImageLease]:
+    """An image's memory, and its place, both given back at the end."""
+    try:
+        with services.memory.lease() as lease:
+            yield lease
+    finally:
+        slot.release()
+
+
+async def _prepare(
+    services: Services, data: bytes, rule: ResizeRule, slot: Slot, lease: ImageLease
+) -> Prepared:
+    drops = services.metrics.drops
+    try:
+        return await services.pool.prepare(data, rule, slot.request.caller.deadline, lease)
     except DeadlineExceeded:
-        services.metrics.drops.labels("deadline").inc()
+        drops.labels("deadline").inc()
+        raise
+    except Busy:
+        drops.labels("memory").inc()
+        raise
+    except asyncio.CancelledError:
+        drops.labels("disconnected").inc()
+        raise
+
+
+@contextlib.contextmanager
+def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[None]:
+    try:
+        yield
+    except NonFiniteOutput as error:
+        name = artifact.manifest.name
+        services.metrics.bad_outputs.labels(name).inc()
+        log(logging.ERROR, "bad output", model=name, reason=str(error))
         raise
 
 

@@ -26,6 +26,9 @@ class ProblemDocument(Wire):
     )
     request_id: str = Field(examples=["0e3b7c0d0a7f4b0c8f7c7a3d6f1d2c11"])
     errors: list[dict[str, Any]] | None = None
+    retry_after_ms: int | None = Field(
+        default=None, description="Retry-After in milliseconds, where the answer has that header"
+    )
 
 
 class ImageSize(Wire):

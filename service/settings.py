@@ -29,11 +29,20 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1)
     log_level: LogLevel = "info"
 
-    max_queue: int = Field(default=64, ge=1)
-    """Images admitted and not yet running; the next one is refused with 503."""
-    timeout: float = Field(default=10.0, gt=0)
-    """An image that has not started to run this long after its request was read is answered 504, unexecuted.
+    max_queue: int = Field(default=256, ge=1)
+    """Images admitted and not yet running. The last quarter is for clients that have none waiting yet, and
+    the quarter before it for single images: see service/admission.py.
     """
+    max_queue_seconds: float = Field(default=1.0, gt=0)
+    """A request is refused with 503 when it would wait longer than this for work that comes before it (or
+    longer than its own work takes, if that is more). By measured service time.
+    """
+    timeout: float = Field(default=30.0, gt=0)
+    """From the first byte of a request to the start of each of its images: what has not begun to run by then
+    is answered 504, unexecuted. A client may ask for another time in X-Request-Timeout.
+    """
+    max_timeout: float = Field(default=120.0, gt=0)
+    """The most that X-Request-Timeout can ask for."""
     max_batch: int = Field(default=8, ge=1)
     batch_work_seconds: float = Field(default=0.150, gt=0)
     """Work that one CPU batch may hold, by measured service time."""
@@ -48,12 +57,16 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(default=50_000_000, ge=1)
     max_pixels: int = Field(default=50_000_000, ge=1)
-    max_images: int = Field(default=16, ge=1)
+    max_images: int = Field(default=64, ge=1)
     """Images in one request."""
     body_timeout: float = Field(default=60.0, gt=0)
     """Time a client has to send its whole body."""
     max_buffered_bytes: int = Field(default=512_000_000, ge=1)
     """Bodies held in memory at once, all requests together."""
+    max_decoded_bytes: int = Field(default=1_500_000_000, ge=1)
+    """Memory for images from decoding until their answer, all requests together, by what their headers say.
+    An image waits for its share before it is decoded.
+    """
     decode_threads: int = Field(default=2, ge=1)
 
     media_root: DirectoryPath | None = None
@@ -79,6 +92,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_images ({self.max_images}) is larger than max_queue ({self.max_queue}), "
                 "so a full request could never be admitted: raise --max-queue or lower HINDSIGHT_MAX_IMAGES"
+            )
+        if self.timeout > self.max_timeout:
+            raise ValueError(
+                f"timeout ({self.timeout:g} s) is longer than max_timeout ({self.max_timeout:g} s)"
             )
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError(

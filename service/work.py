@@ -14,6 +14,7 @@ from service.engine import Call
 from service.estimates import ShapeKey
 
 Operation = Literal["detect", "rescore"]
+Bucket = tuple[Any, ...]
 _NMS_STEP = 0.05
 _SMALLEST_BOX_PADDING = 16
 
@@ -36,7 +37,7 @@ class Work:
         return self.artifact.manifest.name, self.operation, (height, width)
 
     @property
-    def bucket(self) -> tuple[Any, ...]:
+    def bucket(self) -> Bucket:
         """Works of one bucket may share a batch: one graph, one padded shape, one nms_threshold (or padded
         box count).
         """

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact, ResizeRule, load_artifact
-from hindsight.errors import DeviceLost, HindsightError
+from hindsight.errors import DeviceLost, HindsightError, OutOfMemory, RuntimeFailure
 from hindsight.runtime import Runtime, open_runtime
 from service.blocks import AttachedBlock, read_arrays, write_arrays
 
@@ -133,9 +133,11 @@ def _serve(connection: Connection, runtimes: Mapping[str, Runtime]) -> None:
             logging.getLogger("hindsight.worker").critical("the worker ends: %s", error)
             return
         except HindsightError as error:
-            reply = {"id": request["id"], "ok": False, "error": str(error)}
+            reply = {"id": request["id"], "ok": False, "error": str(error), "code": error.code}
         except Exception as error:
-            reply = {"id": request["id"], "ok": False, "error": f"{type(error).__name__}: {error}"}
+            kind = OutOfMemory if isinstance(error, MemoryError) else RuntimeFailure
+            text = f"{type(error).__name__}: {error}"
+            reply = {"id": request["id"], "ok": False, "error": text, "code": kind.code}
         inputs.clear()
         if not _send(connection, reply):
             break

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
+from hindsight.errors import DeviceLost, OptionError, OutOfMemory, RuntimeFailure
 
 __all__ = ["Gpu", "gpu_number"]
 
@@ -31,6 +31,7 @@ _LOST = frozenset(
         *("TENSOR_MEMORY_LEAK", "EXTERNAL_DEVICE", "MPS_CLIENT_TERMINATED"),
     )
 )
+_NO_ROOM = "CUDA_ERROR_OUT_OF_MEMORY"
 
 
 def gpu_number(device: str) -> int:
@@ -45,7 +46,8 @@ class Gpu:
     """A GPU and what was made on it; `close` frees all of that, newest first.
 
     Methods but `close` need the GPU to be the current one: `with gpu.current():`. Each raises RuntimeFailure
-    with what the driver says; DeviceLost where it will say so for good. Not for several threads at once.
+    with what the driver says; DeviceLost where it will say so for good, OutOfMemory where it has no room. Not
+    for several threads at once.
     """
 
     def __init__(self, number: int = 0) -> None:
@@ -187,7 +189,7 @@ class Gpu:
         status, *values = answer
         if int(status) != 0:
             said = getattr(status, "name", status)
-            kind = DeviceLost if said in _LOST else RuntimeFailure
+            kind = DeviceLost if said in _LOST else OutOfMemory if said == _NO_ROOM else RuntimeFailure
             raise kind(f"GPU {self.number}, {doing}: the CUDA driver says {said}")
         return values[0] if values else None
 

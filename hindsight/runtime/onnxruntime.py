@@ -12,12 +12,18 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
-from hindsight.errors import DeviceLost, OptionError, RuntimeFailure
+from hindsight.errors import DeviceLost, OptionError, OutOfMemory, RuntimeFailure
 from hindsight.runtime.onnxruntime_binding import BoundSession, pinned_memory
 
 __all__ = ["OnnxRuntime"]
 
 _OUT_OF_MEMORY = "2"  # of CUDA's errors the one that a smaller batch gets over
+# How its arenas, on the CPU and on the GPU, and the libraries beneath say that an allocation failed.
+_NO_ROOM = re.compile(
+    r"failed to allocate memory|available memory of \d+ is smaller than|bad allocation|bad_alloc"
+    r"|out of memory|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
 _ERRORS_ONLY = 3  # severity: 0 verbose .. 4 fatal
 
 
@@ -86,10 +92,17 @@ def _run(
     try:
         return session.run(inputs) if isinstance(session, BoundSession) else _run_plain(session, inputs)
     except Exception as error:  # as above
-        number = re.search(r"CUDA failure (\d+)", str(error))
-        lost = number is not None and number.group(1) != _OUT_OF_MEMORY
-        kind = DeviceLost if lost else RuntimeFailure
-        raise kind(f"ONNX Runtime failed: {_first_line(error)}") from error
+        raise _kind_of(error)(f"ONNX Runtime failed: {_first_line(error)}") from error
+
+
+def _kind_of(error: Exception) -> type[RuntimeFailure]:
+    """A message tells: ONNX Runtime has no exceptions of its own for these."""
+    number = re.search(r"CUDA failure (\d+)", str(error))
+    if number is not None and number.group(1) != _OUT_OF_MEMORY:
+        return DeviceLost
+    if number is not None or isinstance(error, MemoryError) or _NO_ROOM.search(str(error)):
+        return OutOfMemory
+    return RuntimeFailure
 
 
 def _run_plain(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
 from hindsight.engines import FLAVOURS, PRECISIONS, Engine, Plan, find_engine, read_plan, rebuild_command
-from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.errors import OptionError, OutOfMemory, RuntimeFailure
 from hindsight.runtime.buckets import plan_batch
 from hindsight.runtime.cuda import Gpu, gpu_number
 from hindsight.runtime.tensorrt_plan import LoadedPlan
@@ -30,6 +30,7 @@ EMBEDDED = "embedded"  # argument: load an engine that carries machine code of p
 _PLUGINS = "hindsight.tensorrt_plugins"  # entry points: functions (trt) -> None
 _DETECT, _RESCORE = "model.onnx", "rescore.onnx"
 _LOG = logging.getLogger(__name__)
+_NO_ROOM = re.compile(r"out ?of ?memory|OUT_OF_MEMORY|ALLOC_FAILED", re.IGNORECASE)
 
 
 class TensorRtRuntime:
@@ -142,7 +143,10 @@ class TensorRtRuntime:
         try:
             yield
         except RuntimeFailure as error:
-            raise type(error)(f"{error}{log.last()}") from error
+            # TensorRT's calls only say that they failed; why is in its log.
+            no_room = type(error) is RuntimeFailure and _NO_ROOM.search(log.error)
+            kind = OutOfMemory if no_room else type(error)
+            raise kind(f"{error}{log.last()}") from error
 
     def _deserialise(self, plan: Plan) -> Any:
         log = _logger(self._trt)

@@ -1,12 +1,11 @@
 """One inference request, whatever protocol it came by."""
 
-import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hindsight.errors import OptionError
+from service.callers import Caller
 from service.errors import BadBody
 from service.kserve.tensors import InputTensor, OutputTensor, TensorSpec
 
@@ -39,9 +38,12 @@ class Call:
     outputs: Sequence[WantedOutput] | None = None
     timeout: float | None = None
 
-    def deadline(self, default: float) -> float:
-        """When it must have begun to run (time.monotonic): `default` seconds from now, or sooner."""
-        return time.monotonic() + min(default, math.inf if self.timeout is None else self.timeout)
+    def narrowed(self, caller: Caller) -> Caller:
+        """The caller with no more time than the call asks for."""
+        if self.timeout is None or self.timeout >= caller.limit:
+            return caller
+        arrived = caller.deadline - caller.limit
+        return replace(caller, deadline=arrived + self.timeout, limit=self.timeout)
 
 
 def split_parameters(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], float | None]:

@@ -16,20 +16,16 @@ _CONTENTS = {
 }
 
 
-def call_of(request: Any, remaining: float | None) -> Call:
-    """The call of a ModelInferRequest. remaining: seconds that the client will wait, None for ever.
-
-    Raises BadBody, OptionError.
-    """
+def call_of(request: Any) -> Call:
+    """The call of a ModelInferRequest. Raises BadBody, OptionError."""
     parameters, timeout = split_parameters(_parameters(request.parameters))
-    limits = [limit for limit in (timeout, remaining) if limit is not None]
     wanted = [_wanted(each) for each in request.outputs]
     return Call(
         id=request.id,
         parameters=parameters,
         inputs=_inputs(request),
         outputs=wanted or None,
-        timeout=min(limits, default=None),
+        timeout=timeout,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from service.callers import Caller
 from service.kserve import models
 from service.kserve.call import check_wanted, chosen
 from service.kserve.grpc_messages import call_of, infer_response
@@ -14,11 +15,11 @@ from service.pipeline import Services
 
 @dataclass(frozen=True)
 class Asked:
-    """A request with its size in bytes and the seconds that its client will still wait, None for ever."""
+    """A request with its size in bytes, and whose it is."""
 
     request: Any
     size: int
-    remaining: float | None
+    caller: Caller
 
 
 Method = Callable[[Services, Asked], Awaitable[Any]]
@@ -62,13 +63,12 @@ async def _model_infer(services: Services, asked: Asked) -> Any:
     with services.budget.lease() as lease:
         lease.take(asked.size)
         pool = services.pool
-        call = await pool.run_if_large(asked.size, call_of, request, asked.remaining)
+        call = await pool.run_if_large(asked.size, call_of, request)
         check_wanted(model.outputs, call.outputs)
         inputs = await pool.run_if_large(
             asked.size, check_inputs, model.inputs, call.inputs, services.settings.max_images
         )
-        deadline = call.deadline(services.settings.timeout)
-        outputs = await model.infer(services, inputs, call.parameters, deadline)
+        outputs = await model.infer(services, inputs, call.parameters, call.narrowed(asked.caller))
     version = model.artifact.manifest.version
     return infer_response(model.name, version, call.id, chosen(outputs, call.outputs))
 

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from hindsight.errors import HindsightError
+from service.callers import Caller
 from service.errors import RequestError, detail_of, problem_for
 from service.kserve.grpc_methods import METHODS, Asked, Method
 from service.kserve.proto.messages import SERVICE, methods
@@ -113,7 +114,7 @@ class GrpcServer:
             code, detail, answer = grpc.StatusCode.OK, "", None
             try:
                 await self._authorize(name, metadata)
-                asked = Asked(sized[1], sized[0], context.time_remaining())
+                asked = Asked(sized[1], sized[0], self._caller(context))
                 answer = await method(self._services, asked)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED  # the client is gone, or its deadline has passed
@@ -131,6 +132,14 @@ class GrpcServer:
             return answer
 
         return handle
+
+    def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
+        """The deadline is the call's own, if it has one, as far as X-Request-Timeout would be let go."""
+        settings, remaining = self._services.settings, context.time_remaining()
+        limit = settings.timeout if remaining is None else min(max(0.0, remaining), settings.max_timeout)
+        # "ipv4:192.0.2.1:50123": the port is another for each connection of one client.
+        client = context.peer().rpartition(":")[0]
+        return Caller(client, time.monotonic() + limit, limit)
 
     def _note(self, name: str, request_id: str, code: grpc.StatusCode, seconds: float) -> None:
         route = f"{SERVICE}/{name}"

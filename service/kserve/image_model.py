@@ -13,7 +13,8 @@ from hindsight.artifact import Artifact
 from hindsight.detections import Detections
 from hindsight.errors import ImageError
 from hindsight.options import DetectOptions
-from service.batcher import Slot
+from service.admission import Slot
+from service.callers import Caller
 from service.kserve.run import all_of
 from service.kserve.tensors import BYTES, OutputTensor, TensorSpec, Values
 from service.pipeline import Services, detect_image
@@ -43,7 +44,7 @@ class ImageModel:
         )
 
     async def infer(
-        self, services: Services, inputs: Mapping[str, Values], parameters: Mapping[str, Any], deadline: float
+        self, services: Services, inputs: Mapping[str, Values], parameters: Mapping[str, Any], caller: Caller
     ) -> dict[str, OutputTensor]:
         """All outputs by name. A head that the model lacks is absent. One image that fails fails the request,
         because the protocol has no place for its error. Raises HindsightError.
@@ -54,14 +55,12 @@ class ImageModel:
 
         async def one(index: int, slot: Slot) -> Detections:
             try:
-                detected = await detect_image(
-                    services, self.artifact, options, images[index], slot, deadline=deadline
-                )
+                detected = await detect_image(services, self.artifact, options, images[index], slot)
             except ImageError as error:
                 raise type(error)(f"image {index}: {error}") from error
             return detected.detections
 
-        return _padded(await all_of(services, len(images), one))
+        return _padded(await all_of(services, caller, self.name, len(images), one))
 
     def _options(self, parameters: Mapping[str, Any]) -> DetectOptions:
         given = dict(parameters)

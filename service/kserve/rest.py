@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,6 +10,7 @@ from fastapi.routing import APIRoute
 
 from hindsight.errors import HindsightError
 from service.body import BodyLease, parse_json_object, read_body
+from service.callers import Caller, caller_of
 from service.errors import BadBody, detail_of, problem_for, retry_after_header
 from service.handlers import request_id_of
 from service.kserve import models
@@ -17,7 +19,7 @@ from service.kserve.compression import ENCODINGS, accepted_encoding, compress, d
 from service.kserve.rest_body import HEADER_LENGTH, parse_call, render
 from service.kserve.tensors import OutputTensor, check_inputs
 from service.logs import log
-from service.pipeline import Services, services_of, unless_disconnected
+from service.pipeline import Services, receive_body, services_of, unless_disconnected
 from service.responses import json_response
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -88,10 +90,11 @@ async def model_ready(request: Request, name: str, version: str = "") -> Respons
 @router.post("/models/{name}/versions/{version}/infer")
 async def infer(request: Request, name: str, version: str = "") -> Response:
     services = services_of(request)
+    caller = caller_of(request, services.settings)
     model = models.find_model(services, name, version)
     header_length = request.headers.get(HEADER_LENGTH)
     with services.budget.lease() as lease:
-        body = await _read(request, services, lease)
+        body = await _read(request, services, caller, lease, model.artifact.manifest.name)
         pool = services.pool
         call, binary = await pool.run_if_large(len(body), parse_call, header_length, body)
         check_wanted(model.outputs, call.outputs)
@@ -99,8 +102,9 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
             len(body), check_inputs, model.inputs, call.inputs, services.settings.max_images
         )
         del body
-        deadline = call.deadline(services.settings.timeout)
-        outputs = await unless_disconnected(request, model.infer(services, inputs, call.parameters, deadline))
+        call = replace(call, inputs=())  # encoded images were copied out of the body, which may go now
+        work = model.infer(services, inputs, call.parameters, call.narrowed(caller))
+        outputs = await unless_disconnected(request, work)
     head = {"model_name": model.name, "model_version": model.artifact.manifest.version}
     if call.id:
         head["id"] = call.id
@@ -128,10 +132,10 @@ async def nothing(request: Request, rest: str) -> Response:
     return json_response({"error": f"{request.method} /v2/{rest[:128]} is not offered by this server"}, 404)
 
 
-async def _read(request: Request, services: Services, lease: BodyLease) -> bytes:
-    """The body, decompressed. Raises what read_body and decompress raise."""
+async def _read(request: Request, services: Services, caller: Caller, lease: BodyLease, model: str) -> bytes:
+    """The body, decompressed. Raises what receive_body and decompress raise."""
     limit = services.settings.max_body_bytes
-    body = await read_body(request, services.settings, lease, ENCODINGS)
+    body = await receive_body(services, request, caller, lease, model, ENCODINGS)
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
         return body

@@ -4,20 +4,26 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from service.batcher import Slot
+from service.admission import Slot
+from service.callers import Caller
 from service.pipeline import Services
 
 T = TypeVar("T")
 
 
 async def all_of(
-    services: Services, count: int, work: Callable[[int, Slot], Coroutine[Any, Any, T]]
+    services: Services,
+    caller: Caller,
+    model: str,
+    count: int,
+    work: Callable[[int, Slot], Coroutine[Any, Any, T]],
 ) -> list[T]:
-    """`work(index, slot)` for each image, at once; the first that fails takes the others out of the queue.
+    """`work(index, slot)` for each image of `model`, at once; the first that fails takes the others out of
+    the queue.
 
     Raises Busy, EngineUnavailable, and what `work` raises.
     """
-    slots = services.batcher.admit(count)
+    slots = services.batcher.admit(count, caller, model=model)
     tasks = [asyncio.ensure_future(work(index, slot)) for index, slot in enumerate(slots)]
     try:
         return list(await asyncio.gather(*tasks))

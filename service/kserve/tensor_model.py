@@ -13,7 +13,9 @@ from hindsight.artifact import Artifact
 from hindsight.errors import OptionError, RuntimeFailure
 from hindsight.options import DetectOptions
 from hindsight.preprocess import Letterboxed
-from service.batcher import Done, Slot
+from service.admission import Slot
+from service.batcher import Done
+from service.callers import Caller
 from service.errors import BadBody
 from service.kserve.run import all_of
 from service.kserve.tensors import DTYPES, OutputTensor, TensorSpec, Values
@@ -47,7 +49,7 @@ class TensorModel:
         )
 
     async def infer(
-        self, services: Services, inputs: Mapping[str, Values], parameters: Mapping[str, Any], deadline: float
+        self, services: Services, inputs: Mapping[str, Values], parameters: Mapping[str, Any], caller: Caller
     ) -> dict[str, OutputTensor]:
         """All outputs by name; one that the model's graph lacks is absent. Raises HindsightError."""
         if parameters:
@@ -59,11 +61,10 @@ class TensorModel:
         options = self._options(inputs, len(images))
 
         async def one(index: int, slot: Slot) -> Done:
-            return await detect_tensor(
-                services, self.artifact, options[index], images[index], slot, deadline=deadline
-            )
+            return await detect_tensor(services, self.artifact, options[index], images[index], slot)
 
-        return self._joined(await all_of(services, len(images), one))
+        name = self.artifact.manifest.name
+        return self._joined(await all_of(services, caller, name, len(images), one))
 
     def _images(self, inputs: Mapping[str, Values]) -> list[Letterboxed]:
         """Checked: the padded shape is one that the model's own resize rule could make."""

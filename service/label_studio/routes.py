@@ -4,6 +4,8 @@ another. They are left out of the OpenAPI document: their forms are Label Studio
 
 import asyncio
 import logging
+import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,12 +14,20 @@ from hindsight.artifact import Artifact
 from hindsight.errors import HindsightError
 from hindsight.options import DetectOptions
 from service.body import BodyLease, Item, parse_json, read_body
+from service.callers import Caller, caller_of
 from service.errors import BadBody, TooManyImages, problem_for
 from service.formats import to_labelstudio
 from service.label_studio.config import Control, read_control
 from service.label_studio.media import read_image
 from service.logs import log
-from service.pipeline import Detected, Services, detect_image, services_of, unless_disconnected
+from service.pipeline import (
+    Detected,
+    Services,
+    detect_image,
+    receive_body,
+    services_of,
+    unless_disconnected,
+)
 from service.responses import json_response
 
 _UNDEFINED = "$undefined$"  # where Label Studio puts the data of tasks imported without keys
@@ -77,8 +87,11 @@ async def predict(request: Request, model: str | None = None) -> Response:
     """Boxes for each task, in order. A task whose image cannot be used has none, and says why in `error`."""
     services = services_of(request)
     artifact = services.registry.get(model)
+    caller = caller_of(request, services.settings)
     with services.budget.lease() as lease:
-        document = await _document(request, lease)
+        body = await receive_body(services, request, caller, lease, artifact.manifest.name)
+        document = await services.pool.run_if_large(len(body), _parsed, body)
+        del body
         tasks = document.get("tasks")
         if not isinstance(tasks, list):
             raise BadBody("the request needs tasks, a list")
@@ -87,7 +100,7 @@ async def predict(request: Request, model: str | None = None) -> Response:
             raise TooManyImages(f"{len(tasks)} tasks; at most {most} are accepted in one request")
         control = read_control(_text(document, "label_config"), artifact.manifest.class_names)
         options = DetectOptions.resolve(artifact.manifest, score_threshold=control.score_threshold)
-        predictor = _Predictor(services, artifact, control, options)
+        predictor = _Predictor(services, caller, artifact, control, options)
         results = await unless_disconnected(request, predictor.all(tasks))
     return json_response({"results": results, "model_version": _version(artifact)})
 
@@ -96,9 +109,15 @@ class _Predictor:
     """Answers the tasks of one request, as many at once as one request may hold images."""
 
     def __init__(
-        self, services: Services, artifact: Artifact, control: Control, options: DetectOptions
+        self,
+        services: Services,
+        caller: Caller,
+        artifact: Artifact,
+        control: Control,
+        options: DetectOptions,
     ) -> None:
         self._services = services
+        self._caller = caller
         self._artifact = artifact
         self._control = control
         self._options = options
@@ -132,7 +151,10 @@ class _Predictor:
 
     async def _detect(self, items: list[Item]) -> list[Detected | HindsightError]:
         readable = [item for item in items if not isinstance(item, HindsightError)]
-        slots = self._services.batcher.admit(len(readable))
+        # One request holds many images, and Label Studio waits: each turn has the time of a request.
+        caller = replace(self._caller, deadline=time.monotonic() + self._caller.limit)
+        name = self._artifact.manifest.name
+        slots = self._services.batcher.admit(len(readable), caller, model=name)
         tasks = [
             asyncio.ensure_future(detect_image(self._services, self._artifact, self._options, item, slot))
             for item, slot in zip(readable, slots, strict=True)

@@ -17,12 +17,20 @@ from hindsight.errors import HindsightError, OptionError
 from hindsight.options import DetectOptions
 from hindsight.preprocess import ImageLimits, decode_image
 from service import errors
-from service.body import Images, Item, parse_images, read_body
+from service.body import Images, Item, parse_images
+from service.callers import Caller, caller_of
 from service.formats import to_coco, to_labelstudio, to_yolo
 from service.handlers import request_id_of
 from service.logs import log
 from service.openapi import DETECT_BODY, problem_responses
-from service.pipeline import Detected, Services, detect_image, services_of, unless_disconnected
+from service.pipeline import (
+    Detected,
+    Services,
+    detect_image,
+    receive_body,
+    services_of,
+    unless_disconnected,
+)
 from service.query import refuse_repeats
 from service.responses import server_timing, to_json
 from service.schemas import DetectManyResponse, DetectResponse
@@ -88,6 +96,7 @@ class DetectQuery(BaseModel):
         },
         **problem_responses(
             errors.BadBody,
+            errors.BadTimeout,
             core.ModelNotFound,
             errors.BodyTimeout,
             core.ImageTooLarge,
@@ -98,6 +107,8 @@ class DetectQuery(BaseModel):
             core.CorruptImage,
             core.OptionError,
             core.RuntimeFailure,
+            core.NonFiniteOutput,
+            core.OutOfMemory,
             errors.Busy,
             errors.EngineUnavailable,
             errors.DeadlineExceeded,
@@ -107,23 +118,15 @@ class DetectQuery(BaseModel):
 async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
     start = time.perf_counter()
     services = services_of(request)
+    caller = caller_of(request, services.settings)
     artifact = services.registry.get(query.model)
     options = query.resolve(artifact)
     with services.budget.lease() as lease:
-        body = await read_body(request, services.settings, lease)
-        content_type = request.headers.get("content-type", "")
-        images = await services.pool.run_if_large(
-            len(body), parse_images, content_type, body, services.settings
-        )
-        del body
+        body = await receive_body(services, request, caller, lease, artifact.manifest.name)
         read_ms = round((time.perf_counter() - start) * 1000, 3)
-        if query.annotate and (len(images.items) != 1 or query.format != "json"):
-            raise OptionError(
-                "annotate draws one image and takes no format; send one image and leave format out"
-            )
-        results = await unless_disconnected(
-            request, _detect_all(request, services, artifact, options, images)
-        )
+        work = _detect_all(request, services, caller, artifact, options, query, body)
+        del body  # only what is in it is kept while images wait
+        images, results = await unless_disconnected(request, work)
         answer = _Answer(request, artifact, images.many, start, read_ms)
         if query.annotate:
             return await answer.picture(services, images.items[0], results[0])
@@ -133,24 +136,31 @@ async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Re
 async def _detect_all(
     request: Request,
     services: Services,
+    caller: Caller,
     artifact: Artifact,
     options: DetectOptions,
-    images: Images,
-) -> list[Result]:
+    query: DetectQuery,
+    body: bytes,
+) -> tuple[Images, list[Result]]:
     """All images at once. A single one's error is the request's; among many, it stays with its image."""
-    slots = services.batcher.admit(len(images.items))
+    content_type = request.headers.get("content-type", "")
+    images = await services.pool.run_if_large(len(body), parse_images, content_type, body, services.settings)
+    del body
+    if query.annotate and (len(images.items) != 1 or query.format != "json"):
+        raise OptionError("annotate draws one image and takes no format; send one image and leave format out")
+    slots = services.batcher.admit(len(images.items), caller, model=artifact.manifest.name)
     tasks = [
         detect_image(services, artifact, options, item, slot)
         for item, slot in zip(images.items, slots, strict=True)
     ]
     if not images.many:
-        return [await tasks[0]]
+        return images, [await tasks[0]]
     try:
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         for slot in slots:  # a task that is cancelled before it begins gives nothing back itself
             slot.release()
-    return [_result_of(outcome, request_id_of(request)) for outcome in outcomes]
+    return images, [_result_of(outcome, request_id_of(request)) for outcome in outcomes]
 
 
 def _result_of(outcome: Detected | BaseException, request_id: str) -> Result:

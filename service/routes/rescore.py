@@ -7,11 +7,20 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
+from hindsight.artifact import Artifact
 from hindsight.errors import BoxesError
 from service import errors
-from service.body import parse_image_and_boxes, read_body
+from service.body import parse_image_and_boxes
+from service.callers import Caller, caller_of
 from service.openapi import RESCORE_BODY, problem_responses
-from service.pipeline import rescore_image, services_of, unless_disconnected
+from service.pipeline import (
+    Judged,
+    Services,
+    receive_body,
+    rescore_image,
+    services_of,
+    unless_disconnected,
+)
 from service.query import refuse_repeats
 from service.responses import json_response, server_timing
 from service.schemas import RescoreResponse
@@ -39,6 +48,7 @@ class RescoreQuery(BaseModel):
         200: {"description": "One opinion a box, in the order given.", "model": RescoreResponse},
         **problem_responses(
             errors.BadBody,
+            errors.BadTimeout,
             core.ModelNotFound,
             errors.BodyTimeout,
             core.ImageTooLarge,
@@ -49,6 +59,8 @@ class RescoreQuery(BaseModel):
             core.BoxesError,
             core.OptionError,
             core.RuntimeFailure,
+            core.NonFiniteOutput,
+            core.OutOfMemory,
             errors.Busy,
             errors.EngineUnavailable,
             errors.DeadlineExceeded,
@@ -58,24 +70,17 @@ class RescoreQuery(BaseModel):
 async def rescore(request: Request, query: Annotated[RescoreQuery, Query()]) -> Response:
     start = time.perf_counter()
     services = services_of(request)
+    caller = caller_of(request, services.settings)
     artifact = services.registry.get(query.model)
-    manifest = artifact.manifest
     artifact.require_rescoring()
     with services.budget.lease() as lease:
-        body = await read_body(request, services.settings, lease)
-        content_type = request.headers.get("content-type", "")
-        limit = manifest.max_rescore_boxes
-        image, boxes = await services.pool.run_if_large(
-            len(body), parse_image_and_boxes, content_type, body, services.settings, limit
-        )
-        del body
+        body = await receive_body(services, request, caller, lease, artifact.manifest.name)
         read_ms = round((time.perf_counter() - start) * 1000, 3)
-        if len(boxes) > limit:
-            raise BoxesError(
-                f"{len(boxes)} boxes; model {manifest.name} accepts at most {limit} in one request"
-            )
-        [slot] = services.batcher.admit(1)
-        judged = await unless_disconnected(request, rescore_image(services, artifact, image, boxes, slot))
+        content_type = request.headers.get("content-type", "")
+        work = _judge(services, artifact, caller, content_type, body)
+        del body  # only what is in it is kept while the image waits
+        judged = await unless_disconnected(request, work)
+    manifest = artifact.manifest
     height, width = judged.image_hw
     timings = {"read": read_ms, **judged.stages, "total": round((time.perf_counter() - start) * 1000, 3)}
     request.scope["state"]["stages"].update(timings)
@@ -87,3 +92,19 @@ async def rescore(request: Request, query: Annotated[RescoreQuery, Query()]) -> 
         "timings_ms": timings,
     }
     return json_response(document, headers=server_timing(timings))
+
+
+async def _judge(
+    services: Services, artifact: Artifact, caller: Caller, content_type: str, body: bytes
+) -> Judged:
+    limit = artifact.manifest.max_rescore_boxes
+    image, boxes = await services.pool.run_if_large(
+        len(body), parse_image_and_boxes, content_type, body, services.settings, limit
+    )
+    del body
+    if len(boxes) > limit:
+        raise BoxesError(
+            f"{len(boxes)} boxes; model {artifact.manifest.name} accepts at most {limit} in one request"
+        )
+    [slot] = services.batcher.admit(1, caller, model=artifact.manifest.name)
+    return await rescore_image(services, artifact, image, boxes, slot)

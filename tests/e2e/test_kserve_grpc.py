@@ -248,10 +248,10 @@ def test_request_ids_metrics_and_logs(
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A model that takes half a second an image, one at a time, and a queue of two."""
+    """A model that takes half a second an image, one at a time; three images of one client may wait."""
     folder = tmp_path_factory.mktemp("patient")
     make_tiny_artifact(folder / "tiny")
-    options = {"max_queue": 2, "max_images": 2, "max_batch": 1}
+    options = {"max_queue": 4, "max_images": 2, "max_batch": 1, "max_queue_seconds": 60}
     arguments = ("--model", str(folder / "tiny"), "--backend", "sleep:500", "--grpc-port", "0")
     with serving(folder, *arguments, **options) as running:
         yield running
@@ -269,9 +269,9 @@ def test_deadlines_cancelled_calls_and_a_full_queue(patient: ServerProcess) -> N
         running = clients.submit(client.infer, "tiny", [images_input([TILES])])
         wait_until(lambda: batches() == before + 1, "one to run")
         code, _ = refused(client.infer, "tiny", [images_input([TILES])], client_timeout=0.1)
-        assert code == "DEADLINE_EXCEEDED"
+        assert code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")  # hopeless: told at once, if it comes in time
         code, message = refused(client.infer, "tiny", [images_input([TILES])], timeout=50_000)
-        assert code == "DEADLINE_EXCEEDED" and "was not run" in message
+        assert code == "UNAVAILABLE" and "would wait" in message
         running.result()
         queued(0)
         assert batches() == before + 1
@@ -280,16 +280,16 @@ def test_deadlines_cancelled_calls_and_a_full_queue(patient: ServerProcess) -> N
         ended: list[Any] = []
         waiting = [
             client.async_infer("tiny", [images_input([TILES])], lambda result, error: ended.append(error))
-            for _ in range(2)
+            for _ in range(3)
         ]
-        queued(2)
+        queued(3)
         code, message = refused(client.infer, "tiny", [images_input([TILES])])
-        assert code == "UNAVAILABLE" and "places are taken" in message
+        assert code == "UNAVAILABLE" and "3 images wait" in message
         for each in waiting:
             each.cancel()
         queued(0)
         running.result()
-        wait_until(lambda: len(ended) == 2, "both to have ended")
+        wait_until(lambda: len(ended) == 3, "all to have ended")
         assert batches() == before + 2
 
 

@@ -323,7 +323,7 @@ def test_detects_own_format_is_unchanged(client: httpx.Client, studio: ServerPro
 def test_a_full_queue_fails_the_request_and_not_a_task(tmp_path: Path) -> None:
     """Label Studio would keep an empty prediction."""
     make_tiny_artifact(tmp_path / "tiny")
-    limits = {"max_queue": 1, "max_images": 1, "max_batch": 1}
+    limits = {"max_queue": 1, "max_images": 1, "max_batch": 1, "max_queue_seconds": 60}
     arguments = ("--model", str(tmp_path / "tiny"), "--backend", "sleep:1500")
     with serving(tmp_path, *arguments, **limits) as server, ThreadPoolExecutor(2) as clients:
         before = server.metric("hindsight_batch_size_count")

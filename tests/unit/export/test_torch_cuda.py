@@ -28,7 +28,7 @@ from export.torch_runtime import TorchRuntime
 from hindsight.api import Detector
 from hindsight.artifact import find_artifact
 from hindsight.decode import DEFAULT_LIMITS
-from hindsight.errors import DeviceLost, RuntimeFailure
+from hindsight.errors import DeviceLost, OutOfMemory, RuntimeFailure
 from tests.parity.exporting import feeds_of
 
 CPU = torch.device("cpu")
@@ -303,7 +303,7 @@ def test_what_cuda_itself_reports_loses_the_device() -> None:
     runtime = TorchRuntime(find_artifact("cells"), CPU, TorchOptions())
     kinds: list[tuple[type[Exception], type[Exception]]] = [
         (torch.AcceleratorError, DeviceLost),
-        (torch.OutOfMemoryError, RuntimeFailure),
+        (torch.OutOfMemoryError, OutOfMemory),
         (RuntimeError, RuntimeFailure),
     ]
     for raised, expected in kinds:
@@ -324,7 +324,9 @@ def test_the_device_is_lost_while_letterboxing_too_but_not_for_want_of_memory() 
     assert type(lost) is DeviceLost and str(lost).startswith("torch cannot letterbox: CUDA error")
     no_memory = torch.AcceleratorError("CUDA error: out of memory")
     no_memory.error_code = 2  # type: ignore[attr-defined]
-    assert type(failure_of(no_memory, "torch failed")) is RuntimeFailure
+    assert type(failure_of(no_memory, "torch failed")) is OutOfMemory
+    for message in ("DefaultCPUAllocator: not enough memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"):
+        assert type(failure_of(RuntimeError(message), "torch failed")) is OutOfMemory
     photo, runtime = (
         np.zeros((32, 32, 3), np.uint8),
         TorchRuntime(find_artifact("cells"), CPU, TorchOptions()),

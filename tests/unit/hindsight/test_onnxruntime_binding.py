@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact, find_artifact
-from hindsight.errors import DeviceLost, RuntimeFailure
+from hindsight.errors import DeviceLost, OutOfMemory, RuntimeFailure
 from hindsight.runtime import onnxruntime as backend
 from hindsight.runtime import open_runtime
 from hindsight.runtime.onnxruntime import OnnxRuntime
@@ -149,11 +149,18 @@ def test_without_cuda_memory_is_pageable_and_the_log_says_so(
     ("message", "kind"),
     [
         ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", DeviceLost),
-        ("CUDA failure 2: out of memory ; GPU=0", RuntimeFailure),
+        ("CUDA failure 2: out of memory ; GPU=0", OutOfMemory),
+        (
+            "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9",
+            OutOfMemory,
+        ),
+        ("Available memory of 5 is smaller than requested bytes of 9", OutOfMemory),
+        ("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0", OutOfMemory),
+        ("Non-zero status code returned while running Conv node. std::bad_alloc", OutOfMemory),
         ("Invalid input name: x", RuntimeFailure),
     ],
 )
-def test_a_lost_device_is_told_from_other_failures(
+def test_a_lost_device_and_a_full_one_are_told_from_other_failures(
     bound: OnnxRuntime, monkeypatch: pytest.MonkeyPatch, message: str, kind: type[Exception]
 ) -> None:
     def fail(self: BoundSession, inputs: Arrays) -> Arrays:

@@ -34,7 +34,7 @@ def test_a_gpu_in_error_for_good_is_told_from_one_that_lacks_memory(fakes: Path,
     lost, lost_too, memory, left, again = done.stdout.splitlines()
     assert lost.startswith("DeviceLost: GPU 0, copying to the GPU") and "ILLEGAL_ADDRESS" in lost
     assert lost_too.startswith("DeviceLost: ")
-    assert memory.startswith("RuntimeFailure: ") and "OUT_OF_MEMORY" in memory
+    assert memory.startswith("OutOfMemory: ") and "OUT_OF_MEMORY" in memory
     assert left == "{}"
     assert again.startswith("DeviceLost: GPU 0, making a stream")  # not what freeing gives
 

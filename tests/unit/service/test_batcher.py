@@ -3,105 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
 import pytest
 
 from hindsight.artifact import Artifact
-from hindsight.errors import RuntimeFailure
-from hindsight.options import DetectOptions
-from hindsight.preprocess import Letterboxed
-from service.batcher import Batcher, Done
-from service.engine import Call, Engine, Reply
+from hindsight.errors import OutOfMemory, RuntimeFailure
+from service.batcher import Done
 from service.errors import Busy, DeadlineExceeded, EngineUnavailable
-from service.metrics import Metrics
-from service.settings import Settings
-from service.work import Work, round_nms_threshold
-
-SECONDS_EACH = 0.04
-
-
-class RecordingEngine:
-    """Answers at once unless held; a batch with a pixel of value 13 fails, as a poisonous image would."""
-
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = device
-        self.state = "ready"
-        self.ready = asyncio.Event()
-        self.ready.set()
-        self.on_lost: Callable[[Any], None] = lambda engine: None
-        self.calls: list[Call] = []
-        self.open = asyncio.Event()
-        self.open.set()
-
-    @property
-    def is_ready(self) -> bool:
-        return self.ready.is_set()
-
-    async def run(self, call: Call) -> Reply:
-        self.calls.append(call)
-        await self.open.wait()
-        images = call.inputs["images"]
-        if (images == 13).any():
-            raise RuntimeFailure("poisoned")
-        return Reply({"first_pixels": images[:, 0, 0, 0].copy()}, SECONDS_EACH * len(images))
-
-    def lose(self) -> None:
-        self.ready.clear()
-        self.on_lost(self)
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(call.inputs["images"]) for call in self.calls]
-
-
-class Bench:
-    """A batcher on one recording engine, and a way to submit."""
-
-    def __init__(self, artifact: Artifact, device: str = "cpu", **settings: Any) -> None:
-        self.artifact = artifact
-        self.engine = RecordingEngine(device)
-        self.settings = Settings(model=("tiny",), **settings)
-        self.batcher = Batcher([cast(Engine, self.engine)], self.settings, Metrics())
-        self.batcher.start()
-
-    def work(self, value: int = 0, hw: tuple[int, int] = (64, 96), nms: float = 0.5) -> Work:
-        image = np.full((*hw, 3), value, np.uint8)
-        options = DetectOptions.resolve(self.artifact.manifest, nms_threshold=nms)
-        return Work(self.artifact, "detect", Letterboxed(image, hw, hw), options)
-
-    def submit(self, work: Work, seconds: float = 5) -> asyncio.Task[Done]:
-        [slot] = self.batcher.admit(1)
-        return asyncio.create_task(self.batcher.submit(work, slot, time.monotonic() + seconds))
-
-    async def hold_engine(self) -> asyncio.Task[Done]:
-        """Occupy the engine with one image until `self.engine.open.set()`."""
-        self.engine.open.clear()
-        task = self.submit(self.work())
-        while not self.engine.calls:
-            await asyncio.sleep(0)
-        return task
-
-    async def hold_batch(self, *values: int) -> list[asyncio.Task[Done]]:
-        """One batch of these images, in the engine until `self.engine.open.set()`."""
-        self.engine.open.clear()
-        tasks = [self.submit(self.work(value)) for value in values]
-        await settle()
-        assert self.engine.sizes == [len(values)]
-        return tasks
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+from service.work import round_nms_threshold
+from tests.unit.service.bench import POISON, SECONDS_EACH, Bench
+from tests.virtual_time import run, settle
 
 
 def test_an_idle_engine_runs_a_lone_image_at_once(tiny_artifact: Artifact) -> None:
@@ -131,12 +43,7 @@ def test_what_waits_shares_a_batch_only_within_shape_and_nms_threshold(tiny_arti
         bench.engine.open.set()
         results = [await task for task in (first, *tasks)]
         assert [int(done.outputs["first_pixels"][done.index]) for done in results] == [0, 1, 2, 3, 4, 5]
-        assert [call.inputs["images"][:, 0, 0, 0].tolist() for call in bench.engine.calls] == [
-            [0],
-            [1, 3],
-            [2, 5],
-            [4],
-        ]
+        assert bench.engine.pixels == [[0], [1, 3], [2, 5], [4]]
         await bench.batcher.stop()
 
     run(scenario())
@@ -164,7 +71,7 @@ def test_one_poisonous_image_fails_alone(tiny_artifact: Artifact) -> None:
     async def scenario() -> None:
         bench = Bench(tiny_artifact, device="cuda")
         first = await bench.hold_engine()
-        tasks = [bench.submit(bench.work(value)) for value in (1, 13, 3)]
+        tasks = [bench.submit(bench.work(value)) for value in (1, POISON, 3)]
         await settle()
         bench.engine.open.set()
         await first
@@ -179,14 +86,14 @@ def test_one_poisonous_image_fails_alone(tiny_artifact: Artifact) -> None:
 def test_clients_that_left_are_skipped_when_a_failed_batch_is_retried(tiny_artifact: Artifact) -> None:
     async def scenario() -> None:
         bench = Bench(tiny_artifact, device="cuda")
-        poisonous, left, waiting = await bench.hold_batch(13, 2, 3)
+        poisonous, left, waiting = await bench.hold_batch(POISON, 2, 3)
         left.cancel()
         await settle()
         bench.engine.open.set()
         with pytest.raises(RuntimeFailure):
             await poisonous
         assert isinstance(await waiting, Done)
-        assert bench.engine.sizes == [3, 1, 1]
+        assert bench.engine.pixels == [[POISON, 2, 3], [POISON], [3]]
         await bench.batcher.stop()
 
     run(scenario())
@@ -195,7 +102,7 @@ def test_clients_that_left_are_skipped_when_a_failed_batch_is_retried(tiny_artif
 def test_a_stop_during_a_retry_answers_the_whole_batch(tiny_artifact: Artifact) -> None:
     async def scenario() -> None:
         bench = Bench(tiny_artifact, device="cuda")
-        tasks = await bench.hold_batch(13, 2, 3)
+        tasks = await bench.hold_batch(POISON, 2, 3)
         holds_the_batch, bench.engine.open = bench.engine.open, asyncio.Event()
         holds_the_batch.set()
         await settle()
@@ -207,12 +114,85 @@ def test_a_stop_during_a_retry_answers_the_whole_batch(tiny_artifact: Artifact) 
     run(scenario())
 
 
+def test_large_batches_that_fail_are_halved_not_run_one_by_one(tiny_artifact: Artifact) -> None:
+    async def scenario() -> None:
+        bench = Bench(tiny_artifact, device="cuda", max_batch=16)
+        tasks = await bench.hold_batch(*range(20, 30), POISON, *range(31, 36))
+        bench.engine.open.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, Done)] == [10]
+        assert isinstance(outcomes[10], RuntimeFailure)
+        assert bench.engine.sizes == [16, 8, 8, 4, 2, 2, 1, 1, 4]
+        values = [int(done.outputs["first_pixels"][done.index]) for done in outcomes if isinstance(done, Done)]
+        assert values == [*range(20, 30), *range(31, 36)]
+        await bench.batcher.stop()
+
+    run(scenario())
+
+
+def test_what_does_not_fit_is_halved_remembered_and_tried_again_later(tiny_artifact: Artifact) -> None:
+    async def scenario() -> None:
+        bench = Bench(tiny_artifact, device="cuda", max_batch=8)
+        bench.engine.room = 2
+        await bench.run_behind_one(*range(1, 9))
+        assert bench.engine.sizes == [1, 8, 4, 2, 2, 4, 2, 2]
+        assert bench.metrics.registry.get_sample_value(
+            "hindsight_out_of_memory_total", {"device": "cuda"}
+        ) == 3
+
+        bench.engine.calls.clear()
+        await bench.run_behind_one(*range(1, 9))
+        assert bench.engine.sizes == [1, 2, 2, 2, 2]  # nothing failed again
+
+        bench.engine.room = 1000  # another tenant of the GPU has left
+        sizes = []
+        for _ in range(3):
+            await asyncio.sleep(40)
+            bench.engine.calls.clear()
+            await bench.run_behind_one(*range(1, 9))
+            sizes.append(max(bench.engine.sizes))
+        assert sizes == [4, 8, 8]
+        await bench.batcher.stop()
+
+    run(scenario())
+
+
+def test_a_single_image_that_does_not_fit_says_so(tiny_artifact: Artifact) -> None:
+    async def scenario() -> None:
+        bench = Bench(tiny_artifact, device="cuda")
+        bench.engine.room = 0
+        with pytest.raises(OutOfMemory):
+            await bench.submit(bench.work(1))
+        await bench.batcher.stop()
+
+    run(scenario())
+
+
+def test_what_cannot_be_done_in_time_is_not_begun_while_others_wait(tiny_artifact: Artifact) -> None:
+    async def scenario(others: int, executed: list[list[int]]) -> None:
+        bench = Bench(tiny_artifact)
+        bench.engine.seconds_each = 1.0
+        await bench.submit(bench.work(1))
+        first = bench.submit(bench.work(2))
+        tight = bench.submit(bench.work(3), seconds=2.5)  # enough, as things look now
+        behind = [bench.submit(bench.work(4)) for _ in range(others)]
+        bench.engine.seconds_each = 2.0
+        outcomes = await asyncio.gather(first, tight, *behind, return_exceptions=True)
+        assert bench.engine.pixels == executed
+        assert isinstance(outcomes[1], DeadlineExceeded) == bool(others)
+        assert bench.dropped("deadline") == bool(others)
+        await bench.batcher.stop()
+
+    run(scenario(1, [[1], [2], [4]]))
+    run(scenario(0, [[1], [2], [3]]))  # nobody would gain, and the estimate may be wrong
+
+
 def test_past_its_deadline_an_image_is_dropped_unexecuted(tiny_artifact: Artifact) -> None:
     async def scenario() -> None:
         bench = Bench(tiny_artifact)
         first = await bench.hold_engine()
         with pytest.raises(DeadlineExceeded):
-            await bench.submit(bench.work(9), seconds=0.01)
+            await bench.submit(bench.work(9), seconds=1)
         bench.engine.open.set()
         await first
         await settle()
@@ -229,35 +209,18 @@ def test_a_cancelled_image_leaves_the_queue_and_its_place(tiny_artifact: Artifac
         task = bench.submit(bench.work(9))
         await settle()
         with pytest.raises(Busy):
-            bench.batcher.admit(1)
+            bench.admit(client="another")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        [slot] = bench.batcher.admit(1)
+        [slot] = bench.admit()
         slot.release()
         slot.release()  # twice gives one place back
-        assert len(bench.batcher.admit(1)) == 1
+        assert len(bench.admit()) == 1
         with pytest.raises(Busy):
-            bench.batcher.admit(1)
+            bench.admit(client="another")
         bench.engine.open.set()
         await first
-        assert bench.engine.sizes == [1]
-        await bench.batcher.stop()
-
-    run(scenario())
-
-
-def test_a_full_queue_says_how_long_it_will_take(tiny_artifact: Artifact) -> None:
-    async def scenario() -> None:
-        bench = Bench(tiny_artifact, max_queue=10, max_images=10)
-        bench.batcher.times.observe(("tiny", "detect", (64, 96)), 1, 2.0)
-        first = await bench.hold_engine()
-        tasks = [bench.submit(bench.work()) for _ in range(10)]
-        await settle()
-        with pytest.raises(Busy) as refused:
-            bench.batcher.admit(1)
-        assert refused.value.retry_after == pytest.approx(22, abs=0.5)
-        bench.engine.open.set()
-        await asyncio.gather(first, *tasks)
+        assert bench.engine.sizes == [1] and bench.dropped("disconnected") == 1
         await bench.batcher.stop()
 
     run(scenario())
@@ -273,7 +236,7 @@ def test_when_the_only_worker_is_lost_nobody_waits_in_silence(tiny_artifact: Art
         with pytest.raises(EngineUnavailable):
             await task
         with pytest.raises(EngineUnavailable):
-            bench.batcher.admit(1)
+            bench.admit()
         bench.engine.open.set()
         await first
         bench.engine.ready.set()

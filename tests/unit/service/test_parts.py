@@ -21,6 +21,7 @@ from service.body import parse_images
 from service.decode import CpuPool
 from service.estimates import ServiceTimes
 from service.logs import JsonFormatter
+from service.memory import ImageMemory
 from service.multipart import parse_multipart
 from service.responses import problem_response, to_json
 from service.settings import Settings
@@ -37,6 +38,7 @@ def test_every_error_has_a_row_of_its_own_kind_in_the_table() -> None:
         errors.RequestError,
         core.ArtifactError,
         core.RuntimeFailure,
+        core.NonFiniteOutput,
     }
     for kind in all_errors(core.HindsightError):
         if not kind.__module__.startswith(("hindsight.", "service.")):
@@ -103,11 +105,11 @@ def test_tensors_survive_the_way_through_shared_memory() -> None:
 
 def test_an_image_past_its_deadline_is_not_even_decoded() -> None:
     async def scenario() -> None:
-        pool = CpuPool(1, ImageLimits())
+        pool, lease = CpuPool(1, ImageLimits()), ImageMemory(10**6).lease()
         with pytest.raises(errors.DeadlineExceeded):
-            await pool.prepare(b"not an image", ResizeRule(96, 160), time.monotonic() - 1)
+            await pool.prepare(b"not an image", ResizeRule(96, 160), time.monotonic() - 1, lease)
         with pytest.raises(core.UnsupportedImage):
-            await pool.prepare(b"not an image", ResizeRule(96, 160), time.monotonic() + 60)
+            await pool.prepare(b"not an image", ResizeRule(96, 160), time.monotonic() + 60, lease)
         pool.close()
 
     asyncio.run(scenario())
@@ -147,15 +149,16 @@ def test_service_times_learn_and_scale_to_unseen_shapes() -> None:
 
 def test_settings_come_from_the_environment_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HINDSIGHT_MODEL", "a, b")
-    monkeypatch.setenv("HINDSIGHT_MAX_QUEUE", "32")
-    assert Settings().model == ("a", "b") and Settings().max_queue == 32
-    assert Settings(max_queue=20).max_queue == 20
+    monkeypatch.setenv("HINDSIGHT_MAX_QUEUE", "99")
+    assert Settings().model == ("a", "b") and Settings().max_queue == 99
+    assert Settings(max_queue=20, max_images=20).max_queue == 20
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        {"max_images": 65},
+        {"max_images": 257},
+        {"timeout": 121},
         {"port": -1},
         {"timeout": 0},
         {"timeout": math.inf},

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hindsight.errors import DeviceLost, RuntimeFailure
+from hindsight.errors import DeviceLost, OutOfMemory, RuntimeFailure
 from hindsight.runtime import Runtime
 from service.blocks import OwnedBlock, write_arrays
 from service.worker import _serve
@@ -80,9 +80,15 @@ class _AtItsEnd(Connection):
 
 
 def test_a_refused_batch_is_answered_and_the_worker_lives() -> None:
-    runtime, replies = served(RuntimeFailure("no room"))
-    assert [(reply["ok"], reply["error"]) for reply in replies] == [(False, "no room")]
-    assert runtime.closed
+    for error, code in [
+        (RuntimeFailure("odd"), "runtime-failure"),
+        (OutOfMemory("odd"), "out-of-memory"),
+        (MemoryError("odd"), "out-of-memory"),
+        (KeyError("odd"), "runtime-failure"),
+    ]:
+        runtime, [reply] = served(error)
+        assert not reply["ok"] and "odd" in reply["error"] and reply["code"] == code
+        assert runtime.closed
 
 
 def test_a_worker_without_its_device_ends_unanswered(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,163 @@
+"""Who may wait: every image has a place before it is decoded, or is refused at once with the time at which to
+come back.
+
+Refusing early is what keeps a server useful under overload. An image whose client will have given up before
+its turn costs as much as one that is answered, so what cannot be answered soon is better never begun.
+
+Seconds are those of expected work, measured (estimates.py). Because the queue is fair (scheduler.py), the
+wait of a request depends on whose it is: other clients take turns with this one, so one image waits for one
+turn of each client, however much that client has in the queue.
+"""
+
+import heapq
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from service.callers import Caller
+from service.errors import Busy, whole_seconds
+from service.metrics import Metrics
+from service.settings import Settings
+
+_LONGEST_RETRY = 10.0  # seconds; how busy it will be later, nobody can tell
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """engines: those ready, at least 1. busy: seconds of work that they have begun and not finished."""
+
+    engines: int
+    busy: float
+
+
+@dataclass(eq=False)
+class Admitted:
+    """One request and its images that wait."""
+
+    caller: Caller
+    waiting: "list[Slot]" = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return sum(slot.seconds for slot in self.waiting)
+
+
+class Slot:
+    """One admitted image's place among those that wait; given back once, when it starts to run or fails.
+
+    seconds: its expected work; better known after decoding.
+    """
+
+    def __init__(self, request: Admitted, seconds: float, release: "Callable[[Slot], None]") -> None:
+        self.request = request
+        self.seconds = seconds
+        self._release: Callable[[Slot], None] | None = release
+
+    def release(self) -> None:
+        if self._release is not None:
+            release, self._release = self._release, None
+            release(self)
+
+
+class Admission:
+    """The places, and the promises given to those who got none."""
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._requests: dict[Admitted, None] = {}
+        self._taken = 0
+        self._promises: list[tuple[float, float]] = []  # a heap: when they return, with how much work
+        self._promised = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Images that are admitted and do not run yet."""
+        return self._taken
+
+    def admit(self, count: int, caller: Caller, each: float, capacity: Capacity) -> list[Slot]:
+        """Places for `count` images of about `each` seconds. Raises Busy."""
+        self.check(count, caller, each, capacity)
+        request = Admitted(caller)
+        request.waiting = [Slot(request, each, self._give_back) for _ in range(count)]
+        self._requests[request] = None
+        self._taken += count
+        self._metrics.queue_depth.set(self._taken)
+        return list(request.waiting)
+
+    def check(self, count: int, caller: Caller, each: float, capacity: Capacity) -> None:
+        """Raises Busy where `admit` would. An idle server takes whatever has places, for there is nobody to
+        wait for, and an estimate that is too high would never be corrected otherwise.
+        """
+        if not self._requests and not capacity.busy and count <= self._settings.max_queue:
+            return
+        now = self._clock()
+        own = count * each / capacity.engines
+        wait = self.expected_wait(caller.client, count * each, capacity)
+        places = self._places(caller.client, count)
+        excess = {  # seconds until it would fit
+            "queue_full": (self._taken + count - places) * each / capacity.engines,
+            "overload": wait - max(self._settings.max_queue_seconds, own),
+            "deadline": wait + own - (caller.deadline - now),
+        }
+        reason = max(excess, key=lambda name: excess[name])
+        if excess[reason] <= 0:
+            return
+        self._metrics.drops.labels(reason).inc(count)
+        hold, retry = self._promise(excess[reason], count * each, now, capacity)
+        raise Busy(
+            f"{self._taken} images wait, and {count} more would wait {wait:.1f} s; "
+            f"retry in {whole_seconds(retry)} s",
+            retry_after=retry,
+            hold=hold if now + hold < caller.deadline else 0.0,
+        )
+
+    def expected_wait(self, client: str, own: float, capacity: Capacity) -> float:
+        """Seconds that `own` seconds of this client's work would spend waiting for other work."""
+        before = sum(
+            min(request.seconds, own) for request in self._requests if request.caller.client == client
+        )
+        turns = own + before  # what this client is served until then; each other one is served no more
+        others: dict[str, float] = {}
+        for request in self._requests:
+            if request.caller.client != client:
+                others[request.caller.client] = others.get(request.caller.client, 0.0) + request.seconds
+        before += sum(min(seconds, turns) for seconds in others.values())
+        return (capacity.busy + before) / capacity.engines
+
+    def _places(self, client: str, count: int) -> int:
+        """How many places may be taken in all once this request is in. The last are kept free for those who
+        would otherwise be shut out: clients that have nothing waiting, and single images.
+        """
+        most = self._settings.max_queue
+        if not any(request.caller.client == client for request in self._requests):
+            return most
+        return most * 3 // 4 if count == 1 else most // 2
+
+    def _promise(self, excess: float, work: float, now: float, capacity: Capacity) -> tuple[float, float]:
+        """When to return: -> seconds to hold the answer back, and seconds from then on.
+
+        Those who were told before come first, or all would come back at one time and find one place. And
+        because clients only read whole seconds, the rest of the time passes before they are told: else they
+        would come in crowds, of which the first few would find places, again and again the same.
+        """
+        while self._promises and self._promises[0][0] <= now:
+            self._promised -= heapq.heappop(self._promises)[1]
+        if not self._promises:
+            self._promised = 0.0  # whatever rounding has left
+        retry = excess + self._promised / capacity.engines
+        hold = retry % 1 if retry > 1 else 0.0
+        retry = min(retry - hold, _LONGEST_RETRY)
+        heapq.heappush(self._promises, (now + hold + whole_seconds(retry), work))
+        self._promised += work
+        return hold, retry
+
+    def _give_back(self, slot: Slot) -> None:
+        slot.request.waiting.remove(slot)
+        if not slot.request.waiting:
+            self._requests.pop(slot.request, None)
+        self._taken -= 1
+        self._metrics.queue_depth.set(self._taken)

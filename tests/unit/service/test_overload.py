@@ -1,0 +1,125 @@
+"""The overload of docs/http-api.md in virtual time: 64 clients, 100 ms of work an image, 2 s of patience."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+
+from hindsight.artifact import Artifact
+from service.errors import Busy, whole_seconds
+from tests.unit.service.bench import Bench
+from tests.virtual_time import run, settle
+
+CLIENTS, PATIENCE, SECONDS = 64, 2.0, 20.0
+CAPACITY = 10.0  # images a second
+
+
+def loaded(artifact: Artifact) -> Bench:
+    bench = Bench(artifact, max_queue_seconds=1.0, max_batch=1)
+    bench.engine.seconds_each = 1 / CAPACITY
+    return bench
+
+
+async def goodput(bench: Bench, *, polite: bool, think: float = 0.0) -> tuple[float, Counter[int]]:
+    """-> answers a second to clients that were still there, and how many each client got."""
+    answered: Counter[int] = Counter()
+    chance = random.Random(0)
+
+    async def client(number: int) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    [slot] = bench.admit(client="proxy", seconds=30)
+                    await bench.batcher.submit(bench.work(), slot)
+                answered[number] += 1
+                await asyncio.sleep(chance.uniform(0, 2 * think))
+            except Busy as refused:
+                assert refused.retry_after is not None
+                await asyncio.sleep(refused.hold)
+                await asyncio.sleep(whole_seconds(refused.retry_after) if polite else 0.05)
+            except TimeoutError:
+                pass
+
+    clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]
+    await asyncio.sleep(SECONDS)
+    for task in clients:
+        task.cancel()
+    await asyncio.gather(*clients, return_exceptions=True)
+    return answered.total() / SECONDS, answered
+
+
+@pytest.mark.parametrize(("polite", "least"), [(False, 0.95), (True, 0.95)])
+def test_overload_costs_next_to_nothing(tiny_artifact: Artifact, polite: bool, least: float) -> None:
+    async def scenario() -> None:
+        bench = loaded(tiny_artifact)
+        rate, _ = await goodput(bench, polite=polite)
+        assert rate >= least * CAPACITY
+        assert len(bench.engine.calls) <= CAPACITY * SECONDS + 1
+        await bench.batcher.stop()
+
+    run(scenario())
+
+
+def test_polite_clients_that_pause_all_get_their_share(tiny_artifact: Artifact) -> None:
+    async def scenario() -> None:
+        bench = loaded(tiny_artifact)
+        rate, answered = await goodput(bench, polite=True, think=1.0)
+        assert rate >= 0.9 * CAPACITY
+        assert len(answered) == CLIENTS, "nobody is always refused"
+        await bench.batcher.stop()
+
+    run(scenario())
+
+
+def test_nothing_is_left_of_forty_that_gave_up(tiny_artifact: Artifact) -> None:
+    async def scenario() -> None:
+        bench = loaded(tiny_artifact)
+        await bench.submit(bench.work())
+        tasks = []
+        for _ in range(40):
+            try:
+                tasks.append(bench.submit(bench.work()))
+            except Busy:
+                break
+        await asyncio.sleep(0.45)
+        for task in tasks:
+            task.cancel()
+        await settle()
+        before = bench.clock()
+        await bench.submit(bench.work(7))
+        assert bench.clock() - before <= 0.2 + 1e-6  # the rest of what runs, and its own
+        await bench.batcher.stop()
+
+    run(scenario())
+
+
+def test_one_image_is_not_starved_by_another_clients_large_requests(tiny_artifact: Artifact) -> None:
+    async def scenario() -> None:
+        bench = loaded(tiny_artifact)
+
+        async def greedy() -> None:
+            while True:
+                try:
+                    await asyncio.gather(*bench.submit_many(range(64), client="greedy"))
+                except Busy:
+                    await asyncio.sleep(0.1)
+
+        many = [asyncio.create_task(greedy()) for _ in range(4)]
+        await asyncio.sleep(3)
+        waits = []
+        for client in ("single", "greedy") * 20:  # behind a proxy they may even look like one client
+            start = bench.clock()
+            await bench.submit(bench.work(), client=client)
+            waits.append(bench.clock() - start)
+            await asyncio.sleep(0.05)
+        assert max(waits[::2]) <= 0.3 + 1e-6  # what runs, one turn of the other client, its own
+        assert max(waits[1::2]) <= 0.6 + 1e-6  # what runs, one turn of each request, its own
+        for task in many:
+            task.cancel()
+        await asyncio.gather(*many, return_exceptions=True)
+        await bench.batcher.stop()
+
+    run(scenario())

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -99,6 +100,7 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
             len(body), check_inputs, model.inputs, call.inputs, services.settings.max_images
         )
         del body
+        call = replace(call, inputs=())  # encoded images were copied out of the body, which may go now
         deadline = call.deadline(services.settings.timeout)
         outputs = await unless_disconnected(request, model.infer(services, inputs, call.parameters, deadline))
     head = {"model_name": model.name, "model_version": model.artifact.manifest.version}

@@ -11,6 +11,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from service.settings import Settings
 from tests.factories import encode, tiles_image
 from tests.server_process import GREEN_BOX, RED_BOX, TILES, ServerProcess
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("healthy_afterwards")
 TENSOR_OUTPUTS = {
     "num_detections", "boxes", "labels", "scores", "class_scores", "ious", "purities", "integrities",
 }  # fmt: skip
+MOST = Settings().max_images
 BLACK = encode(np.zeros((96, 160, 3), np.uint8))
 LARGE = encode(tiles_image(300, 500))
 
@@ -211,7 +213,7 @@ def test_unknown_models_versions_and_paths(client_of_triton: triton.InferenceSer
         ({"images": np.zeros((2, 96, 160, 4), np.uint8)}, "400", "[-1, -1, -1, 3]"),
         ({"images": np.zeros((96, 160, 3), np.uint8)}, "400", "expected shape"),
         ({"images": np.zeros((2, 96, 160, 3), np.float32)}, "400", "expected datatype UINT8"),
-        ({"images": np.zeros((17, 32, 32, 3), np.uint8)}, "413", "at most 16"),
+        ({"images": np.zeros((MOST + 1, 32, 32, 3), np.uint8)}, "413", f"at most {MOST}"),
         ({"images": np.zeros((0, 32, 32, 3), np.uint8)}, "400", "empty"),
         ({"image_sizes": np.array([[96, 160]], np.int64)}, "400", "2 images and 1"),
         ({"image_sizes": np.array([[96, 160], [96, 161]], np.int64)}, "400", "1..160"),
@@ -245,7 +247,7 @@ def test_bad_images_and_requests(client_of_triton: triton.InferenceServerClient)
     status, message = refused(infer, "tiny", [images_input([TILES, b"no image"])])
     assert status == "415" and message.startswith("image 1: ")
     assert refused(infer, "tiny", [images_input([TILES[:200]])])[0] == "422"
-    assert refused(infer, "tiny", [images_input([TILES] * 17)])[0] == "413"
+    assert refused(infer, "tiny", [images_input([TILES] * (MOST + 1))])[0] == "413"
     assert "missing input image_sizes" in refused(infer, "tiny.tensor", tensor_inputs()[:1])[1]
     assert "missing input image" in refused(infer, "tiny", [])[1]
     assert "twice" in refused(infer, "tiny", [images_input([TILES]), images_input([TILES])])[1]

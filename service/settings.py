@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     grpc_port: int | None = Field(default=None, ge=0, le=65535)
     """KServe V2 over gRPC on this port of the same host; none: no gRPC. 0 picks a free one."""
     grpc_max_message_bytes: int = Field(default=16_000_000, ge=1)
-    """gRPC holds a message whole before anybody may refuse it: this times max_queue bounds its memory."""
+    """gRPC holds a message whole before anybody may refuse it: times grpc_max_calls, the most it holds."""
+    grpc_max_calls: int = Field(default=64, ge=1)
+    """Calls under way at once; more are refused."""
 
     @field_validator("model", "device", mode="before")
     @classmethod

@@ -13,10 +13,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from hindsight.errors import HindsightError
 from service.callers import Caller
-from service.errors import RequestError, detail_of, problem_for
+from service.errors import BadBody, RequestError, detail_of, problem_for
 from service.kserve.grpc_methods import METHODS, Asked, Method
 from service.kserve.proto.messages import SERVICE, methods
 from service.logs import log
@@ -38,7 +39,6 @@ _CODES = {
 }
 _QUIET = {"ServerLive", "ServerReady", "ModelReady"}  # probes: logged at debug only
 _IDENTITY_ONLY = 1
-_SPARE_CALLS = 16  # beside those that wait for the model: probes and metadata
 
 
 async def anyone(method: str, metadata: Mapping[str, str]) -> None:
@@ -73,7 +73,7 @@ class GrpcServer:
                 ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
                 ("grpc.so_reuseport", 0),
             ],
-            maximum_concurrent_rpcs=settings.max_queue + _SPARE_CALLS,
+            maximum_concurrent_rpcs=settings.grpc_max_calls,
         )
         server.add_generic_rpc_handlers([self._handlers()])
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -97,16 +97,15 @@ class GrpcServer:
             SERVICE,
             {
                 name: grpc.unary_unary_rpc_method_handler(
-                    self._handler(name, METHODS[name]),
-                    request_deserializer=lambda data, kind=request: (len(data), kind.FromString(data)),
+                    self._handler(name, METHODS[name], request),
                     response_serializer=response.SerializeToString,
                 )
                 for name, (request, response) in methods().items()
             },
         )
 
-    def _handler(self, name: str, method: Method) -> Callable[..., Awaitable[Any]]:
-        async def handle(sized: tuple[int, Any], context: grpc.aio.ServicerContext) -> Any:
+    def _handler(self, name: str, method: Method, kind: Any) -> Callable[..., Awaitable[Any]]:
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> Any:
             start = time.perf_counter()
             metadata = {key: value for key, value in context.invocation_metadata() or ()}
             request_id = request_id_from(str(metadata.get("x-request-id", "")))
@@ -114,7 +113,7 @@ class GrpcServer:
             code, detail, answer = grpc.StatusCode.OK, "", None
             try:
                 await self._authorize(name, metadata)
-                asked = Asked(sized[1], sized[0], self._caller(context))
+                asked = Asked(_parsed(kind, data), len(data), self._caller(context))
                 answer = await method(self._services, asked)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED  # the client is gone, or its deadline has passed
@@ -155,6 +154,13 @@ class GrpcServer:
             status=code.name,
             ms=round(seconds * 1000, 3),
         )
+
+
+def _parsed(kind: Any, data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise BadBody(f"the request is no {kind.DESCRIPTOR.name}") from None
 
 
 def _code_of(error: Exception) -> grpc.StatusCode:

@@ -128,8 +128,10 @@ class _Predictor:
         results: list[dict[str, Any]] = []
         for start in range(0, len(tasks), step):
             with self._services.budget.lease() as lease:
-                items = [await self._read(task) for task in tasks[start : start + step]]
-                lease.take(sum(len(item) for item in items if isinstance(item, bytes)))
+                items: list[Item] = []
+                for task in tasks[start : start + step]:
+                    items.append(await self._read(task))
+                    lease.take(len(items[-1]) if isinstance(items[-1], bytes) else 0)
                 outcomes = await self._detect(items)
             results += [
                 self._prediction(task, outcome)

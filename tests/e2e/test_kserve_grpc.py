@@ -235,6 +235,16 @@ def test_errors_have_grpcs_codes(client: triton.InferenceServerClient) -> None:
     assert client.is_server_ready()
 
 
+def test_bytes_that_are_no_message(grpc_server: ServerProcess, client: triton.InferenceServerClient) -> None:
+    with grpc.insecure_channel(address(grpc_server)) as channel:
+        for method in ("ModelInfer", "ModelMetadata"):
+            call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            for garbage in (b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x02\xff\xfe"):
+                with pytest.raises(grpc.RpcError, match="the request is no"):
+                    call(garbage, timeout=60)
+    assert client.is_server_ready()
+
+
 def test_request_ids_metrics_and_logs(
     stub: service_pb2_grpc.GRPCInferenceServiceStub, grpc_server: ServerProcess
 ) -> None:

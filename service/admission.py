@@ -9,10 +9,11 @@ wait of a request depends on whose it is: other clients take turns with this one
 turn of each client, however much that client has in the queue.
 """
 
+import asyncio
 import heapq
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from service.callers import Caller
 from service.errors import Busy, whole_seconds
@@ -20,6 +21,7 @@ from service.metrics import Metrics
 from service.settings import Settings
 
 _LONGEST_RETRY = 10.0  # seconds; how busy it will be later, nobody can tell
+_SHORTEST = 1e-4  # seconds, of an image: places are few even where work is nothing
 
 
 @dataclass(frozen=True)
@@ -32,31 +34,36 @@ class Capacity:
 
 @dataclass(eq=False)
 class Admitted:
-    """One request and its images that wait."""
+    """One request. images: how many of it wait. seconds: their expected work. decoding: lets a few of them at
+    a time to the decoders, or the image of somebody else would wait there for all of them.
+    """
 
     caller: Caller
-    waiting: "list[Slot]" = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return sum(slot.seconds for slot in self.waiting)
+    images: int
+    seconds: float
+    decoding: asyncio.Semaphore
 
 
 class Slot:
-    """One admitted image's place among those that wait; given back once, when it starts to run or fails.
+    """One admitted image's place among those that wait; given back once, when it starts to run or fails."""
 
-    seconds: its expected work; better known after decoding.
-    """
-
-    def __init__(self, request: Admitted, seconds: float, release: "Callable[[Slot], None]") -> None:
+    def __init__(self, request: Admitted, seconds: float, leave: Callable[[Admitted], None]) -> None:
         self.request = request
-        self.seconds = seconds
-        self._release: Callable[[Slot], None] | None = release
+        self._seconds = seconds
+        self._leave: Callable[[Admitted], None] | None = leave
+
+    def expect(self, seconds: float) -> None:
+        """Its work, which is better known after decoding."""
+        if self._leave is not None:
+            self.request.seconds += seconds - self._seconds
+            self._seconds = seconds
 
     def release(self) -> None:
-        if self._release is not None:
-            release, self._release = self._release, None
-            release(self)
+        if self._leave is not None:
+            leave, self._leave = self._leave, None
+            self.request.images -= 1
+            self.request.seconds -= self._seconds
+            leave(self.request)
 
 
 class Admission:
@@ -81,12 +88,12 @@ class Admission:
     def admit(self, count: int, caller: Caller, each: float, capacity: Capacity) -> list[Slot]:
         """Places for `count` images of about `each` seconds. Raises Busy."""
         self.check(count, caller, each, capacity)
-        request = Admitted(caller)
-        request.waiting = [Slot(request, each, self._give_back) for _ in range(count)]
+        decoding = asyncio.Semaphore(self._settings.decode_threads)
+        request = Admitted(caller, count, count * each, decoding)
         self._requests[request] = None
         self._taken += count
         self._metrics.queue_depth.set(self._taken)
-        return list(request.waiting)
+        return [Slot(request, each, self._leave) for _ in range(count)]
 
     def check(self, count: int, caller: Caller, each: float, capacity: Capacity) -> None:
         """Raises Busy where `admit` would. An idle server takes whatever has places, for there is nobody to
@@ -99,7 +106,7 @@ class Admission:
         wait = self.expected_wait(caller.client, count * each, capacity)
         places = self._places(caller.client, count)
         excess = {  # seconds until it would fit
-            "queue_full": (self._taken + count - places) * each / capacity.engines,
+            "queue_full": (self._taken + count - places) * max(each, _SHORTEST) / capacity.engines,
             "overload": wait - max(self._settings.max_queue_seconds, own),
             "deadline": wait + own - (caller.deadline - now),
         }
@@ -155,9 +162,8 @@ class Admission:
         self._promised += work
         return hold, retry
 
-    def _give_back(self, slot: Slot) -> None:
-        slot.request.waiting.remove(slot)
-        if not slot.request.waiting:
-            self._requests.pop(slot.request, None)
+    def _leave(self, request: Admitted) -> None:
+        if not request.images:
+            del self._requests[request]
         self._taken -= 1
         self._metrics.queue_depth.set(self._taken)

@@ -42,11 +42,12 @@ class Done:
 
 @dataclass(eq=False)
 class _Entry:
-    """seconds: the work it is expected to be."""
+    """An image that waits or runs; see scheduler.Waiting."""
 
     work: Work
     slot: Slot
     submitted: float
+    bucket: Bucket
     seconds: float
     done: "asyncio.Future[Done]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -61,10 +62,6 @@ class _Entry:
     @property
     def request(self) -> Admitted:
         return self.slot.request
-
-    @property
-    def bucket(self) -> Bucket:
-        return self.work.bucket
 
 
 class Batcher:
@@ -138,8 +135,9 @@ class Batcher:
             raise DeadlineExceeded(
                 f"decoding ended past the deadline of {caller.limit:g} s; the image was not run"
             )
-        slot.seconds = self.times.seconds(work.shape_key)
-        entry = _Entry(work, slot, now, slot.seconds)
+        seconds = self.times.seconds(work.shape_key)
+        slot.expect(seconds)
+        entry = _Entry(work, slot, now, work.bucket, seconds)
         timer = asyncio.get_running_loop().call_later(caller.deadline - now, self._expire, entry)
         self._queue.add(entry)
         self._arrival.set()

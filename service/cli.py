@@ -39,10 +39,14 @@ def serve(
         int | None, typer.Option(help="Threads of one execution. (default: the runtime's choice)")
     ] = None,
     max_queue: Annotated[
-        int | None, typer.Option(help="Images that may wait; more get 503. (default: 64)")
+        int | None, typer.Option(help="Images that may wait; more get 503. (default: 256)")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds an image may wait; later ones get 504. (default: 10)")
+        float | None,
+        typer.Option(
+            help="Seconds from a request's first byte to the start of its images; "
+            "later ones get 504. (default: 30)"
+        ),
     ] = None,
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error. (default: info)")

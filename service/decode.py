@@ -41,34 +41,49 @@ class CpuPool:
         self.limits = limits
 
     async def prepare(self, data: bytes, rule: ResizeRule, deadline: float, lease: ImageLease) -> Prepared:
-        """Decode and letterbox, in memory of the lease, which holds the letterboxed image alone afterwards.
-
-        Raises ImageError; DeadlineExceeded where no thread was free before `deadline` (time.monotonic
-        seconds), Busy where no memory was. A cancelled caller leaves the pool's queue at once.
+        """Decode and letterbox. The lease holds the letterboxed image alone afterwards. Raises as
+        run_in_memory.
         """
-        prepared = await self._run_leased(lease, data, rule, deadline)
-        if isinstance(prepared, _TooLittleMemory):
-            try:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    await lease.take(prepared.needed)
-            except TimeoutError:
-                raise Busy(
-                    f"the {prepared.needed} bytes that decoding takes were not free before the deadline; "
-                    "retry in 1 s",
-                    retry_after=1.0,
-                ) from None
-            prepared = await self._run_leased(lease, data, rule, deadline)
-        assert isinstance(prepared, Prepared), "the memory was there"
+        prepared = await self.run_in_memory(
+            lease,
+            deadline,
+            lambda: _memory_for(data, rule, self.limits),
+            lambda: _prepare(data, rule, self.limits),
+        )
         lease.shrink(prepared.image.image.nbytes)
         return prepared
 
+    async def run_in_memory(
+        self, lease: ImageLease, deadline: float, needed: Callable[[], int], work: Callable[[], T]
+    ) -> T:
+        """`work()` on a thread of the pool, once the lease has got the `needed()` bytes.
+
+        Raises what both raise; ImageTooLarge where so many bytes there are not; DeadlineExceeded where no
+        thread was free before `deadline` (time.monotonic seconds), Busy where no memory was. A cancelled
+        caller leaves the pool's queue at once.
+        """
+        outcome = await self._run_leased(lease, deadline, needed, work)
+        if isinstance(outcome, _TooLittleMemory):
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    await lease.take(outcome.needed)
+            except TimeoutError:
+                raise Busy(
+                    f"the {outcome.needed} bytes that decoding takes were not free before the deadline; "
+                    "retry in 1 s",
+                    retry_after=1.0,
+                ) from None
+            outcome = await self._run_leased(lease, deadline, needed, work)
+        assert not isinstance(outcome, _TooLittleMemory), "the memory was there"
+        return outcome
+
     async def _run_leased(
-        self, lease: ImageLease, data: bytes, rule: ResizeRule, deadline: float
-    ) -> "Prepared | _TooLittleMemory":
+        self, lease: ImageLease, deadline: float, needed: Callable[[], int], work: Callable[[], T]
+    ) -> "T | _TooLittleMemory":
         """A thread that has begun goes on when its caller is cancelled; the lease then ends with the thread,
         not with the caller, for the memory is in use until then.
         """
-        running = self._executor.submit(_prepare, data, rule, self.limits, deadline, lease)
+        running = self._executor.submit(_within, lease, deadline, needed, work)
         try:
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
@@ -94,20 +109,24 @@ class _TooLittleMemory:
     needed: int
 
 
-def _prepare(
-    data: bytes, rule: ResizeRule, limits: ImageLimits, deadline: float, lease: ImageLease
-) -> Prepared | _TooLittleMemory:
+def _within(
+    lease: ImageLease, deadline: float, needed: Callable[[], int], work: Callable[[], T]
+) -> T | _TooLittleMemory:
     if time.monotonic() >= deadline:
         raise DeadlineExceeded("the image's deadline passed before it could be decoded; it was not run")
-    start = time.perf_counter()
     if not lease.held:
-        needed = _memory_for(data, rule, limits)
-        if needed > lease.limit:
+        count = needed()
+        if count > lease.limit:
             raise ImageTooLarge(
-                f"decoding the image would take {needed} bytes; the server has {lease.limit} for all images"
+                f"decoding the image would take {count} bytes; the server has {lease.limit} for all images"
             )
-        if not lease.try_take(needed):
-            return _TooLittleMemory(needed)
+        if not lease.try_take(count):
+            return _TooLittleMemory(count)
+    return work()
+
+
+def _prepare(data: bytes, rule: ResizeRule, limits: ImageLimits) -> Prepared:
+    start = time.perf_counter()
     pixels = decode_image(data, limits)
     decoded = time.perf_counter()
     boxed = letterbox(pixels, rule)

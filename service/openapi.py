@@ -4,13 +4,22 @@ problems.
 
 from typing import Any
 
+from service.callers import TIMEOUT_HEADER
 from service.errors import INVALID_CODE, INVALID_REQUEST, MEDIA_TYPE, PROBLEMS, Problem, wire_code
 from service.schemas import ProblemDocument
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}
 
+_TIMEOUT_PARAMETER = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+    "description": "seconds, from the request's first byte on, in which an answer is of use",
+}
 DETECT_BODY: dict[str, Any] = {
+    "parameters": [_TIMEOUT_PARAMETER],
     "requestBody": {
         "required": True,
         "description": "A still image (JPEG, PNG, WebP, BMP, GIF, TIFF), or several as multipart or JSON.",
@@ -40,7 +49,7 @@ DETECT_BODY: dict[str, Any] = {
                 "example": {"image": "/9j/4AAQSkZJRgABAQ..."},
             },
         },
-    }
+    },
 }
 
 _BOXES = {
@@ -49,6 +58,7 @@ _BOXES = {
     "description": "x1, y1, x2, y2 in pixels of the image",
 }
 RESCORE_BODY: dict[str, Any] = {
+    "parameters": [_TIMEOUT_PARAMETER],
     "requestBody": {
         "required": True,
         "description": "An image and anybody's boxes on it.",
@@ -70,7 +80,7 @@ RESCORE_BODY: dict[str, Any] = {
                 "example": {"image": "/9j/4AAQSkZJRgABAQ...", "boxes": [[10, 20, 110, 95.5]]},
             },
         },
-    }
+    },
 }
 
 

@@ -191,7 +191,8 @@ async def _prepare(
 ) -> Prepared:
     drops = services.metrics.drops
     try:
-        return await services.pool.prepare(data, rule, slot.request.caller.deadline, lease)
+        async with slot.request.decoding:
+            return await services.pool.prepare(data, rule, slot.request.caller.deadline, lease)
     except DeadlineExceeded:
         drops.labels("deadline").inc()
         raise

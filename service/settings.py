@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     """Time a client has to send its whole body."""
     max_buffered_bytes: int = Field(default=512_000_000, ge=1)
     """Bodies held in memory at once, all requests together."""
-    max_decoded_bytes: int = Field(default=1_500_000_000, ge=1)
+    max_decoded_bytes: int = Field(default=2_000_000_000, ge=1)
     """Memory for images from decoding until their answer, all requests together, by what their headers say.
     An image waits for its share before it is decoded.
     """

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
 from hindsight.artifact import Artifact, ClassInfo
+from hindsight.decode import footprint
 from hindsight.detections import Detections
 from hindsight.draw import annotate
 from hindsight.errors import HindsightError, OptionError
@@ -108,9 +109,9 @@ class DetectQuery(BaseModel):
             core.OptionError,
             core.RuntimeFailure,
             core.NonFiniteOutput,
-            core.OutOfMemory,
             errors.Busy,
             errors.EngineUnavailable,
+            core.OutOfMemory,
             errors.DeadlineExceeded,
         ),
     },
@@ -129,7 +130,8 @@ async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Re
         images, results = await unless_disconnected(request, work)
         answer = _Answer(request, artifact, images.many, start, read_ms)
         if query.annotate:
-            return await answer.picture(services, images.items[0], results[0])
+            picture = answer.picture(services, caller, images.items[0], results[0])
+            return await unless_disconnected(request, picture)
     return answer.document(query.format, results)
 
 
@@ -202,7 +204,7 @@ class _Answer:
         self._stages["encode"] = round((time.perf_counter() - encode_start) * 1000, 3)
         return Response(content, headers=server_timing(self._stages), media_type=media_type)
 
-    async def picture(self, services: Services, item: Item, result: Result) -> Response:
+    async def picture(self, services: Services, caller: Caller, item: Item, result: Result) -> Response:
         assert isinstance(item, bytes) and isinstance(result, Detected), "annotate takes one image"
         self._note([result])
         kind = "PNG" if "image/png" in self._accept and "image/jpeg" not in self._accept else "JPEG"
@@ -214,9 +216,14 @@ class _Answer:
             )
         draw_start = time.perf_counter()
         classes = self._artifact.manifest.classes
-        content = await services.pool.run(
-            _drawn, item, services.pool.limits, result.detections, classes, kind
-        )
+        limits = services.pool.limits
+        with services.memory.lease() as lease:
+            content = await services.pool.run_in_memory(
+                lease,
+                caller.deadline,
+                lambda: footprint(item, limits).working_bytes,
+                lambda: _drawn(item, limits, result.detections, classes, kind),
+            )
         self._stages["draw"] = round((time.perf_counter() - draw_start) * 1000, 3)
         return Response(content, headers=server_timing(self._stages), media_type=f"image/{kind.lower()}")
 

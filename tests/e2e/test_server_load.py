@@ -27,12 +27,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def patient(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Lets eight images wait, for as long as a test holds the worker."""
+    """Lets eight images of one client wait, for as long as a test holds the worker."""
     limits = {
-        "max_queue": PLACES,
+        "max_queue": 11,  # of which a client takes three quarters
+        "max_queue_seconds": 300,
         "max_images": PLACES,
         "max_batch": 2 * PLACES,
         "timeout": 300,
+        "max_timeout": 300,
         "hang_timeout": 300,
     }
     with serving(tmp_path_factory.mktemp("patient"), "--model", str(tiny), **limits) as running:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hindsight.decode import ImageLimits, decode_image, read_header
+from hindsight.decode import ImageLimits, decode_image, footprint, read_header
 from hindsight.errors import CorruptImage, ImageTooLarge, UnsupportedImage
 from tests.factories import encode, tiles_image
 
@@ -231,3 +231,20 @@ def webp_canvas(width: int, height: int) -> bytes:
     placed = bytes(6) + (79).to_bytes(3, "little") + (47).to_bytes(3, "little") + bytes(4) + frame
     body = b"WEBP" + chunk(b"VP8X", canvas) + chunk(b"ANIM", bytes(6)) + chunk(b"ANMF", placed)
     return chunk(b"RIFF", body)
+
+
+@pytest.mark.parametrize(
+    ("mode", "bytes_per_pixel"), [("RGB", 14), ("L", 14), ("CMYK", 14), ("RGBA", 26), ("I;16", 28)]
+)
+def test_what_decoding_takes_is_told_from_the_header(mode: str, bytes_per_pixel: int) -> None:
+    stream = io.BytesIO()
+    Image.new(mode, (50, 30)).save(stream, "TIFF")
+    found = footprint(stream.getvalue())
+    assert found.hw == (30, 50) and found.working_bytes == 30 * 50 * bytes_per_pixel
+
+
+def test_what_is_too_large_has_no_footprint() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (50, 30)).save(stream, "PNG")
+    with pytest.raises(ImageTooLarge):
+        footprint(stream.getvalue(), ImageLimits(max_pixels=1499))

@@ -12,7 +12,7 @@ from hindsight.errors import OutOfMemory, RuntimeFailure
 from service.batcher import Done
 from service.errors import Busy, DeadlineExceeded, EngineUnavailable
 from service.work import round_nms_threshold
-from tests.unit.service.bench import POISON, SECONDS_EACH, Bench
+from tests.unit.service.bench import POISON, Bench
 from tests.virtual_time import run, settle
 
 
@@ -123,7 +123,9 @@ def test_large_batches_that_fail_are_halved_not_run_one_by_one(tiny_artifact: Ar
         assert [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, Done)] == [10]
         assert isinstance(outcomes[10], RuntimeFailure)
         assert bench.engine.sizes == [16, 8, 8, 4, 2, 2, 1, 1, 4]
-        values = [int(done.outputs["first_pixels"][done.index]) for done in outcomes if isinstance(done, Done)]
+        values = [
+            int(done.outputs["first_pixels"][done.index]) for done in outcomes if isinstance(done, Done)
+        ]
         assert values == [*range(20, 30), *range(31, 36)]
         await bench.batcher.stop()
 
@@ -136,9 +138,9 @@ def test_what_does_not_fit_is_halved_remembered_and_tried_again_later(tiny_artif
         bench.engine.room = 2
         await bench.run_behind_one(*range(1, 9))
         assert bench.engine.sizes == [1, 8, 4, 2, 2, 4, 2, 2]
-        assert bench.metrics.registry.get_sample_value(
-            "hindsight_out_of_memory_total", {"device": "cuda"}
-        ) == 3
+        assert (
+            bench.metrics.registry.get_sample_value("hindsight_out_of_memory_total", {"device": "cuda"}) == 3
+        )
 
         bench.engine.calls.clear()
         await bench.run_behind_one(*range(1, 9))

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from hindsight.artifact import Artifact
+from service import pipeline
 from service.errors import Busy, whole_seconds
+from service.memory import ImageMemory
+from service.pipeline import Services
 from tests.unit.service.bench import Bench
 from tests.virtual_time import run, settle
 
@@ -123,3 +128,30 @@ def test_one_image_is_not_starved_by_another_clients_large_requests(tiny_artifac
         await bench.batcher.stop()
 
     run(scenario())
+
+
+def test_a_request_of_many_does_not_fill_the_decoders(tiny_artifact: Artifact) -> None:
+    async def scenario() -> None:
+        bench = Bench(tiny_artifact, decode_threads=2)
+        slots = bench.admit(64)
+        pool = CountingPool()
+        services = cast(Services, SimpleNamespace(pool=pool, metrics=bench.metrics))
+        rule, lease = bench.artifact.manifest.resize, ImageMemory(1).lease()
+        await asyncio.gather(*(pipeline._prepare(services, b"", rule, slot, lease) for slot in slots))
+        assert pool.most == 2
+        await bench.batcher.stop()
+
+    run(scenario())
+
+
+class CountingPool:
+    """Stands in for CpuPool. most: images that it had at one time."""
+
+    def __init__(self) -> None:
+        self._now = self.most = 0
+
+    async def prepare(self, *arguments: object) -> None:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        await asyncio.sleep(0.1)
+        self._now -= 1

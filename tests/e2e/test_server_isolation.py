@@ -1,0 +1,121 @@
+"""What one image does wrong, or the device cannot take, is nobody else's matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e import rough_runtime
+from tests.e2e.rough_runtime import ANSWERS_INFINITY, ANSWERS_NAN, FAILS, executed, marked
+from tests.factories import make_tiny_artifact
+from tests.server_process import ServerProcess, assert_finds_tiles, assert_problem, serving, wait_until
+
+ROOM = 2
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rough") / "executed.log"
+    path.touch()
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[ServerProcess]:
+    """With room for two images a batch."""
+    folder = tmp_path_factory.mktemp("server")
+    rough_runtime.install(folder / "site")
+    tiny = make_tiny_artifact(folder / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder / "site"))
+        patch.setenv(rough_runtime.LOG_VARIABLE, str(log))
+        words = ("--model", str(tiny.path), "--backend", f"rough:{ROOM}")
+        limits = {"batch_work_seconds": 60, "max_queue_seconds": 60, "decode_threads": 1}
+        with serving(folder / "run", *words, **limits) as running:
+            yield running
+
+
+def detect_many(server: ServerProcess, marks: list[int]) -> list[dict[str, Any]]:
+    files = [("image", (f"{mark}.png", marked(mark))) for mark in marks]
+    answer = server.client.post("/detect", files=files)
+    assert answer.status_code == 200, answer.text
+    results: list[dict[str, Any]] = answer.json()["results"]
+    assert len(results) == len(marks)
+    return results
+
+
+def rows(document: dict[str, Any]) -> Any:
+    return document["detections"]
+
+
+def test_what_fails_fails_alone_and_its_neighbours_answers_are_as_if_alone(server: ServerProcess) -> None:
+    marks = [10, FAILS, 11, ANSWERS_NAN, 12, ANSWERS_INFINITY, 13, 14]
+    results = detect_many(server, marks)
+    for mark, result in zip(marks, results, strict=True):
+        if mark >= 10:
+            assert_finds_tiles(result)
+            alone = server.client.post("/detect", content=marked(mark)).json()
+            assert rows(result) == rows(alone)
+    assert [results[place]["type"] for place in (1, 3, 5)] == [
+        "/docs#runtime-failure",
+        "/docs#non-finite-output",
+        "/docs#non-finite-output",
+    ]
+    assert results[3]["code"] == "non-finite-output" and "scores" in results[3]["detail"]
+    assert server.metric("hindsight_bad_outputs_total") == 2
+
+
+def test_an_image_alone_is_answered_by_its_own_problem(server: ServerProcess) -> None:
+    for mark, slug in [(FAILS, "runtime-failure"), (ANSWERS_NAN, "non-finite-output")]:
+        assert_problem(server.client.post("/detect", content=marked(mark)), 500, slug)
+    boxes = {"boxes": (None, "[[0, 0, 20, 20]]")}
+    answer = server.client.post("/rescore", files={"image": marked(ANSWERS_NAN), **boxes})
+    assert_problem(answer, 500, "non-finite-output")
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(server: ServerProcess, log: Path) -> None:
+    marks = list(range(20, 36))
+    before = len(executed(log))
+    for result in detect_many(server, marks):
+        assert_finds_tiles(result)
+    batches = executed(log)[before:]
+    fitted = [mark for batch in batches if len(batch) <= ROOM for mark in batch]
+    assert sorted(fitted) == marks, "each image ran once"
+    assert [len(batch) for batch in batches if len(batch) > ROOM] == [] or server.log("batch did not fit")
+    assert server.metric("hindsight_out_of_memory_total") >= 1, "by now some batch was too large"
+
+
+def test_a_broken_file_among_many_is_its_own_problem(server: ServerProcess) -> None:
+    files = [("image", ("a.png", marked(40))), ("image", ("b.png", marked(41)[:60]))]
+    sound, broken = server.client.post("/detect", files=files).json()["results"]
+    assert_finds_tiles(sound)
+    assert broken["type"] == "/docs#corrupt-image"
+
+
+def test_memory_for_images_is_given_back_whatever_happens(server: ServerProcess) -> None:
+    wait_until(lambda: server.metric("hindsight_image_memory_bytes") == 0, "all memory to be given back")
+    assert server.metric("hindsight_queue_depth") == 0
+
+
+def test_images_wait_for_memory_and_those_larger_than_all_of_it_are_refused(tmp_path: Path) -> None:
+    tiny = make_tiny_artifact(tmp_path / "tiny")
+    budget = 14 * 96 * 160 * 2 + 2 * 3 * 96 * 160  # two of our pictures at a time
+    with serving(tmp_path / "run", "--model", str(tiny.path), max_decoded_bytes=budget) as server:
+        files = [("image", (f"{mark}.png", marked(mark))) for mark in range(32)]
+        answer = server.client.post("/detect", files=files)
+        for result in answer.json()["results"]:
+            assert_finds_tiles(result)
+        large = rough_runtime.encode(rough_runtime.tiles_image(480, 800))
+        problem = assert_problem(server.client.post("/detect", content=large), 413, "image-too-large")
+        assert str(budget) in problem["detail"]
+        wait_until(lambda: server.metric("hindsight_image_memory_bytes") == 0, "all memory to be given back")
+
+
+def test_what_the_batches_of_one_request_learn_is_told_to_prometheus(server: ServerProcess) -> None:
+    text = httpx.get(f"{server.url}/metrics").text
+    for name in ("hindsight_queue_wait_seconds", "hindsight_image_memory_bytes"):
+        assert f"\n{name} " in text

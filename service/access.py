@@ -152,6 +152,11 @@ class Access:
         return key
 
 
+def client_of(key: Key) -> str:
+    """Whom the queue is fair to."""
+    return f"key {key.name}"
+
+
 @dataclass(frozen=True)
 class _Visit:
     """One request under way. facts: for its log line."""
@@ -208,7 +213,7 @@ class AccessControl:
             return
         if key is not None:
             state["facts"]["key"] = key.name
-            state["client"] = f"key {key.name}"  # whom the queue is fair to
+            state["client"] = client_of(key)
         token = _visit.set(_Visit(access, key, state["facts"]))
         try:
             await self._app(scope, receive, send)
@@ -216,17 +221,18 @@ class AccessControl:
             _visit.reset(token)
 
 
-def grpc_authorize(access: Access) -> Callable[[str, Mapping[str, str]], Awaitable[None]]:
-    """The same rules for gRPC: given a call's method and metadata, raises KeyRequired, NotAllowed or
-    RateLimited. Metadata carry a key as headers do.
+def grpc_authorize(access: Access) -> Callable[[str, Mapping[str, str]], Awaitable[str | None]]:
+    """The same rules for gRPC: given a call's method and metadata, tells whom the queue is fair to where a key
+    says it, or raises KeyRequired, NotAllowed or RateLimited. Metadata carry a key as headers do.
     """
 
-    async def authorize(method: str, metadata: Mapping[str, str]) -> None:
+    async def authorize(method: str, metadata: Mapping[str, str]) -> str | None:
         texts = {name: value for name, value in metadata.items() if isinstance(value, str)}
         images = int(method == "ModelInfer")
         audience: Audience = "open" if method in _OPEN_CALLS else "user"
         key = access.admit(presented_key(Headers(texts)), audience, images=images)
         _visit.set(_Visit(access, key, {}))  # for the task of this call, which awaits us
+        return None if key is None else client_of(key)
 
     return authorize
 

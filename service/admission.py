@@ -21,6 +21,7 @@ from service.metrics import Metrics
 from service.settings import Settings
 
 _LONGEST_RETRY = 10.0  # seconds; how busy it will be later, nobody can tell
+_SHORTEST = 1e-4  # seconds, of an image: places are few even where work is nothing
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Admission:
         wait = self.expected_wait(caller.client, count * each, capacity)
         places = self._places(caller.client, count)
         excess = {  # seconds until it would fit
-            "queue_full": (self._taken + count - places) * each / capacity.engines,
+            "queue_full": (self._taken + count - places) * max(each, _SHORTEST) / capacity.engines,
             "overload": wait - max(self._settings.max_queue_seconds, own),
             "deadline": wait + own - (caller.deadline - now),
         }

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -14,12 +14,14 @@ from starlette.middleware.cors import CORSMiddleware
 from hindsight.preprocess import ImageLimits
 from hindsight.version import __version__
 from service import handlers, query
-from service.access import Access, AccessControl
+from service.access import Access, AccessControl, grpc_authorize
 from service.batcher import Batcher
 from service.body import BodyBudget
 from service.decode import CpuPool
 from service.engine import Engine
 from service.inflight import CountRequests, Requests
+from service.kserve import rest as kserve
+from service.label_studio import routes as label_studio
 from service.logs import log
 from service.memory import ImageMemory
 from service.metrics import Metrics
@@ -32,6 +34,9 @@ from service.routes import detect, health, models, page, rescore
 from service.settings import Settings
 from service.tracing import Tracing
 from service.worker import WorkerSpec
+
+if TYPE_CHECKING:
+    from service.kserve.grpc_server import GrpcServer
 
 _DESCRIPTION = (
     "Object detection with a second opinion on every box: class score, predicted IoU, purity and integrity. "
@@ -83,11 +88,14 @@ def create_app(
         watching = (
             None if access.ring is None else asyncio.create_task(access.ring.watch(), name="watch keys")
         )
+        app.state.grpc_server = await _start_grpc(services, app, hooks)
         try:
             yield
         finally:
             if watching is not None:
                 watching.cancel()
+            if app.state.grpc_server is not None:
+                await app.state.grpc_server.stop(settings.shutdown_timeout)
             await services.control.stop()
             await services.batcher.stop()
             for engine in services.engines:
@@ -121,7 +129,7 @@ def create_app(
     app.add_middleware(CountRequests, requests=requests)
     app.add_middleware(RequestContext, metrics=metrics, settings=settings, tracing=tracing)
     handlers.install_handlers(app)
-    for module in (detect, rescore, models, health, page):
+    for module in (detect, rescore, models, health, page, kserve, label_studio):
         app.include_router(module.router)
     page.mount_page(app)
     keys_required = settings.keys_file is not None and not settings.anonymous
@@ -155,6 +163,26 @@ def _build(settings: Settings, registry: ModelRegistry, requests: Requests, metr
         requests=requests,
         control=ModelControl(registry, engines, requests, settings, metrics),
     )
+
+
+async def _start_grpc(services: Services, app: FastAPI, hooks: Hooks | None) -> "GrpcServer | None":
+    settings = services.settings
+    if settings.grpc_port is None:
+        return None
+    # grpcio is an extra
+    from service.kserve.grpc_server import GrpcServer
+    from service.kserve.grpc_tls import grpc_credentials
+
+    server = GrpcServer(services, grpc_authorize(app.state.access), grpc_credentials(settings))
+    try:
+        await server.start(settings.host, settings.grpc_port)
+    except OSError as error:
+        if hooks is None:
+            raise
+        asyncio.get_running_loop().call_soon(hooks.start_failed, str(error))
+        return None
+    app.state.grpc_port = server.port
+    return server
 
 
 def _connect(services: Services, hooks: Hooks | None) -> None:

@@ -82,12 +82,15 @@ class BodyLease(AbstractContextManager["BodyLease"]):
         self._count = 0
 
 
-async def read_body(request: Request, settings: Settings, lease: BodyLease) -> bytes:
-    """The whole body. Raises BodyTooLarge (from Content-Length before a byte is read, or while streaming),
-    BodyTimeout, UnsupportedBody for compressed bodies, ClientDisconnected, Busy.
+async def read_body(
+    request: Request, settings: Settings, lease: BodyLease, encodings: tuple[str, ...] = ("identity",)
+) -> bytes:
+    """The whole body as it was sent. encodings: the Content-Encodings that the caller undoes. Raises
+    BodyTooLarge (from Content-Length before a byte is read, or while streaming), BodyTimeout,
+    UnsupportedBody for other encodings, ClientDisconnected, Busy.
     """
     limit = settings.max_body_bytes
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if request.headers.get("content-encoding", "identity").lower() not in encodings:
         raise UnsupportedBody("the body is compressed (Content-Encoding); send it as it is")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:

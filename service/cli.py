@@ -1,5 +1,6 @@
 """`hindsight serve`."""
 
+import os
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,10 @@ _SETTINGS = "Settings"
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one. (default: 8000)")] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(help="KServe V2 over gRPC on this port; 0 picks a free one. (default: off)"),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,6 +137,7 @@ def serve(
     flags = {
         "host": host,
         "port": port,
+        "grpc_port": grpc_port,
         "model": tuple(model) if model else None,
         "model_repository": models,
         "skip_bad_models": skip_bad_models,
@@ -165,12 +171,29 @@ def serve(
             settings.named_models, settings.model_repository, skip_bad=settings.skip_bad_models
         )
         listeners = listen(settings)
+        if settings.grpc_port is not None:
+            _check_grpc(settings, settings.grpc_port)
         configure_logging(settings.log_level)
         failure = _run(settings, registry, listeners)
     except HindsightError as error:
         fail(str(error))
     if failure is not None:
         fail(failure)
+
+
+def _check_grpc(settings: "Settings", port: int) -> None:
+    """gRPC takes no socket from us, so what would go wrong later is told now."""
+    from service.listeners import listen_on
+
+    # Its own messages on stderr are not JSON; what it has to say reaches the client as a status.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        from service.kserve.grpc_tls import grpc_credentials
+    except ImportError as error:
+        fail(f"--grpc-port needs a package that is missing ({error}): install hindsight-detector[grpc]")
+    grpc_credentials(settings)
+    if port:
+        listen_on(settings.host, port, port_flag="grpc-port").close()
 
 
 def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners") -> str | None:
@@ -195,6 +218,8 @@ def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners"
         url = url_of(listeners.public, tls=tls is not None)
         admin = listeners.admin
         more = "" if admin is None else f"; admin: {url_of(admin, tls=tls is not None)}"
+        grpc_port = getattr(app.state, "grpc_port", None)
+        more += "" if grpc_port is None else f"; gRPC port: {grpc_port}"
         with suppress(OSError):  # nobody reads our stdout any more: no reason to stop serving
             typer.echo(f"Hindsight is ready: {url} (models: {models}; devices: {devices}{more})")
 
@@ -210,6 +235,10 @@ def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners"
     async def abandon() -> None:
         await app.state.services.control.stop()
         await app.state.services.batcher.stop()
+
+    async def stop_grpc() -> None:
+        if app.state.grpc_server is not None:
+            await app.state.grpc_server.stop(settings.shutdown_timeout)
 
     app = create_app(settings, registry, Hooks(ready, start_failed))
     app.state.access.admin_port = listeners.admin_port
@@ -232,6 +261,7 @@ def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners"
         limit=settings.shutdown_timeout,
         on_drain=drain,
         abandon=abandon,
+        stop_others=stop_grpc,
         # Where there is nothing to read again, a closed terminal still ends the server.
         on_hangup=read_again if settings.keys_file is not None or tls is not None else None,
     )

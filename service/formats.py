@@ -2,7 +2,7 @@
 pixels come in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hindsight.detections import Detections
@@ -66,10 +66,23 @@ def to_yolo(detections: Detections) -> str:
     return "".join(lines)
 
 
-def to_labelstudio(detections: Detections, manifest: Manifest) -> dict[str, Any]:
-    """A Label Studio prediction for a <RectangleLabels name="label" toName="image"> configuration; boxes in
-    percent.
+def to_labelstudio(
+    detections: Detections,
+    manifest: Manifest,
+    *,
+    from_name: str = "label",
+    to_name: str = "image",
+    labels: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """A Label Studio prediction for a <RectangleLabels name="label" toName="image"> configuration, or other
+    names; boxes in percent. The second opinion is in each region's meta: as numbers, and as the text that
+    Label Studio shows beside the region.
+
+    labels: class name -> the project's name of it; the boxes of other classes are left out. None: as the
+    model calls them.
     """
+    if labels is not None:
+        detections = detections.select([name in labels for name in detections.names])
     height, width = detections.image_hw
     regions = []
     for index, record in enumerate(detections.to_records()):
@@ -77,8 +90,8 @@ def to_labelstudio(detections: Detections, manifest: Manifest) -> dict[str, Any]
         regions.append(
             {
                 "id": f"box-{index}",
-                "from_name": "label",
-                "to_name": "image",
+                "from_name": from_name,
+                "to_name": to_name,
                 "type": "rectanglelabels",
                 "original_width": width,
                 "original_height": height,
@@ -90,10 +103,17 @@ def to_labelstudio(detections: Detections, manifest: Manifest) -> dict[str, Any]
                     "width": 100 * (x2 - x1) / width,
                     "height": 100 * (y2 - y1) / height,
                     "rotation": 0,
-                    "rectanglelabels": [record["label"]],
+                    "rectanglelabels": [record["label"] if labels is None else labels[record["label"]]],
                 },
-                "meta": {key: record[key] for key in ("class_score", "iou", "purity", "integrity")},
+                "meta": _meta(record),
             }
         )
     mean_score = float(detections.scores.mean()) if len(detections) else 0.0
     return {"model_version": f"{manifest.name} {manifest.version}", "score": mean_score, "result": regions}
+
+
+def _meta(record: dict[str, Any]) -> dict[str, Any]:
+    numbers = {key: record[key] for key in ("class_score", "iou", "purity", "integrity")}
+    said = {"purity": record["purity"], "integrity": record["integrity"], "IoU": record["iou"]}
+    text = ", ".join(f"{name} {value:.2f}" for name, value in said.items() if value is not None)
+    return {**numbers, "text": [text]} if text else numbers

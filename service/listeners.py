@@ -28,11 +28,11 @@ class Listeners:
 
 def listen(settings: Settings) -> Listeners:
     """Bind the port, and the admin port if there is one. Raises OptionError."""
-    public = _bind(settings.host, settings.port, "host", "port")
+    public = listen_on(settings.host, settings.port, "host", "port")
     if settings.admin_port is None:
         return Listeners(public, None)
     try:
-        admin = _bind(settings.admin_host, settings.admin_port, "admin-host", "admin-port")
+        admin = listen_on(settings.admin_host, settings.admin_port, "admin-host", "admin-port")
     except OptionError:
         public.close()
         raise
@@ -81,7 +81,8 @@ def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
-def _bind(host: str, port: int, host_flag: str, port_flag: str) -> socket.socket:
+def listen_on(host: str, port: int, host_flag: str = "host", port_flag: str = "port") -> socket.socket:
+    """A listening socket. Raises OptionError, which names the flags."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)

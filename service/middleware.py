@@ -33,6 +33,11 @@ _SECURITY_HEADERS = {
 _QUIET = {"/healthz", "/readyz", "/metrics", "/health", "/v2/health/live", "/v2/health/ready"}  # probes
 
 
+def request_id_from(given: str) -> str:
+    """The client's own request id if it is a decent one, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
 class RequestContext:
     """Wraps the app. `scope["state"]` gets `request_id`, `stages` (stage name -> milliseconds, filled by the
     routes), `facts` (more for the log line: key, model, images) and `arrived` (time.monotonic seconds, from
@@ -57,8 +62,7 @@ class RequestContext:
         if method == "HEAD":  # answered as GET; the HTTP server, which keeps its own scope, sends no body
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = request_id_from(headers.get("x-request-id", ""))
         stages: dict[str, float] = {}
         facts: dict[str, Any] = {}
         arrived = time.monotonic()

@@ -18,7 +18,7 @@ from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError, NonFiniteOutput
 from hindsight.options import DetectOptions
 from hindsight.postprocess import split_detections, split_rescored
-from hindsight.preprocess import boxes_to_input
+from hindsight.preprocess import Letterboxed, boxes_to_input
 from service.admission import Slot
 from service.batcher import Batcher, Done
 from service.body import BodyBudget, BodyLease, Item, read_body
@@ -53,6 +53,11 @@ class Services:
     memory: ImageMemory
     requests: Requests
     control: ModelControl
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are welcome: a worker is there, and the server is not about to stop."""
+        return self.batcher.ready and not self.requests.draining
 
 
 def services_of(request: Request) -> Services:
@@ -97,6 +102,23 @@ async def detect_image(
         split_seconds = time.perf_counter() - start
     stages = _stages(services, work, prepared, done, split_seconds)
     return Detected(detections, stages)
+
+
+async def detect_tensor(
+    services: Services, artifact: Artifact, options: DetectOptions, image: Letterboxed, slot: Slot
+) -> Done:
+    """Detect on pixels that the client letterboxed: the model's own outputs, boxes in input pixels. Raises
+    HindsightError; gives the slot back in every case.
+
+    nms_threshold is not rounded. The pixels are those of the body, whose lease counts them.
+    """
+    try:
+        work = Work(artifact, "detect", image, options)
+        done = await services.batcher.submit(work, slot)
+    finally:
+        slot.release()
+    _stages(services, work, None, done, 0.0)
+    return done
 
 
 async def rescore_image(
@@ -144,15 +166,20 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
 
 
 async def receive_body(
-    services: Services, request: Request, caller: Caller, lease: BodyLease, model: str
+    services: Services,
+    request: Request,
+    caller: Caller,
+    lease: BodyLease,
+    model: str,
+    encodings: tuple[str, ...] = ("identity",),
 ) -> bytes:
-    """The body, if there is any hope for it. Raises what `admit` and read_body raise; BodyTimeout also where
-    the deadline passes before the body is here.
+    """The body as it was sent, if there is any hope for it. encodings: see read_body. Raises what `admit` and
+    read_body raise; BodyTimeout also where the deadline passes before the body is here.
     """
     services.batcher.check_room(caller, model=model)
     try:
         async with asyncio.timeout(max(0.0, caller.deadline - time.monotonic())):
-            return await read_body(request, services.settings, lease)
+            return await read_body(request, services.settings, lease, encodings)
     except TimeoutError:
         raise BodyTimeout(f"the body did not come within the request's time of {caller.limit:g} s") from None
 
@@ -197,11 +224,15 @@ def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[No
         raise
 
 
-def _stages(services: Services, work: Work, prepared: Prepared, done: Done, split: float) -> dict[str, float]:
-    """Count one answered image and its seconds by stage; -> milliseconds by stage."""
+def _stages(
+    services: Services, work: Work, prepared: Prepared | None, done: Done, split: float
+) -> dict[str, float]:
+    """Count one answered image and its seconds by stage; -> milliseconds by stage. prepared: None where the
+    client did that.
+    """
     seconds = {
-        "decode": prepared.decode_seconds,
-        "letterbox": prepared.letterbox_seconds,
+        "decode": 0.0 if prepared is None else prepared.decode_seconds,
+        "letterbox": 0.0 if prepared is None else prepared.letterbox_seconds,
         "queue": done.queue_seconds,
         "transfer": done.transfer_seconds,
         "model": done.model_seconds,

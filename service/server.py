@@ -6,6 +6,7 @@ answered, or refused at `shutdown_timeout`. A second signal cuts all that short.
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -25,7 +26,8 @@ _LAST_WORDS_SECONDS = 2.0
 
 class Server(uvicorn.Server):
     """on_drain: called at the first signal, inside its handler. abandon: refuses everything that waits.
-    on_hangup: called for SIGHUP, which otherwise ends the process.
+    stop_others: stops what else takes requests, when the listeners close. on_hangup: called for SIGHUP, which
+    otherwise ends the process.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Server(uvicorn.Server):
         limit: float,
         on_drain: Callable[[], None],
         abandon: Callable[[], Awaitable[None]],
+        stop_others: Callable[[], Awaitable[None]],
         on_hangup: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
@@ -43,6 +46,7 @@ class Server(uvicorn.Server):
         self._limit = limit
         self._on_drain = on_drain
         self._abandon = abandon
+        self._stop_others = stop_others
         self._on_hangup = on_hangup
         self._asked = False
 
@@ -73,6 +77,7 @@ class Server(uvicorn.Server):
         """Answer everything that was sent, within the limit, and end the application."""
         start = time.monotonic()
         self._on_drain()
+        stopping = asyncio.ensure_future(self._stop_others())
         await self._stop_listening(sockets or [])
         await self._pause(_READ_SECONDS)
         for connection in list(self.server_state.connections):
@@ -88,6 +93,9 @@ class Server(uvicorn.Server):
             await self._answered(time.monotonic() + _LAST_WORDS_SECONDS, forced=True)
         for connection in list(self.server_state.connections):
             connection.transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, start + self._limit - time.monotonic())):
+                await asyncio.shield(stopping)
         await self.lifespan.shutdown()
         # Debug where a worker failed at the start: that is for the command line to say, in one line.
         level = logging.INFO if self._asked else logging.DEBUG

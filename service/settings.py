@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import DirectoryPath, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -133,6 +133,18 @@ class Settings(BaseSettings):
     """
     decode_threads: int = Field(default=2, ge=1)
     """Threads that decode and scale images."""
+
+    media_root: DirectoryPath | None = None
+    """The one folder from which Label Studio's tasks may name images; none: data URIs only."""
+    label_studio_max_tasks: int = Field(default=256, ge=1)
+    """Tasks in one request of Label Studio."""
+
+    grpc_port: int | None = Field(default=None, ge=0, le=65535)
+    """KServe V2 over gRPC on this port of the same host; none: no gRPC. 0 picks a free one."""
+    grpc_max_message_bytes: int = Field(default=16_000_000, ge=1)
+    """gRPC holds a message whole before anybody may refuse it: times grpc_max_calls, the most it holds."""
+    grpc_max_calls: int = Field(default=64, ge=1)
+    """Calls under way at once; more are refused."""
 
     log_level: LogLevel = "info"
     """Least level of the log lines: `debug` (with probes), `info`, `warning` or `error`."""

@@ -51,6 +51,7 @@ class ServerProcess:
             stderr=self._log,
             text=True,
         )
+        self.ready_line = ""
         self.url = self._wait_for_url()
         self.port = int(self.url.rpartition(":")[2])
         self.client = httpx.Client(base_url=self.url, timeout=90, verify=verify)

@@ -29,8 +29,7 @@ async def healthz() -> Response:
 )
 async def readyz(request: Request) -> Response:
     services = services_of(request)
-    draining = services.requests.draining
-    ready = services.batcher.ready and not draining
+    ready, draining = services.ready, services.requests.draining
     workers = [
         {"device": engine.device, "state": engine.state, "step": engine.step, "failure": engine.failure}
         for engine in services.engines

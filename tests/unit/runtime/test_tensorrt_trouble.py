@@ -144,12 +144,15 @@ REFUSED = """
 gpu.fake_refuse_captures(1)
 runtime = opened()
 
+words = ["OutOfMemory (Requested size was 9 bytes.)", "no kernel image\\nfor this GPU"]
+
 def execute(context, stream):
-    own._logger(tensorrt).log(tensorrt.ILogger.ERROR, "no kernel image\\nfor this GPU")
+    own._logger(tensorrt).log(tensorrt.ILogger.ERROR, words.pop())
     return False
 
 executed = tensorrt.Context.execute_async_v3
 tensorrt.Context.execute_async_v3 = execute
+print(message(lambda: runtime.detect(inputs(1, 64, 96))))
 print(message(lambda: runtime.detect(inputs(1, 64, 96))))
 tensorrt.Context.execute_async_v3 = executed
 assert runtime.detect(inputs(1, 64, 96))["boxes"].shape == (1, 20, 4)
@@ -165,6 +168,7 @@ def test_an_execution_that_tensorrt_refuses_is_told_with_its_last_words(
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         "RuntimeFailure: model.engine: TensorRT does not execute it: no kernel image for this GPU\n"
+        "OutOfMemory: model.engine: TensorRT does not execute it: OutOfMemory (Requested size was 9 bytes.)\n"
     )
 
 

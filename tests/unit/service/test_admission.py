@@ -134,3 +134,12 @@ def test_two_engines_do_twice_as_much() -> None:
     house.admit(10, "a")
     one, two = (house.admission.expected_wait("a", 1.0, Capacity(engines, 0.2)) for engines in (1, 2))
     assert one == pytest.approx(1.2) and two == pytest.approx(0.6)
+
+
+def test_places_are_few_even_where_work_is_nothing() -> None:
+    admission = Admission(Settings(max_queue=4, max_images=4), Metrics(), lambda: 0.0)
+    caller = Caller("a", 60.0, 60.0)
+    for client in "abcd":
+        admission.admit(1, Caller(client, 60.0, 60.0), 0.0, IDLE)
+    with pytest.raises(Busy):
+        admission.admit(1, caller, 0.0, IDLE)

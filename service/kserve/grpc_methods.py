@@ -1,0 +1,85 @@
+"""What each method of inference.GRPCInferenceService answers. Errors are HindsightError, as for REST."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from service.callers import Caller
+from service.kserve import models
+from service.kserve.call import check_wanted, chosen
+from service.kserve.grpc_messages import call_of, infer_response
+from service.kserve.proto.messages import message
+from service.kserve.tensors import check_inputs
+from service.pipeline import Services
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with its size in bytes, and whose it is."""
+
+    request: Any
+    size: int
+    caller: Caller
+
+
+Method = Callable[[Services, Asked], Awaitable[Any]]
+
+
+async def _server_live(services: Services, asked: Asked) -> Any:
+    return message("ServerLiveResponse")(live=True)
+
+
+async def _server_ready(services: Services, asked: Asked) -> Any:
+    return message("ServerReadyResponse")(ready=services.ready)
+
+
+async def _model_ready(services: Services, asked: Asked) -> Any:
+    models.find_model(services, asked.request.name, asked.request.version)
+    return message("ModelReadyResponse")(ready=services.ready)
+
+
+async def _server_metadata(services: Services, asked: Asked) -> Any:
+    return message("ServerMetadataResponse")(**models.server_metadata())
+
+
+async def _model_metadata(services: Services, asked: Asked) -> Any:
+    model = models.find_model(services, asked.request.name, asked.request.version)
+    return message("ModelMetadataResponse")(**models.model_metadata(services, model))
+
+
+async def _model_config(services: Services, asked: Asked) -> Any:
+    model = models.find_model(services, asked.request.name, asked.request.version)
+    return message("ModelConfigResponse")(config=models.model_config(model))
+
+
+async def _repository_index(services: Services, asked: Asked) -> Any:
+    entries = models.repository_index(services, asked.request.ready)
+    return message("RepositoryIndexResponse")(models=entries)
+
+
+async def _model_infer(services: Services, asked: Asked) -> Any:
+    request = asked.request
+    model = models.find_model(services, request.model_name, request.model_version)
+    with services.budget.lease() as lease:
+        lease.take(asked.size)
+        pool = services.pool
+        call = await pool.run_if_large(asked.size, call_of, request)
+        check_wanted(model.outputs, call.outputs)
+        inputs = await pool.run_if_large(
+            asked.size, check_inputs, model.inputs, call.inputs, services.settings.max_images
+        )
+        outputs = await model.infer(services, inputs, call.parameters, call.narrowed(asked.caller))
+    version = model.artifact.manifest.version
+    return infer_response(model.name, version, call.id, chosen(outputs, call.outputs))
+
+
+METHODS: dict[str, Method] = {
+    "ServerLive": _server_live,
+    "ServerReady": _server_ready,
+    "ModelReady": _model_ready,
+    "ServerMetadata": _server_metadata,
+    "ModelMetadata": _model_metadata,
+    "ModelInfer": _model_infer,
+    "ModelConfig": _model_config,
+    "RepositoryIndex": _repository_index,
+}

@@ -1,0 +1,184 @@
+"""The gRPC server, in the event loop of the HTTP server and with the same Services.
+
+Every call goes through one wrapper: it asks the hook for leave, maps errors to gRPC's codes, and writes the
+log line and the metrics that the HTTP middleware writes for a request.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from hindsight.errors import HindsightError
+from service.callers import Caller
+from service.errors import BadBody, RequestError, detail_of, problem_for
+from service.kserve.grpc_methods import METHODS, Asked, Method
+from service.kserve.proto.messages import SERVICE, methods
+from service.logs import log
+from service.middleware import request_id_from
+from service.pipeline import Services
+
+Authorize = Callable[[str, Mapping[str, str]], Awaitable[str | None]]
+"""Given a call's method (`ModelInfer`) and metadata by lower-case name: whom the queue is fair to, or None for
+the peer's address. Raises HindsightError to refuse.
+"""
+
+_CODES = {
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_QUIET = {"ServerLive", "ServerReady", "ModelReady"}  # probes: logged at debug only
+_IDENTITY_ONLY = 1
+
+
+async def anyone(method: str, metadata: Mapping[str, str]) -> None:
+    """The hook of a server that asks nobody for a key."""
+
+
+class GrpcServer:
+    """Listens from `start` to `stop`."""
+
+    def __init__(
+        self,
+        services: Services,
+        authorize: Authorize = anyone,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        self._services = services
+        self._authorize = authorize
+        self._credentials = credentials
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+        """The one it listens on, once it does."""
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; port 0 picks a free one. Raises OSError."""
+        settings = self._services.settings
+        # It holds a message whole before anybody may refuse it, so calls times bytes bound the memory. Not
+        # compressed: neither images nor most tensors shrink, and gRPC unpacks before it looks at the size.
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", settings.grpc_max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
+                ("grpc.so_reuseport", 0),
+            ],
+            maximum_concurrent_rpcs=settings.grpc_max_calls,
+        )
+        server.add_generic_rpc_handlers([self._handlers()])
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if self._credentials is None:
+                self.port = server.add_insecure_port(address)
+            else:
+                self.port = server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise OSError(f"gRPC cannot listen on {address}: {error}") from None
+        await server.start()
+        self._server = server
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls at once; those under way have `grace` seconds."""
+        if self._server is not None:
+            await self._server.stop(grace)
+
+    def _handlers(self) -> grpc.GenericRpcHandler:
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                name: grpc.unary_unary_rpc_method_handler(
+                    self._handler(name, METHODS[name], request),
+                    response_serializer=response.SerializeToString,
+                )
+                for name, (request, response) in methods().items()
+            },
+        )
+
+    def _handler(self, name: str, method: Method, kind: Any) -> Callable[..., Awaitable[Any]]:
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> Any:
+            start = time.perf_counter()
+            metadata = {key: value for key, value in context.invocation_metadata() or ()}
+            request_id = request_id_from(str(metadata.get("x-request-id", "")))
+            trailer = [("x-request-id", request_id)]
+            code, detail, answer = grpc.StatusCode.OK, "", None
+            try:
+                client = await self._authorize(name, metadata)
+                asked = Asked(_parsed(kind, data), len(data), self._caller(context, client))
+                with self._services.requests.enter():
+                    answer = await method(self._services, asked)
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED  # the client is gone, or its deadline has passed
+                raise
+            except Exception as error:
+                code, detail = _code_of(error), detail_of(error)
+                trailer += _retry_after(error)
+                if not isinstance(error, HindsightError):
+                    log(logging.ERROR, "unhandled error", exc=error, request_id=request_id)
+            finally:
+                self._note(name, request_id, code, time.perf_counter() - start)
+            context.set_trailing_metadata(tuple(trailer))
+            if code is not grpc.StatusCode.OK:
+                await context.abort(code, detail)
+            return answer
+
+        return handle
+
+    def _caller(self, context: grpc.aio.ServicerContext, client: str | None) -> Caller:
+        """The deadline is the call's own, if it has one, as far as X-Request-Timeout would be let go."""
+        settings, remaining = self._services.settings, context.time_remaining()
+        limit = settings.timeout if remaining is None else min(max(0.0, remaining), settings.max_timeout)
+        # "ipv4:192.0.2.1:50123": the port is another for each connection of one client.
+        peer = context.peer().rpartition(":")[0]
+        return Caller(client or peer, time.monotonic() + limit, limit)
+
+    def _note(self, name: str, request_id: str, code: grpc.StatusCode, seconds: float) -> None:
+        route = f"{SERVICE}/{name}"
+        metrics = self._services.metrics
+        metrics.requests.labels(route, "gRPC", code.name).inc()
+        metrics.request_seconds.labels(route).observe(seconds)
+        log(
+            logging.DEBUG if name in _QUIET else logging.INFO,
+            "request",
+            request_id=request_id,
+            method="gRPC",
+            path=route,
+            status=code.name,
+            ms=round(seconds * 1000, 3),
+        )
+
+
+def _parsed(kind: Any, data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise BadBody(f"the request is no {kind.DESCRIPTOR.name}") from None
+
+
+def _code_of(error: Exception) -> grpc.StatusCode:
+    """By the status that the table of problems has for it."""
+    status = problem_for(error).status
+    other = grpc.StatusCode.INVALID_ARGUMENT if status < 500 else grpc.StatusCode.INTERNAL
+    return _CODES.get(status, other)
+
+
+def _retry_after(error: Exception) -> list[tuple[str, str]]:
+    """`retry-after` in seconds, as in HTTP, and in the form that gRPC's own retry policy reads."""
+    seconds = error.retry_after if isinstance(error, RequestError) else None
+    if seconds is None:
+        return []
+    return [
+        ("retry-after", str(max(1, math.ceil(seconds)))),
+        ("grpc-retry-pushback-ms", str(math.ceil(seconds * 1000))),
+    ]

@@ -1,0 +1,37 @@
+"""Several images of one request, all or none."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from service.access import count_images
+from service.admission import Slot
+from service.callers import Caller
+from service.pipeline import Services
+
+T = TypeVar("T")
+
+
+async def all_of(
+    services: Services,
+    caller: Caller,
+    model: str,
+    count: int,
+    work: Callable[[int, Slot], Coroutine[Any, Any, T]],
+) -> list[T]:
+    """`work(index, slot)` for each image of `model`, at once; the first that fails takes the others out of
+    the queue.
+
+    Raises RateLimited, Busy, EngineUnavailable, and what `work` raises.
+    """
+    count_images(model, count)
+    slots = services.batcher.admit(count, caller, model=model)
+    tasks = [asyncio.ensure_future(work(index, slot)) for index, slot in enumerate(slots)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for slot in slots:  # a task that is cancelled before it begins gives nothing back itself
+            slot.release()

@@ -75,6 +75,7 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
+    app.state.metrics = metrics  # for whoever serves the app, see service/http_protocol.py
     app.add_middleware(RequestContext, metrics=metrics)
     handlers.install_handlers(app)
     for module in (detect, rescore, models, health, page):

@@ -101,6 +101,8 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
     import uvicorn
 
     from service.app import Hooks, create_app
+    from service.connections import Limits
+    from service.http_protocol import guarded_protocol
 
     failure: list[str] = []
 
@@ -117,6 +119,8 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
     app = create_app(settings, registry, Hooks(ready, start_failed))
     config = uvicorn.Config(
         app,
+        http=guarded_protocol(Limits.of(settings), app.state.metrics),
+        ws="none",  # else it would depend on what else is installed
         log_config=None,
         access_log=False,
         server_header=False,

@@ -65,6 +65,13 @@ class Metrics:
         self.drops = Counter(
             "hindsight_drops_total", "Images dropped before they ran", ["reason"], registry=self.registry
         )
+        self.connections = Gauge("hindsight_connections", "Connections open", registry=self.registry)
+        self.refused = Counter(
+            "hindsight_refused_total",
+            "Connections ended, and requests refused, before any route saw them",
+            ["reason"],
+            registry=self.registry,
+        )
         self.worker_ready = Gauge(
             "hindsight_worker_ready",
             "1 while the device's worker is ready",

@@ -103,7 +103,9 @@ def _run(settings: Any, registry: Any, listener: socket.socket) -> str | None:
     from service.app import Hooks, create_app
     from service.connections import Limits
     from service.http_protocol import guarded_protocol
+    from service.native_noise import silence_image_readers
 
+    silence_image_readers()
     failure: list[str] = []
 
     def start_failed(reason: str) -> None:

@@ -53,7 +53,15 @@ def test_ambiguous_framing_is_refused_and_ends_the_connection(server: ServerProc
 
 @pytest.mark.parametrize(
     "chunks",
-    [b"ZZ\r\nx\r\n", b"-1\r\nx\r\n", b"ffffffffffffffffff\r\n", b"1\r\nxx\r\n", b"1 \r\nx\r\n", b"\r\n", b"1\nx\n"],
+    [
+        b"ZZ\r\nx\r\n",
+        b"-1\r\nx\r\n",
+        b"ffffffffffffffffff\r\n",
+        b"1\r\nxx\r\n",
+        b"1 \r\nx\r\n",
+        b"\r\n",
+        b"1\nx\n",
+    ],
 )
 def test_broken_chunks_are_refused(server: ServerProcess, chunks: bytes) -> None:
     data = f"{POST}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"

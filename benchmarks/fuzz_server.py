@@ -10,12 +10,9 @@ benchmarks/results/fuzz-server.json. A request that fails is stored, and sent ag
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +21,8 @@ import typer
 from tests.factories import make_tiny_artifact
 from tests.hostile.fuzzing import fuzz
 from tests.hostile.vitals import assert_unharmed, vitals_of
-from tests.server_process import serving
-from training.machine import commit, processor_name
+from tests.server_process import TILES, serving
+from training.machine import origin
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MOST_GROWTH = 50_000_000
@@ -43,6 +40,8 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         model = make_tiny_artifact(Path(folder) / "tiny").path
         with serving(Path(folder) / "server", "--model", str(model), "--backend", "sleep:1") as server:
+            server.client.post("/detect", content=TILES).raise_for_status()
+            server.client.close()
             before = vitals_of(server)
             start = time.monotonic()
             report = fuzz(server, seed, range(first, first + cases), failed)
@@ -53,11 +52,7 @@ def main(
         **report.to_json(),
         "seconds": round(seconds, 1),
         "errors_in_the_log": len(errors),
-        "processor": processor_name(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **origin("cpu", *PACKAGES),
     }
     text = json.dumps(result, indent=2) + "\n"
     typer.echo(text)

@@ -50,6 +50,12 @@ def strict_server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
+def client(server: ServerProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as opened:
+        yield opened
+
+
+@pytest.fixture
 def unharmed(server: ServerProcess) -> Iterator[None]:
     """Whatever a test does to `server`: afterwards it is whole."""
     yield from _unharmed(server)

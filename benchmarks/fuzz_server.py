@@ -52,6 +52,7 @@ def main(
         **report.to_json(),
         "seconds": round(seconds, 1),
         "errors_in_the_log": len(errors),
+        "first_errors": errors[:5],
         **origin("cpu", *PACKAGES),
     }
     text = json.dumps(result, indent=2) + "\n"

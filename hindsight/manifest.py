@@ -133,12 +133,12 @@ def check_manifest(manifest: Manifest) -> None:
         manifest.defaults.nms_threshold,
     )
     _expect(manifest.nms_kind in NMS_KINDS, "nms_kind", f"one of {', '.join(NMS_KINDS)}", manifest.nms_kind)
-    for field, least, most in (
+    for name, least, most in (
         ("max_detections", 1, _MOST_DETECTIONS),
         ("max_rescore_boxes", 0, _MOST_RESCORE_BOXES),
     ):
-        count = getattr(manifest, field)
-        _expect(least <= count <= most, field, f"in {least}..{most}", count)
+        count = getattr(manifest, name)
+        _expect(least <= count <= most, name, f"in {least}..{most}", count)
     for relative, digest in manifest.files.items():
         _expect(_SHA256.fullmatch(digest), f"files[{relative}]", "a sha256 in lower-case hex", digest)
 

@@ -1,5 +1,6 @@
 """The application: builds the parts, wires them, starts and stops them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from hindsight.preprocess import ImageLimits
 from hindsight.version import __version__
 from service import handlers, query
+from service.allocator import trim_now_and_then
 from service.batcher import Batcher
 from service.body import BodyBudget
 from service.decode import CpuPool
@@ -57,9 +59,11 @@ def create_app(
         for engine in services.engines:
             engine.start()
         services.batcher.start()
+        trimming = asyncio.create_task(trim_now_and_then(), name="trim memory")
         try:
             yield
         finally:
+            trimming.cancel()
             await services.batcher.stop()
             for engine in services.engines:
                 await engine.stop()

@@ -11,11 +11,12 @@ from service.logs import log
 
 
 def silence_image_readers() -> None:
-    """Pillow's warnings and libtiff's messages, which say of a bad image what its answer says as well.
+    """Pillow's warnings and log, and libtiff's messages, say of a bad image what its answer says as well.
 
     Every distinct warning is remembered by Python for ever, so these would be a leak too. The one that means
     "too many pixels" becomes the error that hindsight.decode expects.
     """
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     if features.check("libtiff") and not _silence_libtiff():

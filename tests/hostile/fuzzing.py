@@ -18,6 +18,7 @@ WARM_UP = 300
 """Cases before memory is first measured: by then every reader is loaded, the allocator's pools are filled."""
 _HEAD_WAIT = 0.5
 _MEASURE_EVERY = 500
+_SETTLED = 10_000_000
 
 
 @dataclass
@@ -83,9 +84,17 @@ def fuzz(server: ServerProcess, seed: int, cases: range, failed: Path) -> Report
             report.memory_most = max(report.memory_most, pss_bytes(server.process.pid))
     if wire is not None:
         wire.close()
-    report.memory_after = pss_bytes(server.process.pid)
+    report.memory_after = _settled_memory(server, report.memory_before + _SETTLED)
     report.memory_most = max(report.memory_most, report.memory_after)
     return report
+
+
+def _settled_memory(server: ServerProcess, enough: int) -> int:
+    """The server gives memory back every few seconds: wait until it holds no more than `enough`, or 30 s."""
+    end = time.monotonic() + 30
+    while (held := pss_bytes(server.process.pid)) > enough and time.monotonic() < end:
+        time.sleep(0.5)
+    return held
 
 
 def _ask(wire: Wire, case: Case) -> Answer | None:

@@ -7,12 +7,13 @@ the server held 260 MB of nothing. Handing every block back at once would cost a
 
 import asyncio
 import ctypes
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 _INTERVAL = 10.0
 _GROWTH = 32 * 2**20
-_PAGE = 4096
+_PAGE = resource.getpagesize()
 
 
 async def trim_now_and_then() -> None:
@@ -23,11 +24,11 @@ async def trim_now_and_then() -> None:
     least = _resident_bytes()
     while True:
         await asyncio.sleep(_INTERVAL)
-        resident = _resident_bytes()
-        if resident > least + _GROWTH:
+        if _resident_bytes() > least + _GROWTH:
             await asyncio.to_thread(trim, 0)
-            resident = _resident_bytes()
-        least = resident
+            least = _resident_bytes()
+        else:
+            least = min(least, _resident_bytes())
 
 
 def _malloc_trim() -> Callable[[int], object] | None:

@@ -14,8 +14,6 @@ from tests.factories import make_tiny_artifact
 from tests.hostile.vitals import assert_unharmed, vitals_of
 from tests.server_process import TILES, ServerProcess, serving
 
-pytest.importorskip("schemathesis", reason="schemathesis is not installed: it is in the extra `dev`")
-
 EXAMPLES = 20  # for each operation, besides those of its coverage phase
 
 

@@ -107,7 +107,6 @@ def test_a_client_that_does_not_read_is_cut_off(strict_server: ServerProcess) ->
         counted = 'hindsight_refused_total{reason="slow_reader"}'
         wait_until(lambda: counted in strict_server.client.get("/metrics").text, "the cut to be counted")
     assert time.monotonic() - start > 2
-    strict_server.client.close()
 
 
 def test_idle_connections_make_room_for_new_clients(strict_server: ServerProcess) -> None:

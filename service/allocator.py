@@ -7,6 +7,7 @@ the server held 260 MB of nothing. Handing every block back at once would cost a
 
 import asyncio
 import ctypes
+import gc
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +22,22 @@ async def trim_now_and_then() -> None:
     trim = _malloc_trim()
     if trim is None:
         return
+    gc.collect()
+    gc.freeze()  # what has been loaded stays: later collections need not look at it, and are short
     least = _resident_bytes()
     while True:
         await asyncio.sleep(_INTERVAL)
         resident = _resident_bytes()
         if resident > least + _GROWTH:
-            await asyncio.to_thread(trim, 0)
+            await asyncio.to_thread(_release, trim)
             resident = _resident_bytes()
         least = min(least, resident)  # never raised: what is held in the rush of work is no measure
+
+
+def _release(trim: Callable[[int], object]) -> None:
+    """An error keeps its frames, and they the pixels of the image that failed, until a collection."""
+    gc.collect()
+    trim(0)
 
 
 def _malloc_trim() -> Callable[[int], object] | None:

@@ -225,7 +225,8 @@ def _read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes, so not a manifest")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(document, allow_nan=False)  # Python reads NaN, but GET /models could not write it again
+        # Python reads NaN and half a surrogate pair, but GET /models could not write them again.
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

@@ -2,7 +2,8 @@
 
 The format is told by its signature, never by a file name or a declared type, and its reader is called
 directly: `PIL.Image.open` would try more formats than we vouch for and apply a pixel limit of its own that is
-global to the process. Our limit is checked on the header, before a pixel is decoded.
+global to the process. Our limit is checked on the header, before a pixel is decoded, and so is the file's
+structure (image_checks.py).
 
 What becomes of unusual images: EXIF orientation is applied; grey is repeated into three channels; alpha (and
 a transparent colour) is composited on white; palettes are expanded; CMYK is converted; 16 bits per channel
@@ -31,6 +32,7 @@ from PIL import (
 )
 
 from hindsight.errors import CorruptImage, ImageTooLarge, UnsupportedImage
+from hindsight.image_checks import check_structure
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -138,7 +140,7 @@ def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
     """
     if image.mode.startswith("I"):
         # 16-bit grey arrives as I;16 or, from some files, as I: both hold 0..65535.
-        grey = np.asarray(image).astype(np.int64)
+        grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
             raise UnsupportedImage("32 bits per channel are not supported; expected 8 or 16")
         return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -159,6 +161,7 @@ def _reader_of(data: bytes, limits: ImageLimits) -> tuple[str, type[ImageFile.Im
         raise CorruptImage("the image is empty (0 bytes)")
     for name, matches, reader in _READERS:
         if matches(data[:16]):
+            check_structure(name, data, limits.max_pixels)
             return name, reader
     raise UnsupportedImage(f"the data does not start like an image; expected one of {READABLE}")
 

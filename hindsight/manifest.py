@@ -16,6 +16,10 @@ FORMAT_VERSION = 1
 NMS_KINDS = ("hard", "soft_linear", "soft_gaussian", "iou_guided")
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Far above what any detector has: past these, a typing error or an attack would take all memory.
+_MOST_DETECTIONS, _MOST_RESCORE_BOXES = 10_000, 100_000
+_MOST_CLASSES = 100_000
+_LONGEST_SIDE, _LARGEST_MULTIPLE = 16_384, 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -95,9 +99,13 @@ class Manifest:
 def check_manifest(manifest: Manifest) -> None:
     """Raise ArtifactError where a value makes no sense, naming the field, what was expected and what came."""
     _expect(_NAME.fullmatch(manifest.name), "name", "letters, digits, '.', '_' or '-'", manifest.name)
-    _expect(manifest.version, "version", "a non-empty string", manifest.version)
+    # These are shown in terminals and logs as they stand.
+    readable = manifest.version and manifest.version.isprintable()
+    _expect(readable, "version", "a non-empty string without control characters", manifest.version)
     names = manifest.class_names
     _expect(names and all(names), "classes", "at least one class, each with a name", names)
+    _expect(len(names) <= _MOST_CLASSES, "classes", f"at most {_MOST_CLASSES}", len(names))
+    _expect(all(name.isprintable() for name in names), "classes", "names without control characters", names)
     _expect(len(set(names)) == len(names), "classes", "different names", names)
     for info in manifest.classes:
         _expect(
@@ -108,7 +116,13 @@ def check_manifest(manifest: Manifest) -> None:
         )
     rule = manifest.resize
     _expect(1 <= rule.short_side <= rule.long_side, "resize", "1 <= short_side <= long_side", rule)
-    _expect(rule.pad_multiple >= 1, "resize.pad_multiple", "at least 1", rule.pad_multiple)
+    _expect(rule.long_side <= _LONGEST_SIDE, "resize.long_side", f"at most {_LONGEST_SIDE}", rule.long_side)
+    _expect(
+        1 <= rule.pad_multiple <= _LARGEST_MULTIPLE,
+        "resize.pad_multiple",
+        f"in 1..{_LARGEST_MULTIPLE}",
+        rule.pad_multiple,
+    )
     for field in dataclasses.fields(Defaults):
         value = getattr(manifest.defaults, field.name)
         _expect(math.isfinite(value) and 0 <= value <= 1, f"defaults.{field.name}", "a number in 0..1", value)
@@ -119,8 +133,12 @@ def check_manifest(manifest: Manifest) -> None:
         manifest.defaults.nms_threshold,
     )
     _expect(manifest.nms_kind in NMS_KINDS, "nms_kind", f"one of {', '.join(NMS_KINDS)}", manifest.nms_kind)
-    _expect(manifest.max_detections >= 1, "max_detections", "at least 1", manifest.max_detections)
-    _expect(manifest.max_rescore_boxes >= 0, "max_rescore_boxes", "at least 0", manifest.max_rescore_boxes)
+    for name, least, most in (
+        ("max_detections", 1, _MOST_DETECTIONS),
+        ("max_rescore_boxes", 0, _MOST_RESCORE_BOXES),
+    ):
+        count = getattr(manifest, name)
+        _expect(least <= count <= most, name, f"in {least}..{most}", count)
     for relative, digest in manifest.files.items():
         _expect(_SHA256.fullmatch(digest), f"files[{relative}]", "a sha256 in lower-case hex", digest)
 
@@ -216,7 +234,10 @@ def _number(item: Mapping[str, Any], key: str) -> float:
     value = item[key]
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ArtifactError(f"manifest.json: {key} must be a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ArtifactError(f"manifest.json: {key} is a whole number past all others") from None
 
 
 def _boolean(item: Mapping[str, Any], key: str) -> bool:

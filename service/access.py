@@ -222,8 +222,8 @@ class AccessControl:
 
 
 def grpc_authorize(access: Access) -> Callable[[str, Mapping[str, str]], Awaitable[str | None]]:
-    """The same rules for gRPC: given a call's method and metadata, tells whom the queue is fair to where a key
-    says it, or raises KeyRequired, NotAllowed or RateLimited. Metadata carry a key as headers do.
+    """The same rules for gRPC: given a call's method and metadata, tells whom the queue is fair to where a
+    key says it, or raises KeyRequired, NotAllowed or RateLimited. Metadata carry a key as headers do.
     """
 
     async def authorize(method: str, metadata: Mapping[str, str]) -> str | None:

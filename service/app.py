@@ -15,6 +15,7 @@ from hindsight.preprocess import ImageLimits
 from hindsight.version import __version__
 from service import handlers, query
 from service.access import Access, AccessControl, grpc_authorize
+from service.allocator import trim_now_and_then
 from service.batcher import Batcher
 from service.body import BodyBudget
 from service.decode import CpuPool
@@ -88,10 +89,12 @@ def create_app(
         watching = (
             None if access.ring is None else asyncio.create_task(access.ring.watch(), name="watch keys")
         )
+        trimming = asyncio.create_task(trim_now_and_then(), name="trim memory")
         app.state.grpc_server = await _start_grpc(services, app, hooks)
         try:
             yield
         finally:
+            trimming.cancel()
             if watching is not None:
                 watching.cancel()
             if app.state.grpc_server is not None:
@@ -116,6 +119,7 @@ def create_app(
     )
     app.state.requests = requests
     app.state.access = access
+    app.state.metrics = metrics  # for whoever serves the app, see service/http_protocol.py
     # The last one added is the outermost.
     app.add_middleware(AccessControl, access=access)
     if settings.cors_origin:

@@ -201,10 +201,14 @@ def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners"
     import uvicorn
 
     from service.app import Hooks, create_app
+    from service.connections import Limits
+    from service.http_protocol import guarded_protocol
     from service.listeners import url_of, warn_of_exposure
+    from service.native_noise import silence_image_readers
     from service.server import Server
     from service.tls import renew, server_context
 
+    silence_image_readers()
     failure: list[str] = []
     tls = server_context(settings)
 
@@ -247,6 +251,8 @@ def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners"
         app.state.access.ring.warn_of_writers()
     config = uvicorn.Config(
         app,
+        http=guarded_protocol(Limits.of(settings), app.state.metrics),
+        ws="none",  # else it would depend on what else is installed
         log_config=None,
         access_log=False,
         server_header=False,

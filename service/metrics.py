@@ -73,6 +73,12 @@ class Metrics:
         self.requests_in_flight = self._gauge(
             "hindsight_requests_in_flight", "HTTP requests begun and not yet answered"
         )
+        self.connections = self._gauge("hindsight_connections", "Connections open")
+        self.refused = self._counter(
+            "hindsight_refused_total",
+            "Connections ended, and requests refused, before any route saw them",
+            ["reason"],
+        )
 
     def _images(self) -> None:
         """Images on their way through the service, per model."""

@@ -21,6 +21,9 @@ from service.schemas import ProblemDocument
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}
+_EXAMPLE_IMAGE = (  # a PNG of one white pixel: the examples can be sent as they stand
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+)
 
 _TIMEOUT_PARAMETER = {
     "name": TIMEOUT_HEADER,
@@ -57,7 +60,7 @@ DETECT_BODY: dict[str, Any] = {
                         },
                     ]
                 },
-                "example": {"image": "/9j/4AAQSkZJRgABAQ..."},
+                "example": {"image": _EXAMPLE_IMAGE},
             },
         },
     },
@@ -88,7 +91,7 @@ RESCORE_BODY: dict[str, Any] = {
                     "required": ["image", "boxes"],
                     "properties": {"image": _BASE64, "boxes": _BOXES},
                 },
-                "example": {"image": "/9j/4AAQSkZJRgABAQ...", "boxes": [[10, 20, 110, 95.5]]},
+                "example": {"image": _EXAMPLE_IMAGE, "boxes": [[0, 0, 1, 0.75]]},
             },
         },
     },

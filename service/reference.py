@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from service.errors import INVALID_REQUEST, PROBLEMS
+from service.refusals import REFUSALS
 
 
 def reference_page(document: dict[str, Any]) -> str:
@@ -103,7 +104,9 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _problems() -> str:
-    listed = sorted({*PROBLEMS.values(), INVALID_REQUEST}, key=lambda problem: (problem.status, problem.slug))
+    listed = sorted(
+        {*PROBLEMS.values(), INVALID_REQUEST, *REFUSALS}, key=lambda problem: (problem.status, problem.slug)
+    )
     rows = "".join(
         f'<tr id="{problem.slug}"><th>{problem.status}</th><td><code>{problem.slug}</code></td>'
         f"<td>{escape(problem.title)}</td></tr>"

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from service.errors import MEDIA_TYPE, problem_of, retry_after_header
+from service.errors import MEDIA_TYPE, BodyTimeout, problem_of, retry_after_header
 
 
 def to_json(document: object) -> bytes:
@@ -24,7 +24,10 @@ def problem_document_response(document: dict[str, Any], headers: dict[str, str] 
 
 def problem_response(error: BaseException, request_id: str) -> Response:
     """An exception as its problem, by the table in service/errors.py."""
-    return problem_document_response(problem_of(error, request_id), retry_after_header(error))
+    headers = retry_after_header(error)
+    if isinstance(error, BodyTimeout):  # a client this slow is not waited for again (RFC 9110, 15.5.9)
+        headers["Connection"] = "close"
+    return problem_document_response(problem_of(error, request_id), headers)
 
 
 def server_timing(stages_ms: dict[str, float]) -> dict[str, str]:

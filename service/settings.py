@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     """Images in one request."""
     body_timeout: float = Field(default=60.0, gt=0)
     """Time a client has to send its whole body."""
+    min_body_rate: float = Field(default=240.0, ge=0)
+    """Bytes per second that a body must come with on average, after its first 5 seconds."""
     max_buffered_bytes: int = Field(default=512_000_000, ge=1)
     """Bodies held in memory at once, all requests together."""
     max_decoded_bytes: int = Field(default=2_000_000_000, ge=1)
@@ -145,6 +147,21 @@ class Settings(BaseSettings):
     """gRPC holds a message whole before anybody may refuse it: times grpc_max_calls, the most it holds."""
     grpc_max_calls: int = Field(default=64, ge=1)
     """Calls under way at once; more are refused."""
+
+    max_connections: int = Field(default=1000, ge=1)
+    """Open at once; fewer where the process may not open so many files. A new one closes the oldest idle one;
+    where none is idle, it is refused with 503.
+    """
+    max_connections_per_peer: int | None = Field(default=None, ge=1)
+    """Of one address. Leave it out behind a proxy, whose address all clients share."""
+    header_timeout: float = Field(default=10.0, gt=0)
+    """Time a client has to send a request's headers, and to begin its first request."""
+    keep_alive_timeout: float = Field(default=5.0, gt=0)
+    """Time between an answer and the next request on its connection."""
+    write_timeout: float = Field(default=30.0, gt=0)
+    """A client that reads nothing of its answer for this long is cut off."""
+    max_header_bytes: int = Field(default=32_768, ge=1024)
+    """All headers of a request; more is answered with 431."""
 
     log_level: LogLevel = "info"
     """Least level of the log lines: `debug` (with probes), `info`, `warning` or `error`."""

@@ -25,8 +25,8 @@ from service.middleware import request_id_from
 from service.pipeline import Services
 
 Authorize = Callable[[str, Mapping[str, str]], Awaitable[str | None]]
-"""Given a call's method (`ModelInfer`) and metadata by lower-case name: whom the queue is fair to, or None for
-the peer's address. Raises HindsightError to refuse.
+"""Given a call's method (`ModelInfer`) and metadata by lower-case name: whom the queue is fair to, or None
+for the peer's address. Raises HindsightError to refuse.
 """
 
 _CODES = {

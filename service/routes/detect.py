@@ -45,6 +45,10 @@ Result = Detected | dict[str, Any]
 _LONGEST_JPEG_SIDE = 65_500  # pixels; libjpeg writes no more
 
 
+# For the description alone: DetectOptions checks, and says more.
+_UNIT: dict[str, Any] = {"minimum": 0, "maximum": 1}
+
+
 class DetectQuery(BaseModel):
     """Query of /detect. Left out: the model's defaults. Unknown names are errors."""
 
@@ -53,18 +57,30 @@ class DetectQuery(BaseModel):
     model: str | None = Field(
         None, description="a name from /models; the default model if left out", examples=["cells"]
     )
-    class_threshold: float | None = Field(None, description="least class score, before fusion; 0..1")
-    score_threshold: float | None = Field(None, description="least reported score; 0..1")
+    class_threshold: float | None = Field(
+        None, description="least class score, before fusion; 0..1", json_schema_extra=_UNIT
+    )
+    score_threshold: float | None = Field(
+        None, description="least reported score; 0..1", json_schema_extra=_UNIT
+    )
     iou_weight: float | None = Field(
-        None, description="w in score = class^(1-w) * iou^w; 0..1, 0 is the class score alone"
+        None,
+        description="w in score = class^(1-w) * iou^w; 0..1, 0 is the class score alone",
+        json_schema_extra=_UNIT,
     )
     nms_threshold: float | None = Field(
-        None, description="IoU above which the weaker of two boxes goes; rounded to .05"
+        None,
+        description="IoU above which the weaker of two boxes goes; rounded to .05",
+        json_schema_extra={"exclusiveMinimum": 0, "maximum": 1},
     )
     classes: list[str] | None = Field(
         None, description="names to keep, comma-separated or repeated", examples=[["RBC,WBC"]]
     )
-    max_detections: int | None = Field(None, description="most boxes to answer")
+    max_detections: int | None = Field(
+        None,
+        description="most boxes to answer; up to the model's own limit",
+        json_schema_extra={"minimum": 1},
+    )
     format: Literal["json", "coco", "yolo", "labelstudio"] = "json"
     annotate: bool = Field(
         False, description="answer the picture with the boxes drawn: JPEG, or PNG if Accept asks for it"
@@ -152,6 +168,8 @@ async def _detect_all(
     count_images(artifact.manifest.name, len(images.items))
     if query.annotate and (len(images.items) != 1 or query.format != "json"):
         raise OptionError("annotate draws one image and takes no format; send one image and leave format out")
+    if query.annotate:  # a list of one, too, is answered with a picture, so its error is the request's
+        images = Images(images.items, many=False)
     slots = services.batcher.admit(len(images.items), caller, model=artifact.manifest.name)
     tasks = [
         detect_image(services, artifact, options, item, slot)

@@ -112,10 +112,8 @@ async def measure(load: Load, clients: int, seconds: float) -> None:
     print(f"capacity {capacity:.1f}/s")
     for name, polite in (("come back at once", False), ("honour Retry-After", True)):
         rate, seen = await load.goodput(clients, seconds, polite=polite)
-        print(
-            f"{clients} clients that {name}: {100 * rate / capacity:.0f} % of capacity; "
-            f"by status {dict(seen)}"
-        )
+        share = f"{100 * rate / capacity:.0f} % of capacity"
+        print(f"{clients} clients that {name}: {share}; by status {dict(seen)}")
         await asyncio.sleep(1)
     print(f"the next after {_GONE} that left: {await load.after_leaving(_GONE):.3f} s")
 

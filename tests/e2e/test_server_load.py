@@ -130,6 +130,26 @@ def test_a_full_queue_is_503_with_retry_after(patient: ServerProcess, clients: T
     assert [each.result().status_code for each in (running, *others)] == [200] * (PLACES + 1)
 
 
+def test_a_refusal_does_not_wait_for_the_body_and_leaves_the_connection_in_order(
+    patient: ServerProcess, clients: ThreadPoolExecutor
+) -> None:
+    body = bytes(3_000_000)
+    head = f"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with occupied(patient, clients) as running:
+        others = [clients.submit(detect, patient) for _ in range(PLACES)]
+        wait_until(lambda: waiting(patient) == PLACES, "the queue to be full")
+        with socket.create_connection(("127.0.0.1", patient.port), timeout=60) as raw:
+            raw.sendall(head)
+            received = raw.recv(65536)
+            assert received.startswith(b"HTTP/1.1 503")
+            raw.sendall(body + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            while not received.endswith(b'{"alive":true}'):
+                received += (more := raw.recv(65536))
+                assert more, "the connection was closed"
+            assert received.count(b"HTTP/1.1 ") == 2
+    assert [each.result().status_code for each in (running, *others)] == [200] * (PLACES + 1)
+
+
 def test_clients_that_leave_take_their_images_out_of_the_queue(
     patient: ServerProcess, clients: ThreadPoolExecutor
 ) -> None:

@@ -1,5 +1,5 @@
-"""`python -m service.probe [URL]`: exit status 0 while the server here can take work, 1 with one line on stderr
-otherwise.
+"""`python -m service.probe [URL]`: exit status 0 while the server here can take work, else 1 and one line on
+stderr.
 
 For a container's health check, where there is no curl. It runs every few seconds for years: the standard
 library alone, nothing of ours that would load the server again.

@@ -41,6 +41,10 @@ def size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def default(setting: str) -> Any:
+    return Settings.model_fields[setting].default
+
+
 def manifests() -> dict[str, Any]:
     text = (ROOT / "docker/kubernetes/hindsight.yaml").read_text()
     return {document["kind"]: document for document in yaml.safe_load_all(text)}
@@ -136,11 +140,10 @@ def test_the_example_settings_are_the_defaults() -> None:
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_stopping_gives_requests_their_time(name: str) -> None:
-    settings = Settings(_env_file=None)  # type: ignore[call-arg]  # pydantic-settings' own argument
     worker_end = 10
     assert (
         float(services()[name]["stop_grace_period"].removesuffix("s"))
-        >= settings.shutdown_timeout + worker_end
+        >= default("shutdown_timeout") + worker_end
     )
 
 
@@ -153,7 +156,7 @@ def full_batch(rule_hw: tuple[int, int], model: str, operation: str) -> int:
         work = Work(artifact, "detect", image, DetectOptions.resolve(manifest))
     else:
         work = Work(artifact, "rescore", image, boxes=np.zeros((manifest.max_rescore_boxes, 4), np.float32))
-    call = call_for([work] * Settings.model_fields["max_batch"].default)
+    call = call_for([work] * default("max_batch"))
     return sum(math.ceil(each / MIB) * MIB for each in (packed_size(call.inputs), call.reply_bytes))
 
 
@@ -172,11 +175,10 @@ def test_shared_memory_holds_what_the_comment_says(name: str) -> None:
 
 
 def test_shared_memory_and_the_rest_fit_the_memory_limit() -> None:
-    settings = Settings(_env_file=None)  # type: ignore[call-arg]
-    decoders = settings.decode_threads * settings.max_pixels * 3 * 2
+    decoders = default("decode_threads") * default("max_pixels") * 3 * 2
     service = services()["hindsight"]
     processes = 700 * 10**6
-    total = settings.max_buffered_bytes + decoders + size(service["shm_size"]) + processes
+    total = default("max_buffered_bytes") + decoders + size(service["shm_size"]) + processes
     assert total <= size(service["deploy"]["resources"]["limits"]["memory"])
 
 
@@ -202,7 +204,7 @@ def test_kubernetes_probes_ask_the_routes_that_exist() -> None:
     }
     assert paths == {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
     start = container["startupProbe"]
-    assert start["periodSeconds"] * start["failureThreshold"] > Settings.model_fields["start_timeout"].default
+    assert start["periodSeconds"] * start["failureThreshold"] > default("start_timeout")
 
 
 def test_kubernetes_stops_after_the_server_has_drained() -> None:
@@ -211,7 +213,7 @@ def test_kubernetes_stops_after_the_server_has_drained() -> None:
     env = {each["name"]: each["value"] for each in container["env"]}
     before = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
     drain = float(env["HINDSIGHT_SHUTDOWN_TIMEOUT"])
-    assert drain == Settings.model_fields["shutdown_timeout"].default
+    assert drain == default("shutdown_timeout")
     assert pod["terminationGracePeriodSeconds"] >= before + drain + 10
     known = {f"HINDSIGHT_{field.upper()}" for field in Settings.model_fields}
     assert env.keys() <= known

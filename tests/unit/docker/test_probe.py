@@ -15,9 +15,9 @@ import pytest
 from tests.server_process import REPOSITORY
 
 
-def probe(**variables: str) -> subprocess.CompletedProcess[str]:
+def probe(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "service.probe"],
+        [sys.executable, "-m", "service.probe", *arguments],
         cwd=REPOSITORY,
         env={"PATH": os.environ["PATH"], **variables},
         capture_output=True,
@@ -61,7 +61,7 @@ def test_ready_is_status_0_and_silence() -> None:
 
 def test_the_address_can_be_given() -> None:
     with answering(200) as (port, asked):
-        answer = probe(HINDSIGHT_PROBE_URL=f"http://localhost:{port}/below/", HINDSIGHT_PORT="1")
+        answer = probe(f"http://localhost:{port}/below/", HINDSIGHT_PORT="1")
     assert answer.returncode == 0
     assert asked == ["/below/readyz"]
 
@@ -84,7 +84,7 @@ def test_not_ready_is_status_1_and_one_line() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "ftp://127.0.0.1:1"])
 def test_nobody_there_is_status_1_and_one_line(url: str) -> None:
-    answer = probe(HINDSIGHT_PROBE_URL=url)
+    answer = probe(url)
     assert answer.returncode == 1
     assert len(answer.stderr.splitlines()) == 1 and "Traceback" not in answer.stderr
 

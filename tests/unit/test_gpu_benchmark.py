@@ -220,7 +220,10 @@ def test_the_script_for_a_gpu_host_runs_every_step(failing: str, tmp_path: Path)
     assert done.returncode == (1 if failing else 0), done.stderr
     asked = (tmp_path / "asked").read_text().splitlines()
     assert ["-m pytest" in asked[0], "-m benchmarks.operators" in asked[1]] == [True, True]
-    assert "-m gpu and not tensorrt tests/unit/kernels" in asked[0] and "--commit abc" in asked[2]
+    assert (
+        "-m gpu and not tensorrt -k not compiled tests/unit/kernels" in asked[0]
+        and "--commit abc" in asked[2]
+    )
     seconds = int(asked[2].partition("--seconds ")[2].split()[0])
     assert 60 < seconds <= 100 and len(asked) == 3
     logs = {path.name for path in (tmp_path / "out").glob("*.log")}

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from export import torch_cuda, torch_failures
 from export.torch_cuda import CudaExecutor, Lane
+from export.torch_dense import dense_context
 from export.torch_graphs import MEETINGS_WHEN_FULL, GraphCache
-from export.torch_options import TorchOptions
+from export.torch_options import TorchOptions, parse_options
 from export.torch_packing import Layout, layout_of, packed
 from export.torch_runtime import TorchRuntime
 from hindsight.api import Detector
@@ -253,6 +254,14 @@ def test_batches_of_changing_shape_with_one_wait_each(graphs: int) -> None:
         assert_right(ours.run("sum", arrays), arrays)
         assert FakeEvent.waits == count
     assert ours.captured == min(graphs, 3)
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_cudnn_searches_only_where_it_is_asked_to(search: bool) -> None:
+    """A search takes seconds for each new shape: no request of a stream of photos may wait for that."""
+    options = parse_options("search" if search else "")
+    with dense_context(torch.device("cuda", 0), options):
+        assert torch.backends.cudnn.benchmark is search
 
 
 def test_graphs_share_one_pool_for_as_long_as_there_are_any() -> None:

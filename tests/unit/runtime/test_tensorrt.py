@@ -108,8 +108,10 @@ def test_photos_of_any_shape_are_answered_right_by_few_contexts(fakes: Path, art
 
 
 WARM = """
-runtime = opened() assert len(tensorrt.made) == 7 and gpu.fake_alive(b"launchable") == 6  # 3 batches at 2
-sizes, and the loose one for count in (1, 2, 4):
+runtime = opened()
+# 3 batches at 2 sizes, and the loose one
+assert len(tensorrt.made) == 7 and gpu.fake_alive(b"launchable") == 6
+for count in (1, 2, 4):
     for shape in ((64, 96), (96, 64)):
         runtime.detect(inputs(count, *shape))
 assert len(tensorrt.made) == 7

@@ -140,6 +140,6 @@ def test_places_are_few_even_where_work_is_nothing() -> None:
     admission = Admission(Settings(max_queue=4, max_images=4), Metrics(), lambda: 0.0)
     caller = Caller("a", 60.0, 60.0)
     for client in "abcd":
-        admission.admit(1, Caller(client, 60.0, 60.0), 0.0, IDLE)
+        admission.admit(1, Caller(client, 60.0, 60.0), "tiny", 0.0, IDLE)
     with pytest.raises(Busy):
-        admission.admit(1, caller, 0.0, IDLE)
+        admission.admit(1, caller, "tiny", 0.0, IDLE)

@@ -40,12 +40,12 @@ def test_flags_win_over_the_environment_which_wins_over_the_file_which_wins_over
 ) -> None:
     file = write(
         tmp_path,
-        '# a comment\nport = 1\nmax_queue = 31\n\ntimeout = 3.5\nmodel = ["a", "b"]\nbackend = "x"\n',
+        '# a comment\nport = 1\nmax_queue = 131\n\ntimeout = 3.5\nmodel = ["a", "b"]\nbackend = "x"\n',
     )
-    environment = {"HINDSIGHT_PORT": "2", "HINDSIGHT_MAX_QUEUE": "32", "HINDSIGHT_TIMEOUT": ""}
+    environment = {"HINDSIGHT_PORT": "2", "HINDSIGHT_MAX_QUEUE": "132", "HINDSIGHT_TIMEOUT": ""}
     found = read_configuration({"port": 3, "host": None}, ["backend=sleep:1"], file, environment)
     settings = found.settings
-    assert (settings.port, settings.max_queue, settings.timeout) == (3, 32, 3.5)
+    assert (settings.port, settings.max_queue, settings.timeout) == (3, 132, 3.5)
     assert (settings.model, settings.backend, settings.host) == (("a", "b"), "sleep:1", "127.0.0.1")
     assert (
         found.sources
@@ -154,4 +154,4 @@ def test_every_setting_is_explained_and_stands_in_a_group() -> None:
 def test_the_documented_table_of_settings_is_that_of_the_code() -> None:
     page = (ROOT / "docs/operations.md").read_text()
     assert page == with_settings(page), "run: python -m service.config_show docs/operations.md"
-    assert "| `max_queue` | `64` |" in settings_markdown()
+    assert "| `max_queue` | `256` |" in settings_markdown()

@@ -18,6 +18,7 @@ from service.decode import CpuPool
 from service.errors import Busy
 from service.handlers import _hindsight_error
 from service.memory import ImageMemory
+from service.metrics import Metrics
 from tests import virtual_time
 from tests.factories import encode, tiles_image
 
@@ -62,7 +63,7 @@ def test_memory_of_a_decoder_that_cannot_be_stopped_is_counted_until_it_ends(
     monkeypatch.setattr(decode, "decode_image", slow)
 
     async def scenario() -> None:
-        pool, memory = CpuPool(1, ImageLimits()), ImageMemory(10**7)
+        pool, memory = CpuPool(1, ImageLimits(), Metrics()), ImageMemory(10**7)
 
         async def use() -> None:
             with memory.lease() as lease:
@@ -136,7 +137,7 @@ def test_an_image_that_gets_no_memory_in_time_is_refused() -> None:
     async def scenario() -> None:
         import time
 
-        pool, memory = CpuPool(1, ImageLimits()), ImageMemory(10**6)
+        pool, memory = CpuPool(1, ImageLimits(), Metrics()), ImageMemory(10**6)
         assert memory.try_take(10**6)
         with memory.lease() as lease, pytest.raises(Busy, match="before the deadline"):
             await pool.prepare(encode(tiles_image()), RULE, time.monotonic() + 0.3, lease)

@@ -136,8 +136,10 @@ def test_a_request_of_many_does_not_fill_the_decoders(tiny_artifact: Artifact) -
         slots = bench.admit(64)
         pool = CountingPool()
         services = cast(Services, SimpleNamespace(pool=pool, metrics=bench.metrics))
-        rule, lease = bench.artifact.manifest.resize, ImageMemory(1).lease()
-        await asyncio.gather(*(pipeline._prepare(services, b"", rule, slot, lease) for slot in slots))
+        lease = ImageMemory(1).lease()
+        await asyncio.gather(
+            *(pipeline._prepare(services, b"", bench.artifact, slot, lease) for slot in slots)
+        )
         assert pool.most == 2
         await bench.batcher.stop()
 

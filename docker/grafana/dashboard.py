@@ -45,8 +45,8 @@ def _rate(metric: str, by: str, where: str = "") -> str:
     return f"sum by ({by}) (rate({metric}{{{', '.join(filter(None, (_HERE, where)))}}}{_WINDOW}))"
 
 
-def _mean(metric: str, by: str) -> str:
-    return f"{_rate(metric + '_sum', by)} / {_rate(metric + '_count', by)}"
+def _mean(metric: str, by: str, where: str = "") -> str:
+    return f"{_rate(metric + '_sum', by, where)} / {_rate(metric + '_count', by, where)}"
 
 
 def _share(metric: str, where: str) -> str:
@@ -145,9 +145,9 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Drops by reason",
-            [(_rate("hindsight_drops_total", "reason"), "{{reason}}")],
-            "queue_full and deadline: too much work. unavailable and worker_lost: no worker. "
-            "disconnected: the client left first.",
+            [(_rate("hindsight_drops_total", "model, reason"), "{{model}} {{reason}}")],
+            "queue_full, overload, deadline and memory: too much work. unavailable and worker_lost: no "
+            "worker. disconnected: the client left first.",
             width=6,
             stacked=True,
         ),
@@ -168,7 +168,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Where an image's time goes",
-            [(_mean("hindsight_stage_seconds", "stage"), "{{stage}}")],
+            [(_mean("hindsight_stage_seconds", "stage", _MODEL), "{{stage}}")],
             "Mean of each stage, stacked: the height is an answered image's mean time, without HTTP.",
             "s",
             width=12,
@@ -177,7 +177,7 @@ ROWS: dict[str, list[Panel]] = {
         *(
             Panel(
                 f"Stages, p{round(q * 100)}",
-                [(_quantile(q, "hindsight_stage_seconds", "stage"), "{{stage}}")],
+                [(_quantile(q, "hindsight_stage_seconds", "stage", _MODEL), "{{stage}}")],
                 "One image in one stage. `model` is the time of the batch it was in.",
                 "s",
             )
@@ -187,12 +187,13 @@ ROWS: dict[str, list[Panel]] = {
     "Queue, batches, workers": [
         Panel(
             "Queue depth",
-            [(f"hindsight_queue_depth{{{_HERE}}}", "{{instance}}")],
-            "Images admitted and not yet running. It is full at --max-queue; the next request gets 503.",
+            [(f"sum by (instance, model) (hindsight_queue_depth{{{_HERE}}})", "{{instance}} {{model}}")],
+            "Images admitted and not yet running. Requests get 503 where these would take longer than "
+            "max_queue_seconds, and at --max-queue in any case.",
         ),
         Panel(
             "Images in a batch, mean",
-            [(_mean("hindsight_batch_size", "device"), "{{device}}")],
+            [(_mean("hindsight_batch_size", "model, device"), "{{model}} {{device}}")],
             "1 while there is no queue: nothing waits for a batch to fill.",
         ),
         Panel(
@@ -219,19 +220,60 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Engines busy",
+            [(_rate("hindsight_engine_busy_seconds_total", "device, model"), "{{device}} {{model}}")],
+            "Share of the time in which the device's worker has a batch. Near 1 more images only wait "
+            "longer.",
+            "percentunit",
+            stacked=True,
+            bad=0.9,
+        ),
+        Panel(
+            "Wait of one more image",
+            [(f"hindsight_queue_wait_seconds{{{_HERE}}}", "{{instance}}")],
+            "By the measured service time.",
+            "s",
+        ),
+        Panel(
+            "Decoders busy",
             [
                 (
-                    f"sum(rate(hindsight_stage_seconds_sum{_MODEL_STAGE}))"
-                    f" / sum(rate(hindsight_stage_seconds_count{_MODEL_STAGE}))"
-                    f" * sum(rate(hindsight_batch_size_count{{{_HERE}}}{_WINDOW}))"
-                    f" / sum(hindsight_worker_ready{{{_HERE}}})",
-                    "all devices",
+                    f"hindsight_decode_threads_busy{{{_HERE}}} / hindsight_decode_threads{{{_HERE}}}",
+                    "{{instance}}",
                 )
             ],
-            "Share of the time in which a model runs, estimated: mean time of a batch (weighed by images) "
-            "x batches a second / workers. Near 1 more images only wait longer.",
+            "Share of decode_threads. At 1 for long: more of them, or smaller photos.",
             "percentunit",
             bad=0.9,
+        ),
+        Panel(
+            "Memory for images",
+            [(f"hindsight_image_memory_bytes{{{_HERE}}}", "{{instance}}")],
+            "Between decoding and the answer; at most max_decoded_bytes.",
+            "bytes",
+        ),
+    ],
+    "Connections and the server": [
+        Panel(
+            "In flight",
+            [
+                (f"hindsight_requests_in_flight{{{_HERE}}}", "{{instance}} requests"),
+                (f"hindsight_connections{{{_HERE}}}", "{{instance}} connections"),
+            ],
+            "Requests begun and not yet answered, and connections open.",
+        ),
+        Panel(
+            "Bodies",
+            [
+                (_rate("hindsight_request_body_bytes_sum", "route"), "{{route}} in"),
+                (_rate("hindsight_response_body_bytes_sum", "route"), "{{route}} out"),
+            ],
+            "Bytes a second, without headers.",
+            "Bps",
+        ),
+        Panel(
+            "Version",
+            [(f"sum by (instance, version) (hindsight_build_info{{{_HERE}}})", "{{instance}} {{version}}")],
+            "What runs where.",
         ),
     ],
 }

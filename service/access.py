@@ -204,7 +204,7 @@ class AccessControl:
                 on_admin_port=on_admin,
             )
         except RequestError as error:
-            response = problem_response(error, state["request_id"])
+            response = problem_response(error, state["request_id"], scope["path"])
             if isinstance(error, KeyRequired):
                 invalid = "" if error.reason == "missing" else ', error="invalid_token"'
                 response.headers["WWW-Authenticate"] = f'Bearer realm="hindsight"{invalid}'

@@ -22,12 +22,17 @@ def problem_document_response(document: dict[str, Any], headers: dict[str, str] 
     return Response(to_json(document), document["status"], headers, media_type=MEDIA_TYPE)
 
 
-def problem_response(error: BaseException, request_id: str) -> Response:
-    """An exception as its problem, by the table in service/errors.py."""
+def problem_response(error: BaseException, request_id: str, path: str = "") -> Response:
+    """An exception as its problem, by the table in service/errors.py. path: of the request, where a layer
+    before the routes refuses it: KServe's clients look for `error`.
+    """
     headers = retry_after_header(error)
     if isinstance(error, BodyTimeout):  # a client this slow is not waited for again (RFC 9110, 15.5.9)
         headers["Connection"] = "close"
-    return problem_document_response(problem_of(error, request_id), headers)
+    document = problem_of(error, request_id)
+    if path.startswith("/v2"):
+        document["error"] = document["detail"]
+    return problem_document_response(document, headers)
 
 
 def server_timing(stages_ms: dict[str, float]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.keys import create_key
 from service.schemas import DetectResponse
 from tests.factories import encode, tiles_image
 
@@ -32,11 +34,22 @@ class ServerProcess:
     """`python -m service` on a free port. Log lines go to a file and are read from there."""
 
     def __init__(
-        self, folder: Path, *arguments: str, verify: ssl.SSLContext | bool = True, **settings: object
+        self,
+        folder: Path,
+        *arguments: str,
+        verify: ssl.SSLContext | bool = True,
+        admin: bool = False,
+        **settings: object,
     ) -> None:
         """settings: HINDSIGHT_* variables, by lower-case name; a name in capitals is the variable itself.
-        verify: how the client checks a server with TLS.
+        verify: how the client checks a server with TLS. admin: `client` has an admin key; nobody else needs
+        a key to detect.
         """
+        headers = {}
+        if admin:
+            file = folder / "keys.jsonl"
+            headers["authorization"] = f"Bearer {create_key(file, 'admin', 'admin')}"
+            settings |= {"keys_file": file, "anonymous": True}
         self.log_path = folder / "server.log"
         variables = {
             name if name.isupper() else f"HINDSIGHT_{name.upper()}": str(value)
@@ -54,7 +67,7 @@ class ServerProcess:
         self.ready_line = ""
         self.url = self._wait_for_url()
         self.port = int(self.url.rpartition(":")[2])
-        self.client = httpx.Client(base_url=self.url, timeout=90, verify=verify)
+        self.client = httpx.Client(base_url=self.url, timeout=90, verify=verify, headers=headers)
 
     def _wait_for_url(self) -> str:
         lines: queue.Queue[str] = queue.Queue()
@@ -127,6 +140,22 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) ->
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s in vain for: {what}"
         time.sleep(0.02)
+
+
+@contextmanager
+def stopped_worker(server: ServerProcess, content: bytes = TILES) -> Iterator[None]:
+    """One image, `content`, is in the worker, which does not get on with it."""
+    worker = server.worker_pid()
+    before = server.metric("hindsight_batch_size_count")
+    os.kill(worker, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            running = pool.submit(server.client.post, "/detect", content=content)
+            wait_until(lambda: server.metric("hindsight_batch_size_count") == before + 1, "the image to run")
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert running.result().status_code == 200
 
 
 def assert_problem(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:

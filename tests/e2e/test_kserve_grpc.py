@@ -22,6 +22,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from service import errors
+from service.inflight import Requests
 from service.kserve.grpc_server import GrpcServer
 from service.kserve.proto import messages
 from service.kserve.proto.descriptor import DESCRIPTOR
@@ -361,9 +362,7 @@ def test_the_hook_for_keys_refuses_calls() -> None:
             raise errors.Busy("come back with a key", retry_after=2.5)
 
     async def calls() -> None:
-        services = SimpleNamespace(
-            settings=Settings(), metrics=Metrics(), batcher=SimpleNamespace(ready=True)
-        )
+        services = SimpleNamespace(settings=Settings(), metrics=Metrics(), ready=True, requests=Requests())
         server = GrpcServer(services, with_a_key)  # type: ignore[arg-type]  # as much as these calls look at
         await server.start("127.0.0.1", 0)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

@@ -200,7 +200,8 @@ def test_unknown_models_versions_and_paths(client_of_triton: triton.InferenceSer
     status, message = refused(client_of_triton.infer, "tiny", [images_input([TILES])], model_version="2")
     assert status == "404" and "'2'" in message
     assert refused(client_of_triton.get_model_metadata, "none.tensor")[0] == "404"
-    assert "not offered" in refused(client_of_triton.load_model, "tiny")[1]
+    status, message = refused(client_of_triton.load_model, "tiny")
+    assert status == "403" and "no admin key" in message
     assert "not offered" in refused(client_of_triton.get_log_settings)[1]
 
 

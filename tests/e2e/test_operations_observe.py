@@ -306,7 +306,7 @@ def test_without_traces_the_sdk_of_opentelemetry_is_not_loaded() -> None:
 
 def test_the_configuration_of_a_start_is_shown(tmp_path: Path) -> None:
     file = tmp_path / "hindsight.toml"
-    file.write_text("max_queue = 40\n")
+    file.write_text("max_queue = 140\n")
     command = [sys.executable, "-m", "service", "--config", str(file), "--port", "9", "--show-config"]
 
     def shown(*more: str) -> str:
@@ -316,10 +316,10 @@ def test_the_configuration_of_a_start_is_shown(tmp_path: Path) -> None:
         return done.stdout
 
     document = json.loads(shown("--json"))
-    assert document["max_queue"] == {"value": 40, "source": f"file {file}:1"}
+    assert document["max_queue"] == {"value": 140, "source": f"file {file}:1"}
     assert document["port"] == {"value": 9, "source": "flag --port"}
     lines = shown().splitlines()
-    assert [line.split() for line in lines if "max_images" in line] == [["max_images", "16", "default"]]
+    assert [line.split() for line in lines if "max_images" in line] == [["max_images", "64", "default"]]
     assert "Queue and time" in {line.strip() for line in lines}
 
 

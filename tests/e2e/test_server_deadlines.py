@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -18,7 +15,7 @@ import pytest
 from tests.e2e import rough_runtime
 from tests.e2e.rough_runtime import executed, marked
 from tests.factories import encode, make_tiny_artifact
-from tests.server_process import ServerProcess, assert_problem, serving, wait_until
+from tests.server_process import ServerProcess, assert_problem, serving, stopped_worker, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +47,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[Serv
             yield running
 
 
-@contextlib.contextmanager
-def stopped_worker(server: ServerProcess) -> Iterator[None]:
-    """One image is in the worker, which does not get on with it."""
-    worker = server.worker_pid()
-    before = server.metric("hindsight_batch_size_count")
-    os.kill(worker, signal.SIGSTOP)
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            running = pool.submit(server.client.post, "/detect", content=marked(200))
-            wait_until(lambda: server.metric("hindsight_batch_size_count") == before + 1, "the image to run")
-            yield
-        finally:
-            os.kill(worker, signal.SIGCONT)
-        assert running.result().status_code == 200
-
-
 def dropped(server: ServerProcess, reason: str) -> float:
-    line = f'hindsight_drops_total{{reason="{reason}"}} '
+    line = f'hindsight_drops_total{{model="tiny",reason="{reason}"}} '
     text = server.client.get("/metrics").text
     return next((float(row.removeprefix(line)) for row in text.splitlines() if row.startswith(line)), 0.0)
 
@@ -104,7 +85,7 @@ def test_a_generous_timeout_is_capped_and_answered(server: ServerProcess) -> Non
 
 
 def test_past_the_clients_own_deadline_504_and_never_executed(server: ServerProcess, log: Path) -> None:
-    with stopped_worker(server):
+    with stopped_worker(server, marked(200)):
         answer = server.client.post("/detect", content=marked(51), headers=with_timeout("1.5"))
         problem = assert_problem(answer, 504, "deadline-exceeded")
         assert "limit 1.5 s" in problem["detail"]
@@ -118,7 +99,10 @@ def test_the_time_that_a_body_takes_counts(server: ServerProcess, log: Path) -> 
     with opened(server, body[:-1], len(body), "X-Request-Timeout: 1\r\n") as raw:
         assert raw.recv(4096).startswith(b"HTTP/1.1 408")
     assert time.monotonic() - start < 30, "the server's own limit is 100 s"
-    with stopped_worker(server), opened(server, body[:-1], len(body), "X-Request-Timeout: 3\r\n") as raw:
+    with (
+        stopped_worker(server, marked(200)),
+        opened(server, body[:-1], len(body), "X-Request-Timeout: 3\r\n") as raw,
+    ):
         time.sleep(1.5)
         raw.sendall(body[-1:])
         sent = time.monotonic()
@@ -152,7 +136,7 @@ def test_who_leaves_while_waiting_for_a_decoder_is_never_decoded(server: ServerP
 
 
 def test_who_leaves_the_queue_is_never_executed(server: ServerProcess, log: Path) -> None:
-    with stopped_worker(server):
+    with stopped_worker(server, marked(200)):
         raws = [opened(server, marked(56)) for _ in range(5)]
         wait_until(lambda: server.metric("hindsight_queue_depth") == 5, "five to wait")
         for raw in raws:

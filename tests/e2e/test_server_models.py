@@ -61,7 +61,7 @@ def start(folder: Path, tmp_path: Path) -> Iterator[Start]:
         place = tmp_path / f"server-{len(running)}"
         place.mkdir()
         words = ("--models", str(folder), "--model", "tiny", "--backend", f"pretend:{milliseconds}")
-        server = ServerProcess(place, *words, *arguments, start_timeout=START_SECONDS, **settings)
+        server = ServerProcess(place, *words, *arguments, admin=True, start_timeout=START_SECONDS, **settings)
         running.append(server)
         return server
 
@@ -272,7 +272,7 @@ def test_the_default_model_and_so_the_last_one_stays(start: Start) -> None:
 
 
 def test_what_waits_for_an_unloaded_model_is_still_answered(start: Start) -> None:
-    server = start(milliseconds=300, max_batch=1)
+    server = start(milliseconds=300, max_batch=1, max_queue_seconds=60)
     with ThreadPoolExecutor(8) as clients:
         waiting = [clients.submit(detect, server, "other") for _ in range(8)]
         wait_until(lambda: server.metric("hindsight_queue_depth") >= 6, "images to wait")
@@ -379,7 +379,7 @@ def test_two_devices_change_together(folder: Path, start: Start) -> None:
 
 def test_a_real_runtime_changes_its_version_too(tmp_path: Path) -> None:
     path = make_tiny_artifact(tmp_path / "tiny").path
-    with serving(tmp_path / "server", "--model", str(path)) as server:
+    with serving(tmp_path / "server", "--model", str(path), admin=True) as server:
         assert_finds_tiles(detect(server).json())
         shutil.move(path, tmp_path / "old")
         make_tiny_artifact(path, version="2", integrity=0.5, resize=LARGE)

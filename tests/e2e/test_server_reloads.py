@@ -118,7 +118,9 @@ def test_fifty_reloads_under_traffic_fail_no_request_and_leak_nothing(
     for version, parent in (("1", folder), ("2", away)):
         make_tiny_artifact(parent / "tiny", version=version, integrity=IOUS[version], resize=RULES[version])
     traffic = Traffic()
-    with serving(tmp_path / "server", "--models", str(folder), "--backend", "pretend:2") as server:
+    with serving(
+        tmp_path / "server", "--models", str(folder), "--backend", "pretend:2", admin=True
+    ) as server:
         kinds = ("one", "one", "many", "slow")
         clients = [threading.Thread(target=ask, args=(server.url, traffic, kind)) for kind in kinds]
         for client in clients:
@@ -158,7 +160,7 @@ def gpu_megabytes() -> int:
 )
 def test_the_memory_of_a_gpu_returns_after_reloads(tmp_path: Path) -> None:
     path = make_tiny_artifact(tmp_path / "tiny").path
-    with serving(tmp_path / "server", "--model", str(path), "--device", "cuda") as server:
+    with serving(tmp_path / "server", "--model", str(path), "--device", "cuda", admin=True) as server:
         used = []
         for _ in range(6):
             assert server.client.post("/models/tiny/load").status_code == 200

@@ -122,7 +122,7 @@ def test_whatever_was_sent_before_the_listener_closed_is_answered(
 
 
 def test_readiness_goes_first_and_the_delay_still_accepts(tiny: Path, tmp_path: Path) -> None:
-    with sleeping(tiny, tmp_path, 1, drain_delay=2) as server:
+    with sleeping(tiny, tmp_path, 1, drain_delay=2, admin=True) as server:
         assert "connection" not in detect(server).headers
         start = time.monotonic()
         terminate(server)
@@ -243,10 +243,10 @@ def test_a_stop_gives_up_a_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     folder = tmp_path / "models"
     make_tiny_artifact(folder / "tiny" / "1")
     words = ("--models", str(folder), "--backend", "pretend:1")
-    with serving(tmp_path / "server", *words, shutdown_timeout=1) as server:
+    with serving(tmp_path / "server", *words, admin=True, shutdown_timeout=1) as server:
         make_tiny_artifact(folder / "tiny" / "2", version="2", training_data={"trouble": "hang on load"})
         with ThreadPoolExecutor(1) as pool:
-            loading = pool.submit(httpx.post, f"{server.url}/models/tiny/load", timeout=60)
+            loading = pool.submit(server.client.post, "/models/tiny/load")
             wait_until(
                 lambda: server.client.get("/models/tiny").json()["versions"][0]["state"] == "loading",
                 "the load to begin",

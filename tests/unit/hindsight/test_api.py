@@ -241,7 +241,7 @@ def test_a_batch_takes_one_nms_threshold(tiny_artifact: Artifact) -> None:
     ("change", "message"),
     [
         ({"num_detections": np.array([99])}, "99 detections"),
-        ({"scores": np.full((1, 4), np.nan, np.float32)}, "scores are not all finite"),
+        ({"scores": np.full((1, 4), np.nan, np.float32)}, "not all finite"),
         ({"labels": np.full((1, 4), 7)}, "label 7"),
     ],
 )

@@ -97,7 +97,7 @@ class Batcher:
 
     async def stop(self) -> None:
         """Stop feeding; whoever still waits gets EngineUnavailable."""
-        self._fail_all("the server is shutting down")  # before a cancelled batch ends the worker
+        self._fail_all(_STOPPING)  # before a cancelled batch ends the worker
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

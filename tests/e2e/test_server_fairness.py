@@ -19,7 +19,10 @@ MANY = 64
 def test_one_image_does_not_wait_for_sixty_four(tmp_path: Path) -> None:
     tiny = make_tiny_artifact(tmp_path / "tiny")
     words = ("--model", str(tiny.path), "--backend", "sleep:50")
-    with serving(tmp_path / "run", *words, max_batch=1) as server, ThreadPoolExecutor(2) as clients:
+    with (
+        serving(tmp_path / "run", *words, max_batch=1, max_queue_seconds=60) as server,
+        ThreadPoolExecutor(2) as clients,
+    ):
 
         def post_many() -> tuple[int, float]:
             files = [("image", (f"{number}.png", TILES)) for number in range(MANY)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,22 +168,26 @@ def rewrite(text: str, contents: dict[str, str], page: str = "README.md") -> str
     return text
 
 
-def main(arguments: list[str]) -> int:
-    """0: the README is up to date, or was rewritten; 1: it is not, or a result is missing."""
-    readme = ROOT / "README.md"
-    before = readme.read_text()
+def keep_page(
+    page: Path, contents: Callable[[], dict[str, str]], command: str, arguments: Sequence[str]
+) -> int:
+    """Rewrite the blocks of `page`; with --check among the arguments only compare. command: what rewrites it.
+
+    0: it is up to date, or was rewritten; 1: it is not, or a result is missing.
+    """
+    before = page.read_text(encoding="utf-8")
     try:
-        after = rewrite(before, blocks())
+        after = rewrite(before, contents(), page.name)
     except MissingResult as error:
         print(error, file=sys.stderr)
         return 1
-    if "--check" in arguments:
-        if before != after:
-            print("README.md is not what benchmarks/results say: run benchmarks/readme.py", file=sys.stderr)
-        return int(before != after)
-    readme.write_text(after)
-    return 0
+    if "--check" not in arguments:
+        page.write_text(after, encoding="utf-8")
+        return 0
+    if before != after:
+        print(f"{page.name} is not what benchmarks/results say: run {command}", file=sys.stderr)
+    return int(before != after)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(keep_page(ROOT / "README.md", blocks, "python benchmarks/readme.py", sys.argv[1:]))

@@ -18,7 +18,7 @@ import os
 import random
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +60,8 @@ def main(
     with litserve_python(litserve) as python:
         systems = systems_with(str(python))
         about = {**facts(PACKAGES, load), "litserve_versions": versions_of(python)}
-        about["command"] = " ".join(["python -m benchmarks.serving", *sys.argv[1:]])
+        # --litserve is a place on one machine; litserve_versions says what was there.
+        about["command"] = f"python -m benchmarks.serving --part {part}"
         if part in ("both", "overhead"):
             result = overhead(systems, model, rounds, seconds)
             show_overhead(result)
@@ -166,7 +167,6 @@ def measure(server: Running, requests: list[Request], load: Load, *, whole: bool
 
 
 def show_overhead(result: dict[str, Any]) -> None:
-    table = Table(title=f"Overhead, {result['model']}")
     columns = (
         "model ms",
         "pipeline ms",
@@ -177,11 +177,8 @@ def show_overhead(result: dict[str, Any]) -> None:
         "overhead",
         "p99 ms",
     )
-    for column in ("server", *columns):
-        table.add_column(column, justify="right")
-    for name, row in result["systems"].items():
-        table.add_row(
-            name,
+    rows = {
+        name: (
             f"{row['model_ms']:.1f}",
             f"{row['pipeline_ms']:.1f}",
             f"{row['single_ms']:.1f}",
@@ -191,7 +188,9 @@ def show_overhead(result: dict[str, Any]) -> None:
             f"{row['overhead_share']:.1%}",
             f"{row['p99_ms']:.0f}",
         )
-    Console(width=110).print(table)
+        for name, row in result["systems"].items()
+    }
+    show(f"Overhead, {result['model']}", columns, rows)
 
 
 # What is left under overload
@@ -236,19 +235,27 @@ def one_scenario(system: System, scenario: str, seconds: float) -> dict[str, flo
 
 
 def show_overload(result: dict[str, Any]) -> None:
-    table = Table(title=result["what"])
     columns = ("capacity/s", "rude goodput", "polite goodput", "next request, median", "worst")
-    for column in ("server", *columns):
-        table.add_column(column, justify="right")
-    for name, row in result["systems"].items():
-        table.add_row(
-            name,
+    rows = {
+        name: (
             f"{row['capacity_per_second']:.2f}",
             f"{row['rude_goodput_of_capacity']:.0%}",
             f"{row['polite_goodput_of_capacity']:.0%}",
             milliseconds(row["next_median_ms"]),
             milliseconds(row["next_worst_ms"]),
         )
+        for name, row in result["systems"].items()
+    }
+    show(result["what"], columns, rows)
+
+
+def show(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    """A table with a row for each server."""
+    table = Table(title=title)
+    for column in ("server", *columns):
+        table.add_column(column, justify="right")
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
     Console(width=110).print(table)
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.readme import RESULTS, ROOT, MissingResult, rewrite, table
+from benchmarks.readme import RESULTS, ROOT, keep_page, table
 
 PAGE = ROOT / "docs" / "bench.md"
 BLOCK = "serving"
@@ -126,21 +126,5 @@ def origin(result: Result) -> str:
     )
 
 
-def main(arguments: list[str]) -> int:
-    """0: the page is up to date, or was rewritten; 1: it is not."""
-    before = PAGE.read_text(encoding="utf-8")
-    try:
-        after = rewrite(before, {BLOCK: blocks()}, PAGE.name)
-    except MissingResult as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    if "--check" not in arguments:
-        PAGE.write_text(after, encoding="utf-8")
-        return 0
-    if before != after:
-        sys.stderr.write(f"{PAGE.name} is out of date: run python -m benchmarks.serving_page\n")
-    return int(before != after)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(keep_page(PAGE, lambda: {BLOCK: blocks()}, "python -m benchmarks.serving_page", sys.argv[1:]))

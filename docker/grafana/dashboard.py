@@ -61,7 +61,6 @@ def _quantile(q: float, metric: str, by: str, where: str = "") -> str:
 
 _ROUTE = 'route=~"/detect|/rescore"'
 _MODEL = 'model=~"$model"'
-_MODEL_STAGE = f'{{{_HERE}, stage="model"}}{_WINDOW}'
 
 ROWS: dict[str, list[Panel]] = {
     "Now": [

@@ -204,6 +204,8 @@ def _opened(
             )
         if width < 1 or height < 1:
             raise CorruptImage(f"the {name} header gives a size of {width} x {height}")
+        if image.mode in ("P", "PA") and image.palette is None:  # Pillow finds out where it needs one
+            raise CorruptImage(f"the {name}'s pixels are numbers of colours, and it has no palette")
         if _frames(image) > 1:
             raise UnsupportedImage(f"the {name} has more than one frame; send a single still image")
         yield image

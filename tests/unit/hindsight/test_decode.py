@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,16 @@ def test_a_truncated_image_is_corrupt(format_name: str, share: float) -> None:
     data = encode(noise, format_name)
     with pytest.raises(CorruptImage):
         decode_image(data[: max(16, int(len(data) * share))])
+
+
+@pytest.mark.parametrize("read", [decode_image, read_header, footprint])
+def test_a_palette_image_without_a_palette_is_corrupt(read: Callable[[bytes], object]) -> None:
+    data = save(Image.fromarray(PATTERN).convert("P"), "PNG")
+    start = data.index(b"PLTE") - 4
+    length = int.from_bytes(data[start : start + 4])
+    transparent = b"\0\0\0\x01tRNS\0" + zlib.crc32(b"tRNS\0").to_bytes(4)
+    with pytest.raises(CorruptImage, match="no palette"):
+        read(data[:start] + transparent + data[start + 12 + length :])
 
 
 def test_no_bytes_are_a_corrupt_image() -> None:

@@ -200,7 +200,7 @@ def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners"
     """Serve until SIGTERM or Ctrl-C; -> the reason if the workers never came up."""
     import uvicorn
 
-    from service.allocator import limit_arenas
+    from service.allocator import tune_malloc
     from service.app import Hooks, create_app
     from service.connections import Limits
     from service.http_protocol import guarded_protocol
@@ -209,7 +209,7 @@ def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners"
     from service.server import Server
     from service.tls import renew, server_context
 
-    limit_arenas()
+    tune_malloc()
     silence_image_readers()
     failure: list[str] = []
     tls = server_context(settings)

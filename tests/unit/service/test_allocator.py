@@ -52,8 +52,8 @@ HEAPS_OF_EIGHT_THREADS = """
 import ctypes, os, re, sys, threading
 os.cpu_count = lambda: 3
 if sys.argv[1] == "limited":
-    from service.allocator import limit_arenas
-    limit_arenas()
+    from service.allocator import tune_malloc
+    tune_malloc()
 libc = ctypes.CDLL(None)
 libc.fopen.restype = ctypes.c_void_p
 barrier = threading.Barrier(8)

@@ -58,7 +58,10 @@ def rescore_inputs(
 
 
 def _image_inputs(images: Sequence[Letterboxed]) -> dict[str, NDArray[Any]]:
+    first = images[0].image
     return {
-        "images": np.stack([lb.image for lb in images]),
+        "images": first[None]
+        if len(images) == 1
+        else np.stack([lb.image for lb in images]),  # no copy of one
         "image_sizes": np.array([lb.valid_hw for lb in images], np.int64),
     }

@@ -92,9 +92,9 @@ def _onnxruntime(artifact: Artifact, *, device: str, threads: int | None, argume
         raise RuntimeFailure(
             f"onnxruntime cannot be imported ({error}): install hindsight-detector[cpu] or [gpu]"
         ) from error
-    if argument:
-        raise OptionError(f"runtime onnxruntime takes no argument, got {argument!r}")
-    return OnnxRuntime(artifact, device=device, threads=threads)
+    if argument not in ("", "fp32", "tf32"):
+        raise OptionError(f"runtime onnxruntime takes fp32 (the default) or tf32, got {argument!r}")
+    return OnnxRuntime(artifact, device=device, threads=threads, tf32=argument == "tf32")
 
 
 def _tensorrt(artifact: Artifact, *, device: str, threads: int | None, argument: str) -> Runtime:

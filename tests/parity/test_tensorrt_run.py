@@ -48,7 +48,8 @@ def lacking() -> str | None:
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.tensorrt,
-    pytest.mark.timeout(1800),  # TensorRT times every kernel of every profile while it builds
+    # TensorRT times every kernel of every profile while it builds: 36 profiles, all in the first test's time
+    pytest.mark.timeout(7200),
     pytest.mark.skipif(lacking() is not None, reason=str(lacking())),
 ]
 

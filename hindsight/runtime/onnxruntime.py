@@ -134,8 +134,14 @@ def _providers(device: str, *, tf32: bool) -> list[Any]:
         raise OptionError(
             "this onnxruntime has no CUDA provider: install hindsight-detector[gpu] in place of [cpu]"
         )
-    # ONNX Runtime's own default is TF32, which is no float32: parity would fail.
-    options = {"device_id": match.group(1) or "0", "use_tf32": "1" if tf32 else "0"}
+    options = {
+        "device_id": match.group(1) or "0",
+        # ONNX Runtime's own default is TF32, which is no float32: parity would fail.
+        "use_tf32": "1" if tf32 else "0",
+        # Its default tries all algorithms of every convolution at each new shape of input: seconds, and
+        # photos have many shapes.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
     return [(_CUDA, options), "CPUExecutionProvider"]
 
 

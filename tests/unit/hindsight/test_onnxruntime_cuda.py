@@ -67,7 +67,18 @@ def test_the_gpu_computes_in_the_precision_that_was_asked_for(
     """`hindsight parity` holds float32 to float32; ONNX Runtime's own default is TF32."""
     open_runtime(name, tiny_artifact, device="cuda:1")
     (asked,) = sessions.asked
-    assert asked["providers"][0] == ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": tf32})
+    (provider, options), _ = asked["providers"]
+    assert provider == "CUDAExecutionProvider"
+    assert (options["device_id"], options["use_tf32"]) == ("1", tf32)
+
+
+def test_a_new_shape_does_not_wait_for_a_search_of_algorithms(
+    sessions: Sessions, tiny_artifact: Artifact
+) -> None:
+    """A search takes seconds for each shape of input, and photos have many shapes."""
+    open_runtime("onnxruntime", tiny_artifact, device="cuda")
+    (_, options), _ = sessions.asked[0]["providers"]
+    assert options["cudnn_conv_algo_search"] == "HEURISTIC"
 
 
 def test_a_run_that_fails_on_the_gpu_is_not_repeated_on_the_cpu(

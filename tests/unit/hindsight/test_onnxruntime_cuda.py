@@ -142,22 +142,48 @@ def test_a_model_that_does_not_load_tells_whether_the_gpu_is_lost(
 
 
 FRESH = """
-import sys
+import gc, sys
 import numpy as np
 import hindsight
-with hindsight.load("cells", device="cuda") as detector:
-    found = detector.detect(np.full((480, 640, 3), 200, np.uint8))
+from cuda.bindings import driver
+from hindsight.runtime.cuda import Gpu
+
+watching, free = Gpu(), []
+for _ in range({loads}):
+    with hindsight.load("cells", device="cuda") as detector:
+        detector.detect(np.full((480, 640, 3), 200, np.uint8))
+    gc.collect()
+    with watching.current():
+        free.append(int(driver.cuMemGetInfo()[1]) // 2**20)
+watching.close()
 assert "torch" not in sys.modules
-print("ran on the GPU")
+print(*free)
 """
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(
+NEEDS_A_GPU = pytest.mark.skipif(
     "CUDAExecutionProvider" not in ort.get_available_providers(),
     reason="needs an NVIDIA GPU and onnxruntime-gpu",
 )
+
+
+def free_after(loads: int) -> list[int]:
+    """Megabytes left on the GPU after each of them, in a process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH.format(loads=loads)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
+
+
+@pytest.mark.gpu
+@NEEDS_A_GPU
 def test_a_process_without_torch_finds_cudas_libraries() -> None:
     """As the server's workers are: torch, once imported, would have loaded them for ONNX Runtime too."""
-    done = subprocess.run([sys.executable, "-c", FRESH], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and done.stdout == "ran on the GPU\n", done.stderr
+    assert len(free_after(1)) == 1
+
+
+@pytest.mark.gpu
+@NEEDS_A_GPU
+def test_loading_and_unloading_leaves_the_memory_flat() -> None:
+    free = free_after(20)
+    # the first loads leave what a process has once: kernels, library handles
+    assert free[-1] >= free[2] - 64, free

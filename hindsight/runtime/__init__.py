@@ -119,8 +119,8 @@ _BUILT_IN: dict[str, Callable[..., Runtime]] = {
 def open_runtime(
     name: str, artifact: Artifact, *, device: str = "cpu", threads: int | None = None
 ) -> Runtime:
-    """Open `artifact` with the runtime `name`: "onnxruntime", "tensorrt", "tensorrt:PRECISION", "sleep:MS",
-    or one that an installed package registers.
+    """Open `artifact` with the runtime `name`: "onnxruntime", "onnxruntime:tf32", "tensorrt",
+    "tensorrt:PRECISION", "sleep:MS", or one that an installed package registers.
 
     device: "cpu", "cuda" or "cuda:N", as far as the runtime knows it. threads: of one execution; None leaves
     it to the runtime. Raises OptionError for an unknown runtime, device or thread count; RuntimeFailure where

@@ -91,7 +91,7 @@ class OnnxRuntime:
             options.intra_op_num_threads = self._threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._spinning else "0")
         try:
-            # Unless told otherwise it goes on without the GPU where that cannot be used, now or in a later run.
+            # Unless told otherwise it goes on without a GPU that it cannot use, now or in a later run.
             session = ort.InferenceSession(str(path), options, providers=self._providers, enable_fallback=0)
             session.disable_fallback()  # versions that do not know the argument
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
@@ -162,8 +162,8 @@ def _load_cuda_libraries() -> str:
 def _why_not_on_the_gpu() -> str:
     said = _load_cuda_libraries()
     return (
-        "ONNX Runtime does not use the GPU: it needs the CUDA and cuDNN that it was built for, and a driver for "
-        f"them ({said[:600] or 'its own messages on stderr say what is missing'})"
+        "ONNX Runtime does not use the GPU: it needs the CUDA and cuDNN that it was built for, and a driver "
+        f"for them ({said[:600] or 'its own messages on stderr say what is missing'})"
     )
 
 

@@ -223,7 +223,7 @@ class Contexts:
         return execution
 
     def _drop_oldest(self) -> None:
-        """Free its context and its graph, both gone on return: there may be no room for one more beside them."""
+        """Its context and graph are gone on return: there may be no room for others beside them."""
         self._gpu.synchronize(self._stream)
         dropped = self._ready.pop_oldest()
         if dropped.graph is not None:

@@ -60,7 +60,9 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
     return found
 
 
-@pytest.mark.parametrize(("name", "tf32"), [("onnxruntime", "0"), ("onnxruntime:fp32", "0"), ("onnxruntime:tf32", "1")])
+@pytest.mark.parametrize(
+    ("name", "tf32"), [("onnxruntime", "0"), ("onnxruntime:fp32", "0"), ("onnxruntime:tf32", "1")]
+)
 def test_the_gpu_computes_in_the_precision_that_was_asked_for(
     sessions: Sessions, tiny_artifact: Artifact, name: str, tf32: str
 ) -> None:
@@ -168,7 +170,11 @@ NEEDS_A_GPU = pytest.mark.skipif(
 def free_after(loads: int) -> list[int]:
     """Megabytes left on the GPU after each of them, in a process of their own."""
     done = subprocess.run(
-        [sys.executable, "-c", FRESH.format(loads=loads)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", FRESH.format(loads=loads)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.split()]

@@ -29,7 +29,7 @@ from hindsight.runtime.cuda import Gpu
 TOLERANCES = {
     "fp32": (Tolerance(pixels=0.05, score=1e-3), 0.01),
     "fp16": (Tolerance(pixels=1.0, score=0.02, iou=0.02), 0.05),
-    "bf16": (Tolerance(pixels=4.0, score=0.1, iou=0.1), 0.1),
+    "bf16": (Tolerance(pixels=4.0, score=0.1, iou=0.1), 0.2),
 }
 _MEGABYTE = 2**20
 

@@ -8,7 +8,7 @@ import re
 import threading
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,13 @@ class OnnxRuntime:
         number = device.partition(":")[2] or "0"
         self._allocate = None if device == "cpu" else host_allocator(int(number))
         self._rescore: ort.InferenceSession | BoundSession | None = None
-        self._detect: ort.InferenceSession | BoundSession | None = self._open(artifact.model_path)
+        self._detect: ort.InferenceSession | BoundSession | None = None
+        try:
+            self._detect = self._open(artifact.model_path)
+        except BaseException:
+            with suppress(RuntimeFailure):  # a lost GPU refuses that as well
+                self.close()  # it keeps the GPU's context open
+            raise
 
     def detect(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run model.onnx. Raises RuntimeFailure."""

@@ -110,6 +110,24 @@ def test_a_gpu_that_is_left_out_is_an_error_that_says_what_is_missing(
     assert capsys.readouterr().out == ""  # `hindsight detect --json` writes there
 
 
+def test_a_model_that_does_not_load_leaves_the_gpu(
+    sessions: Sessions, tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server tries model after model in the same process."""
+    closed = []
+
+    class Allocator:
+        def close(self) -> None:
+            closed.append("the context")
+            raise DeviceLost("the GPU is lost")  # which hides nothing of why the model did not load
+
+    monkeypatch.setattr(backend, "host_allocator", lambda number: Allocator())
+    sessions.providers = ["CPUExecutionProvider"]
+    with pytest.raises(RuntimeFailure, match="does not use the GPU"):
+        open_runtime("onnxruntime", tiny_artifact, device="cuda")
+    assert closed == ["the context"]
+
+
 def test_versions_that_cannot_preload_are_told_apart(
     sessions: Sessions, tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,8 @@
 #     benchmarks/run_on_gpu.sh            # JSON into benchmarks/results/, logs into build/gpu/
 #     OUT=/some/folder benchmarks/run_on_gpu.sh    # logs and JSON there as well
 #
-# PYTHON names an interpreter that has torch, torchvision, timm, onnx, onnxscript, cuda-bindings, jaxtyping,
-# safetensors, numpy, pillow, typer, rich, pytest and pytest-timeout; `make gpu-figures` brings one. MINUTES:
+# PYTHON names an interpreter that has torch, torchvision, timm, onnx, onnxscript, onnxruntime, cuda-bindings,
+# jaxtyping, safetensors, numpy, pillow, typer, rich, pytest and pytest-timeout; `make gpu-figures` brings one. MINUTES:
 # of the whole (10). COMMIT: of this code, where the copy has no .git. Every step runs, whatever the others
 # did; the exit status is 1 if any failed.
 set -uo pipefail

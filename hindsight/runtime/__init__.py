@@ -92,9 +92,9 @@ def _onnxruntime(artifact: Artifact, *, device: str, threads: int | None, argume
         raise RuntimeFailure(
             f"onnxruntime cannot be imported ({error}): install hindsight-detector[cpu] or [gpu]"
         ) from error
-    if argument:
-        raise OptionError(f"runtime onnxruntime takes no argument, got {argument!r}")
-    return OnnxRuntime(artifact, device=device, threads=threads)
+    if argument not in ("", "fp32", "tf32"):
+        raise OptionError(f"runtime onnxruntime takes fp32 (the default) or tf32, got {argument!r}")
+    return OnnxRuntime(artifact, device=device, threads=threads, tf32=argument == "tf32")
 
 
 def _tensorrt(artifact: Artifact, *, device: str, threads: int | None, argument: str) -> Runtime:
@@ -119,8 +119,8 @@ _BUILT_IN: dict[str, Callable[..., Runtime]] = {
 def open_runtime(
     name: str, artifact: Artifact, *, device: str = "cpu", threads: int | None = None
 ) -> Runtime:
-    """Open `artifact` with the runtime `name`: "onnxruntime", "tensorrt", "tensorrt:PRECISION", "sleep:MS",
-    or one that an installed package registers.
+    """Open `artifact` with the runtime `name`: "onnxruntime", "onnxruntime:tf32", "tensorrt",
+    "tensorrt:PRECISION", "sleep:MS", or one that an installed package registers.
 
     device: "cpu", "cuda" or "cuda:N", as far as the runtime knows it. threads: of one execution; None leaves
     it to the runtime. Raises OptionError for an unknown runtime, device or thread count; RuntimeFailure where

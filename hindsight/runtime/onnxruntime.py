@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import threading
+import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from hindsight.runtime.onnxruntime_binding import BoundSession, host_allocator
 __all__ = ["OnnxRuntime"]
 
 _ERRORS_ONLY = 3  # severity: 0 verbose .. 4 fatal
+_CUDA = "CUDAExecutionProvider"
 
 
 class OnnxRuntime:
@@ -31,21 +35,33 @@ class OnnxRuntime:
     alone does not pay for it.
 
     spinning: let idle threads of the pool burn their core while they wait; faster alone on a machine, harmful
-    beside anything else.
+    beside anything else. tf32: convolutions and products on a GPU may round their inputs to it.
     """
 
     def __init__(
-        self, artifact: Artifact, *, device: str = "cpu", threads: int | None = None, spinning: bool = False
+        self,
+        artifact: Artifact,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        spinning: bool = False,
+        tf32: bool = False,
     ) -> None:
         self._artifact = artifact
-        self._providers = _providers(device)
+        self._providers = _providers(device, tf32=tf32)
         self._threads = threads
         self._spinning = spinning
         self._opening = threading.Lock()
         number = device.partition(":")[2] or "0"
         self._allocate = None if device == "cpu" else host_allocator(int(number))
         self._rescore: ort.InferenceSession | BoundSession | None = None
-        self._detect: ort.InferenceSession | BoundSession | None = self._open(artifact.model_path)
+        self._detect: ort.InferenceSession | BoundSession | None = None
+        try:
+            self._detect = self._open(artifact.model_path)
+        except BaseException:
+            with suppress(RuntimeFailure):  # a lost GPU refuses that as well
+                self.close()  # it keeps the GPU's context open
+            raise
 
     def detect(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run model.onnx. Raises RuntimeFailure."""
@@ -81,9 +97,15 @@ class OnnxRuntime:
             options.intra_op_num_threads = self._threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._spinning else "0")
         try:
-            session = ort.InferenceSession(str(path), options, providers=self._providers)
+            # Unless told otherwise it goes on without a GPU that it cannot use, now or in a later run.
+            session = ort.InferenceSession(str(path), options, providers=self._providers, enable_fallback=0)
+            session.disable_fallback()  # versions that do not know the argument
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
-            raise RuntimeFailure(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+            kind = failure_kind(str(error))
+            raise kind(f"ONNX Runtime cannot load {path.name}: {_first_line(error)}") from error
+        # A provider whose libraries are not found is left out without an error.
+        if any(_name(provider) not in session.get_providers() for provider in self._providers):
+            raise RuntimeFailure(_why_not_on_the_gpu())
         return session if self._allocate is None else BoundSession(session, self._allocate)
 
 
@@ -105,17 +127,54 @@ def _run_plain(session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]
     return dict(zip(names, values, strict=True))
 
 
-def _providers(device: str) -> list[Any]:
+def _providers(device: str, *, tf32: bool) -> list[Any]:
     if device == "cpu":
+        if tf32:
+            raise OptionError("tf32 is a precision of GPUs: device cuda or cuda:N")
         return ["CPUExecutionProvider"]
     match = re.fullmatch(r"cuda(?::(\d+))?", device)
     if match is None:
         raise OptionError(f"device must be cpu, cuda or cuda:N, got {device!r}")
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
+    _load_cuda_libraries()
+    if _CUDA not in ort.get_available_providers():
         raise OptionError(
             "this onnxruntime has no CUDA provider: install hindsight-detector[gpu] in place of [cpu]"
         )
-    return [("CUDAExecutionProvider", {"device_id": match.group(1) or "0"}), "CPUExecutionProvider"]
+    options = {
+        "device_id": match.group(1) or "0",
+        # ONNX Runtime's own default is TF32, which is no float32: parity would fail.
+        "use_tf32": "1" if tf32 else "0",
+        # Its default tries all algorithms of every convolution at each new shape of input: seconds, and
+        # photos have many shapes.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    return [(_CUDA, options), "CPUExecutionProvider"]
+
+
+def _load_cuda_libraries() -> str:
+    """Load cuBLAS, cuDNN and the others out of NVIDIA's Python packages, where the system's loader would not
+    find them (torch does the same when it is imported); what ONNX Runtime says of those that it did not find.
+    """
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is None:  # before 1.21
+        return ""
+    printed = io.StringIO()
+    with redirect_stdout(printed), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        preload()
+    return " ".join([*printed.getvalue().split(), *(str(warning.message) for warning in caught)])
+
+
+def _why_not_on_the_gpu() -> str:
+    said = _load_cuda_libraries()
+    return (
+        "ONNX Runtime does not use the GPU: it needs the CUDA and cuDNN that it was built for, and a driver "
+        f"for them ({said[:600] or 'its own messages on stderr say what is missing'})"
+    )
+
+
+def _name(provider: str | tuple[str, dict[str, str]]) -> str:
+    return provider if isinstance(provider, str) else provider[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -205,10 +205,7 @@ class Contexts:
     def _make_ready(self, layout: _Layout, staged: Any) -> Execution | None:
         """A context and a graph for the layout; None where there is too little memory for more of them."""
         while self._ready.is_full():
-            self._gpu.synchronize(self._stream)
-            dropped = self._ready.pop_oldest()
-            if dropped.graph is not None:
-                self._gpu.forget(dropped.graph)
+            self._drop_oldest()
         try:
             execution = self._readied(layout, staged)
         except DeviceLost:
@@ -224,6 +221,13 @@ class Contexts:
             return None
         self._ready.put((layout.index, layout.hw), execution)
         return execution
+
+    def _drop_oldest(self) -> None:
+        """Its context and graph are gone on return: there may be no room for others beside them."""
+        self._gpu.synchronize(self._stream)
+        dropped = self._ready.pop_oldest()
+        if dropped.graph is not None:
+            self._gpu.forget(dropped.graph)
 
     def _readied(self, layout: _Layout, staged: Any) -> Execution:
         context = self._context(specialised=True)

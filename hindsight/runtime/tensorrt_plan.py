@@ -7,6 +7,7 @@ batch's first part is computed, the next one is on its way. Every part is copied
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,17 @@ class LoadedPlan:
 
         A lane takes a new part when the outputs of its last one are here, so nothing in it is still in use.
         """
+        try:
+            parts = self._run(inputs, steps)
+        except BaseException:
+            with suppress(RuntimeFailure):  # a lost GPU, which will never touch the lanes again
+                self._settle()
+            raise
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, inputs: Arrays, steps: Sequence[Step]) -> list[dict[str, NDArray[Any]]]:
         height, width = inputs[IMAGES].shape[1:3]
         used = dict.fromkeys(step.bucket for step in steps)
         executions = self._contexts.executions(used, (height, width), self._lanes[0].staged_inputs)
@@ -104,17 +116,18 @@ class LoadedPlan:
             fill(lane.staged_inputs, layout.inputs, inputs, step, layout.bucket.batch)
             self._enqueue(lane, execution, step)
             pending.append((lane, execution, step))
-        parts += [self._collect(*item) for item in pending]
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return [*parts, *(self._collect(*item) for item in pending)]
 
     def close(self) -> None:
         """Drop what TensorRT holds; memory, streams and graphs are the GPU's to free."""
-        self._gpu.synchronize(self._upload)
-        self._gpu.synchronize(self._compute)
+        self._settle()
         self._contexts.close()
         self._engine = None
+
+    def _settle(self) -> None:
+        """Wait until nothing reads or writes the lanes any more."""
+        self._gpu.synchronize(self._upload)
+        self._gpu.synchronize(self._compute)
 
     def _check_profiles(self) -> None:
         count = self._engine.num_optimization_profiles

@@ -1,4 +1,5 @@
-"""`hindsight parity` on the shipped model: torch against ONNX Runtime, here and on a GPU; a TensorRT engine.
+"""`hindsight parity` on the shipped model: torch against ONNX Runtime, here and on a GPU; ONNX Runtime on a
+GPU; a TensorRT engine.
 
 python -m pytest -m "gpu or tensorrt" tests/parity/test_backends.py
 """
@@ -12,6 +13,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 import typer
@@ -27,6 +29,7 @@ ON_GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use"),
 ]
+HAS_CUDA_PROVIDER = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 HAS_TENSORRT = any(importlib.util.find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
 
 
@@ -68,6 +71,15 @@ def compare(model: Path, candidate: str, out: Path) -> dict[str, Any]:
 def test_torch_answers_as_onnx_runtime(candidate: str, tmp_path: Path) -> None:
     (found,) = compare(find_artifact("cells").path, candidate, tmp_path)["candidates"]
     assert found["precision"] in candidate or candidate == "torch@cpu"
+    assert sum(run["matched"] for run in found["runs"]) > 60 and found["rescored"]["matched"] > 30
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_CUDA_PROVIDER, reason="needs an NVIDIA GPU and onnxruntime-gpu")
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_the_cuda_provider_answers_as_the_cpus(precision: str, tmp_path: Path) -> None:
+    (found,) = compare(find_artifact("cells").path, f"onnxruntime:{precision}@cuda", tmp_path)["candidates"]
+    assert found["precision"] == precision
     assert sum(run["matched"] for run in found["runs"]) > 60 and found["rescored"]["matched"] > 30
 
 

@@ -29,7 +29,7 @@ from hindsight.runtime.cuda import Gpu
 TOLERANCES = {
     "fp32": (Tolerance(pixels=0.05, score=1e-3), 0.01),
     "fp16": (Tolerance(pixels=1.0, score=0.02, iou=0.02), 0.05),
-    "bf16": (Tolerance(pixels=4.0, score=0.1, iou=0.1), 0.1),
+    "bf16": (Tolerance(pixels=4.0, score=0.1, iou=0.1), 0.2),
 }
 _MEGABYTE = 2**20
 
@@ -48,7 +48,8 @@ def lacking() -> str | None:
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.tensorrt,
-    pytest.mark.timeout(1800),  # TensorRT times every kernel of every profile while it builds
+    # TensorRT times every kernel of every profile while it builds: 36 profiles, all in the first test's time
+    pytest.mark.timeout(7200),
     pytest.mark.skipif(lacking() is not None, reason=str(lacking())),
 ]
 

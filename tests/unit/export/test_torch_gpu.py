@@ -6,8 +6,11 @@ python -m pytest -m gpu tests/unit/export/test_torch_gpu.py
 from __future__ import annotations
 
 import gc
+import shutil
+import sysconfig
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,10 @@ pytestmark = [
 HALF_TOLERANCE = Tolerance(pixels=2.0, score=0.05, iou=0.05)
 SLACK = 64 * 2**20  # bytes that the driver keeps back now and then
 Arrays = dict[str, NDArray[Any]]
+# torch.compile has Triton build a small extension module
+CAN_COMPILE = Path(sysconfig.get_paths()["include"], "Python.h").is_file() and any(
+    shutil.which(compiler) for compiler in ("cc", "gcc", "clang")
+)
 
 
 def on_gpu(argument: str = "") -> TorchRuntime:
@@ -222,6 +229,7 @@ def test_two_models_may_capture_at_once() -> None:
         one.close()
 
 
+@pytest.mark.skipif(not CAN_COMPILE, reason="needs a C compiler and Python's headers, as torch.compile does")
 @pytest.mark.filterwarnings("ignore")  # the compiler gives advice as warnings
 def test_compiled_dense_parts_answer_alike(on_cpu: TorchRuntime) -> None:
     opened, feeds = on_gpu("compile"), boxes_of(feeds_of(2, 128, 160))

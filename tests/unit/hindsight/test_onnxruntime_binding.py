@@ -1,4 +1,6 @@
-"""IO binding as the CUDA provider gets it, run on the CPU provider; the CUDA provider itself on a GPU."""
+"""IO binding as the CUDA provider gets it, run on the CPU provider. How that provider is opened:
+test_onnxruntime_cuda.py; its answers on a GPU: tests/parity/test_backends.py.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from hindsight.artifact import Artifact, find_artifact
+from hindsight.artifact import Artifact
 from hindsight.errors import DeviceLost, OutOfMemory, RuntimeFailure
 from hindsight.runtime import onnxruntime as backend
 from hindsight.runtime import open_runtime
@@ -65,7 +67,7 @@ def feeds(batch: int, height: int = 64, width: int = 96) -> Arrays:
 def bound(tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnnxRuntime]:
     """The runtime as it is on CUDA, but for the provider."""
     Memory.held, Allocator.closed = 0, False
-    monkeypatch.setattr(backend, "_providers", lambda device: ["CPUExecutionProvider"])
+    monkeypatch.setattr(backend, "_providers", lambda device, tf32: ["CPUExecutionProvider"])
     monkeypatch.setattr(backend, "host_allocator", lambda number: Allocator())
     yield OnnxRuntime(tiny_artifact, device="cuda")
 
@@ -183,19 +185,3 @@ def test_a_lost_device_and_a_full_one_are_told_from_other_failures(
     with pytest.raises(RuntimeFailure, match="ONNX Runtime failed") as caught:
         bound.detect(feeds(1))
     assert type(caught.value) is kind
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" not in ort.get_available_providers(),
-    reason="needs an NVIDIA GPU and onnxruntime-gpu",
-)
-def test_the_cuda_provider_answers_as_the_cpu() -> None:
-    artifact = find_artifact("cells")
-    on_gpu, on_cpu = (open_runtime("onnxruntime", artifact, device=device) for device in ("cuda", "cpu"))
-    given = feeds(2, 256, 320)
-    for _ in range(2):
-        found, expected = on_gpu.detect(given), on_cpu.detect(given)
-        assert np.array_equal(found["num_detections"], expected["num_detections"])
-        np.testing.assert_allclose(found["scores"], expected["scores"], atol=2e-3)  # TF32 convolutions
-    on_gpu.close()

@@ -175,7 +175,11 @@ class Built:
 
 
 def build(
-    folder: Path, graphs: Mapping[str, Graph], module: str = "tensorrt_rtx", library: Path | None = None
+    folder: Path,
+    graphs: Mapping[str, Graph],
+    module: str = "tensorrt_rtx",
+    library: Path | None = None,
+    seconds: float = 280,
 ) -> Built:
     """Engines FOLDER/LABEL.engine, built in a process of their own: TensorRT ends it where a build fails."""
     jobs = []
@@ -192,7 +196,7 @@ def build(
         env=tensorrt_environment(folder),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=seconds,
         check=False,
     )
     results = {}

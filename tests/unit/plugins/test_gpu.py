@@ -32,9 +32,11 @@ from tests.unit.plugins.engines import Engine, flavour
 from tests.unit.plugins.graphs import Graph, build, graph_of, roi_graph, suppression_graph
 
 FLAVOUR = flavour()
+BUILD_SECONDS = 1700  # TensorRT, unlike TensorRT for RTX, times what it builds: thirty engines in one test
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.tensorrt,
+    pytest.mark.timeout(BUILD_SECONDS + 100),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use"),
     pytest.mark.skipif(FLAVOUR is None, reason="needs tensorrt, or tensorrt_rtx and a GPU that it supports"),
 ]
@@ -76,7 +78,7 @@ def engines(
 ) -> Iterator[tuple[str, Engine]]:
     """Built in a process of their own, loaded in this one."""
     assert FLAVOUR is not None
-    built = build(folder, graphs, FLAVOUR, library)
+    built = build(folder, graphs, FLAVOUR, library, BUILD_SECONDS)
     assert built.returncode == 0, built.said
     for label in graphs:
         assert built.results[label]["layers"] == ["PLUGIN_V3"], built.said[label]

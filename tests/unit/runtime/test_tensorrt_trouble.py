@@ -192,3 +192,80 @@ def test_a_capture_that_tensorrt_gives_up_leaves_no_graph(fakes: Path, artifact:
     assert done.returncode == 0, done.stderr
     assert done.stdout == "{}\n"
     assert "no CUDA graph (model.engine: TensorRT does not execute it)" in done.stderr
+
+
+HALF_DONE = """
+enqueued, executed = [], []
+make = tensorrt._FUNCTION
+
+def noting(execute):
+    def run(argument):
+        executed.append(1)
+        execute(argument)
+    return make(run)
+
+tensorrt._FUNCTION = noting
+gpu.fake_refuse_captures(1)
+runtime, reference = opened(), open_runtime("onnxruntime", artifact)
+execute = tensorrt.Context.execute_async_v3
+executed.clear()
+
+def refuse_the_second(context, stream):
+    enqueued.append(1)
+    return len(enqueued) != 2 and execute(context, stream)
+
+tensorrt.Context.execute_async_v3 = refuse_the_second
+print(message(lambda: runtime.detect(inputs(9, 64, 96))))
+print(len(executed))  # the first part of the batch has run to its end
+feeds = inputs(3, 32, 64)
+expected, found = reference.detect(feeds), runtime.detect(feeds)
+np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-4)
+runtime.close()
+"""
+
+
+def test_nothing_of_a_failed_batch_is_under_way_when_the_next_one_comes(
+    fakes: Path, artifact: Artifact
+) -> None:
+    """It would read the next one's inputs while they are being filled in, in a layout that is not theirs."""
+    add_engine(artifact)
+    done = run(fakes, artifact, HALF_DONE)
+    assert done.returncode == 0, done.stderr
+    refused, executed = done.stdout.splitlines()
+    assert "TensorRT does not execute it" in refused and executed == "1"
+
+
+ONE_PLACE = """
+import gc, weakref
+import hindsight.runtime.tensorrt_contexts as contexts
+
+contexts.READY_SHAPES = 1
+own._WARM_UP_SECONDS = 0
+make, known, beside = tensorrt.Engine.create_execution_context, [], []
+
+def counted(engine, strategy):
+    gc.collect()  # the fake's contexts refer to themselves
+    beside.append(sum(reference() is not None for reference in known))
+    context = make(engine, strategy)
+    tensorrt.made.clear()
+    known.append(weakref.ref(context))
+    return context
+
+tensorrt.Engine.create_execution_context = counted
+runtime = opened()
+for _ in range(2):
+    runtime.detect(inputs(1, 64, 96))
+for _ in range(17):
+    runtime.detect(inputs(1, 32, 64))
+print(beside)
+runtime.close()
+"""
+
+
+def test_a_context_is_gone_before_another_takes_its_place(fakes: Path, artifact: Artifact) -> None:
+    """Where memory is short there is no room for both, and fewer shapes would be kept ready from then on."""
+    add_engine(artifact)
+    done = run(fakes, artifact, ONE_PLACE)
+    assert done.returncode == 0, done.stderr
+    # the loose one alone; the loose one beside the first; the loose one beside the second
+    assert done.stdout == "[0, 1, 1]\n"

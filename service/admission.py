@@ -87,7 +87,9 @@ class Admission:
         return self._taken
 
     def admit(self, count: int, caller: Caller, model: str, each: float, capacity: Capacity) -> list[Slot]:
-        """Places for `count` images of about `each` seconds. Raises Busy."""
+        """Places for `count` images of about `each` seconds; none for none. Raises Busy."""
+        if not count:
+            return []  # a request of no images would never leave
         self.check(count, caller, model, each, capacity)
         decoding = asyncio.Semaphore(self._settings.decode_threads)
         request = Admitted(caller, model, count, count * each, decoding)

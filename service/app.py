@@ -175,9 +175,9 @@ async def _start_grpc(services: Services, app: FastAPI, hooks: Hooks | None) -> 
         return None
     # grpcio is an extra
     from service.kserve.grpc_server import GrpcServer
-    from service.kserve.grpc_tls import grpc_credentials
+    from service.kserve.grpc_tls import grpc_certificate
 
-    server = GrpcServer(services, grpc_authorize(app.state.access), grpc_credentials(settings))
+    server = GrpcServer(services, grpc_authorize(app.state.access), grpc_certificate(settings))
     try:
         await server.start(settings.host, settings.grpc_port)
     except OSError as error:

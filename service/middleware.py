@@ -30,7 +30,8 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-_QUIET = {"/healthz", "/readyz", "/metrics", "/health", "/v2/health/live", "/v2/health/ready"}  # probes
+# Probes, and Prometheus.
+_QUIET = {"/healthz", "/readyz", "/metrics", "/label-studio/health", "/v2/health/live", "/v2/health/ready"}
 
 
 def request_id_from(given: str) -> str:

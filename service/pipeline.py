@@ -34,6 +34,7 @@ from service.model_control import ModelControl
 from service.registry import ModelRegistry
 from service.settings import Settings
 from service.tracing import record_image
+from service.visit import count_stages
 from service.work import Work, round_nms_threshold
 
 T = TypeVar("T")
@@ -227,7 +228,7 @@ def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[No
 def _stages(
     services: Services, work: Work, prepared: Prepared | None, done: Done, split: float
 ) -> dict[str, float]:
-    """Count one answered image and its seconds by stage; -> milliseconds by stage. prepared: None where the
+    """Count one answered image and its seconds by stage, in metrics, trace and log; -> milliseconds by stage. prepared: None where the
     client did that.
     """
     seconds = {
@@ -243,4 +244,6 @@ def _stages(
     for stage, value in seconds.items():
         services.metrics.stage_seconds.labels(model, stage).observe(value)
     record_image(model, work.operation, seconds)
-    return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
+    milliseconds = {stage: round(value * 1000, 3) for stage, value in seconds.items()}
+    count_stages(milliseconds)
+    return milliseconds

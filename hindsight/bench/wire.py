@@ -63,8 +63,10 @@ class Wire(asyncio.Protocol):
         self.exchanges = 0
 
     @classmethod
-    async def connect(cls, address: Address) -> Wire:
-        """Raises BrokenExchange where nobody listens."""
+    async def connect(cls, address: Address, from_host: str | None = None) -> Wire:
+        """from_host: an address of this machine, where another than the system's choice is wanted. Raises
+        BrokenExchange where nobody listens.
+        """
         loop = asyncio.get_running_loop()
         try:
             _, wire = await loop.create_connection(
@@ -73,6 +75,7 @@ class Wire(asyncio.Protocol):
                 address.port,
                 ssl=address.tls,
                 server_hostname=address.name if address.tls else None,
+                local_addr=None if from_host is None else (from_host, 0),
             )
         except (OSError, ssl.SSLError) as error:
             raise BrokenExchange(f"no connection ({error.strerror or error})") from error

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.callers import Caller
-from service.kserve import models
+from service.errors import BadBody
+from service.kserve import models, repository
 from service.kserve.call import check_wanted, chosen
 from service.kserve.grpc_messages import call_of, infer_response
 from service.kserve.proto.messages import message
@@ -53,8 +54,28 @@ async def _model_config(services: Services, asked: Asked) -> Any:
 
 
 async def _repository_index(services: Services, asked: Asked) -> Any:
-    entries = models.repository_index(services, asked.request.ready)
+    entries = await repository.index(services, asked.request.ready)
     return message("RepositoryIndexResponse")(models=entries)
+
+
+async def _load(services: Services, asked: Asked) -> Any:
+    request = _of_the_one_repository(asked.request)
+    await repository.load(services, request.model_name, request.parameters)
+    return message("RepositoryModelLoadResponse")()
+
+
+async def _unload(services: Services, asked: Asked) -> Any:
+    request = _of_the_one_repository(asked.request)
+    await repository.unload(services, request.model_name, request.parameters)
+    return message("RepositoryModelUnloadResponse")()
+
+
+def _of_the_one_repository(request: Any) -> Any:
+    if request.repository_name:
+        raise BadBody(
+            f"there is one repository here, without a name; got repository_name {request.repository_name[:64]!r}"
+        )
+    return request
 
 
 async def _model_infer(services: Services, asked: Asked) -> Any:
@@ -82,4 +103,6 @@ METHODS: dict[str, Method] = {
     "ModelInfer": _model_infer,
     "ModelConfig": _model_config,
     "RepositoryIndex": _repository_index,
+    "RepositoryModelLoad": _load,
+    "RepositoryModelUnload": _unload,
 }

@@ -14,12 +14,12 @@ from service.pipeline import Services
 Model = ImageModel | TensorModel
 
 PLATFORM = "hindsight"
-EXTENSIONS = ("binary_tensor_data", "parameters", "model_configuration", "model_repository(index)")
+EXTENSIONS = ("binary_tensor_data", "parameters", "model_configuration", "model_repository")
 _CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "INT64": "TYPE_INT64", "FP32": "TYPE_FP32", BYTES: "TYPE_STRING"}
 
 
 def all_models(services: Services) -> Iterator[Model]:
-    """Each model in both its forms."""
+    """Each model that is loaded, in both its forms."""
     for artifact in services.registry:
         yield ImageModel(artifact)
         yield TensorModel(artifact)
@@ -78,17 +78,6 @@ def model_config(model: Model) -> dict[str, Any]:
         "output": [_tensor_config(spec) for spec in model.outputs],
         "parameters": {name: {"string_value": value} for name, value in parameters.items()},
     }
-
-
-def repository_index(services: Services, ready_only: bool) -> list[dict[str, str]]:
-    """Every model with its state."""
-    ready = services.ready
-    state, reason = ("READY", "") if ready else ("UNAVAILABLE", "no worker is ready")
-    return [
-        {"name": model.name, "version": model.artifact.manifest.version, "state": state, "reason": reason}
-        for model in all_models(services)
-        if ready or not ready_only
-    ]
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:

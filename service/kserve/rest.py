@@ -1,7 +1,7 @@
 """The REST routes under /v2. They are left out of the OpenAPI document: the protocol has one of its own."""
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,9 @@ from fastapi.routing import APIRoute
 from hindsight.errors import HindsightError
 from service.body import BodyLease, parse_json_object, read_body
 from service.callers import Caller, caller_of
-from service.errors import BadBody, detail_of, problem_for, retry_after_header
-from service.handlers import request_id_of
-from service.kserve import models
+from service.errors import BadBody, detail_of, error_headers, problem_for
+from service.handlers import hold_back, request_id_of
+from service.kserve import models, repository
 from service.kserve.call import WantedOutput, check_wanted, chosen
 from service.kserve.compression import ENCODINGS, accepted_encoding, compress, decompress
 from service.kserve.rest_body import HEADER_LENGTH, parse_call, render
@@ -37,6 +37,7 @@ class _Route(APIRoute):
             try:
                 return await handler(request)
             except HindsightError as error:
+                await hold_back(request, error)
                 return _error_response(error)
             except Exception as error:
                 log(logging.ERROR, "unhandled error", exc=error, request_id=request_id_of(request))
@@ -125,13 +126,36 @@ async def repository_index(request: Request) -> Response:
     ready_only = document.get("ready", False)
     if not isinstance(ready_only, bool):
         raise BadBody("ready must be true or false")
-    return json_response(models.repository_index(services, ready_only))
+    return json_response(await repository.index(services, ready_only))
+
+
+@router.post("/repository/models/{name}/load")
+async def load(request: Request, name: str) -> Response:
+    await repository.load(services_of(request), name, await _repository_parameters(request))
+    return json_response({})
+
+
+@router.post("/repository/models/{name}/unload")
+async def unload(request: Request, name: str) -> Response:
+    await repository.unload(services_of(request), name, await _repository_parameters(request))
+    return json_response({})
 
 
 @router.api_route("/{rest:path}", methods=_METHODS)
 async def nothing(request: Request, rest: str) -> Response:
     """Last of all: what the router itself would answer is not of this protocol's form."""
     return json_response({"error": f"{request.method} /v2/{rest[:128]} is not offered by this server"}, 404)
+
+
+async def _repository_parameters(request: Request) -> Mapping[str, Any]:
+    services = services_of(request)
+    with services.budget.lease() as lease:
+        body = await read_body(request, services.settings, lease)
+        document = parse_json_object(body, {"parameters"}) if body.strip() else {}
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise BadBody("parameters must be a JSON object")
+    return parameters
 
 
 async def _read(request: Request, services: Services, caller: Caller, lease: BodyLease, model: str) -> bytes:
@@ -165,4 +189,4 @@ def _answer(
 
 def _error_response(error: Exception) -> Response:
     status = problem_for(error).status
-    return json_response({"error": detail_of(error)}, status, retry_after_header(error))
+    return json_response({"error": detail_of(error)}, status, error_headers(error))

@@ -17,9 +17,10 @@ from service.admission import Slot
 from service.batcher import Done
 from service.callers import Caller
 from service.errors import BadBody
-from service.kserve.run import all_of
 from service.kserve.tensors import DTYPES, OutputTensor, TensorSpec, Values
 from service.pipeline import Services, detect_tensor
+from service.together import all_or_none
+from service.visit import count_images
 
 SUFFIX = ".tensor"
 _PER_IMAGE = ("class_threshold", "score_threshold", "iou_weight")
@@ -64,7 +65,9 @@ class TensorModel:
             return await detect_tensor(services, self.artifact, options[index], images[index], slot)
 
         name = self.artifact.manifest.name
-        return self._joined(await all_of(services, caller, name, len(images), one))
+        count_images(name, len(images))
+        slots = services.batcher.admit(len(images), caller, model=name)
+        return self._joined(await all_or_none(slots, one))
 
     def _images(self, inputs: Mapping[str, Values]) -> list[Letterboxed]:
         """Checked: the padded shape is one that the model's own resize rule could make."""

@@ -10,7 +10,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from service.keys import create_key
+from tests.e2e.keyed import Keyed, bearer, keyed_server
 from tests.e2e.test_kserve_grpc import address, images_input
 from tests.e2e.test_operations_tls import Authority
 from tests.factories import make_tiny_artifact
@@ -24,29 +24,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_tiny_artifact(tmp_path_factory.mktemp("model") / "tiny").path)
 
 
-class Keyed:
-    """A server with keys, reached without TLS."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "keys.jsonl"
-        self.user = create_key(self.file, "camera", "user")
-        self.slow = create_key(self.file, "slow", "user", rate=0.01, burst=4)
-        self.server: ServerProcess
-
-
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Iterator[Keyed]:
-    folder = tmp_path_factory.mktemp("keyed")
-    found = Keyed(folder)
-    with serving(folder, "--model", tiny, *WORDS, keys_file=found.file) as server:
-        found.server = server
+    with keyed_server(tmp_path_factory.mktemp("keyed"), "--model", tiny, *WORDS) as found:
         yield found
 
 
 def infer(
     client: triton.InferenceServerClient, images: int = 1, key: str | None = None
 ) -> triton.InferResult:
-    headers = None if key is None else {"authorization": f"Bearer {key}"}
+    headers = None if key is None else bearer(key)
     return client.infer("tiny", [images_input([TILES] * images)], headers=headers)
 
 

@@ -20,6 +20,7 @@ from service.app import create_app
 from service.keys import create_key, revoke_key
 from service.registry import load_models
 from service.settings import Settings
+from tests.e2e.keyed import Keyed, bearer, keyed_server
 from tests.factories import make_tiny_artifact
 from tests.server_process import TILES, ServerProcess, assert_problem, serving, wait_until
 
@@ -31,30 +32,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_tiny_artifact(tmp_path_factory.mktemp("model") / "tiny").path)
 
 
-class Keyed:
-    """A server with a keys file and one key of each role."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "keys.jsonl"
-        self.user = create_key(self.file, "camera", "user")
-        self.admin = create_key(self.file, "chief", "admin")
-        self.metrics = create_key(self.file, "prometheus", "metrics")
-        self.slow = create_key(self.file, "slow", "user", rate=0.01, burst=4)
-        self.server: ServerProcess
-
-
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Iterator[Keyed]:
     folder = tmp_path_factory.mktemp("keyed")
-    found = Keyed(folder)
-    with serving(folder, "--model", tiny, *SLEEP, keys_file=found.file, log_level="debug") as server:
-        found.server = server
-        server.client.headers["authorization"] = f"Bearer {found.admin}"
+    with keyed_server(folder, "--model", tiny, *SLEEP, log_level="debug") as found:
         yield found
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
 
 
 def ask(
@@ -170,7 +152,7 @@ def test_the_log_names_the_key_and_never_holds_it(keyed: Keyed) -> None:
     assert record["bytes_in"] == len(TILES) and record["bytes_out"] > 100
     assert record["client"] == "127.0.0.1"
     text = server.log_path.read_text()
-    for secret in (keyed.user, keyed.admin, keyed.metrics, keyed.slow):
+    for secret in keyed.secrets:
         assert secret not in text and secret[4:20] not in text
 
 

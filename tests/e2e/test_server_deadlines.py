@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import time
 from collections.abc import Iterator
@@ -12,39 +13,34 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.e2e import rough_runtime
-from tests.e2e.rough_runtime import executed, marked
-from tests.factories import encode, make_tiny_artifact
-from tests.server_process import ServerProcess, assert_problem, serving, stopped_worker, wait_until
+from tests.e2e.rough_runtime import executed, marked, serving_roughly
+from tests.factories import encode
+from tests.server_process import ServerProcess, assert_problem, stopped_worker, wait_until
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rough") / "executed.log"
-    path.touch()
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[ServerProcess]:
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
     """One decoding thread, and a worker that tests stop for as long as they like."""
-    folder = tmp_path_factory.mktemp("server")
-    rough_runtime.install(folder / "site")
-    tiny = make_tiny_artifact(folder / "tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder / "site"))
-        patch.setenv(rough_runtime.LOG_VARIABLE, str(log))
-        limits = {
-            "decode_threads": 1,
-            "timeout": 100,
-            "max_timeout": 100,
-            "hang_timeout": 300,
-            "max_queue_seconds": 60,
-            "body_timeout": 100,
-        }
-        words = ("--model", str(tiny.path), "--backend", "rough")
-        with serving(folder / "run", *words, **limits) as running:
-            yield running
+    limits = {
+        "decode_threads": 1,
+        "timeout": 100,
+        "max_timeout": 100,
+        "hang_timeout": 300,
+        "max_queue_seconds": 60,
+        "body_timeout": 100,
+    }
+    with serving_roughly(tmp_path_factory.mktemp("rough"), "rough", **limits) as running:
+        yield running
+
+
+@pytest.fixture
+def server(rough: tuple[ServerProcess, Path]) -> ServerProcess:
+    return rough[0]
+
+
+@pytest.fixture
+def log(rough: tuple[ServerProcess, Path]) -> Path:
+    return rough[1]
 
 
 def dropped(server: ServerProcess, reason: str) -> float:
@@ -91,6 +87,23 @@ def test_past_the_clients_own_deadline_504_and_never_executed(server: ServerProc
         assert "limit 1.5 s" in problem["detail"]
     assert server.client.post("/detect", content=marked(52)).status_code == 200
     assert [51] not in executed(log) and executed(log)[-1] == [52]
+
+
+def test_the_clients_own_deadline_is_that_of_all_tasks_of_label_studio(
+    server: ServerProcess, log: Path
+) -> None:
+    """64 tasks are one turn, so these are two; without the header each of them had the time of a request."""
+    image = f"data:image/png;base64,{base64.b64encode(marked(58)).decode()}"
+    request = {
+        "tasks": [{"id": number, "data": {"image": image}} for number in range(65)],
+        "label_config": '<View><Image name="i" value="$image"/><RectangleLabels name="l" toName="i"/></View>',
+    }
+    with stopped_worker(server, marked(200)):
+        start = time.monotonic()
+        answer = server.client.post("/label-studio/predict", json=request, headers=with_timeout("2"))
+        assert_problem(answer, 504, "deadline-exceeded")
+        assert time.monotonic() - start < 30
+    assert not [batch for batch in executed(log) if 58 in batch]
 
 
 def test_the_time_that_a_body_takes_counts(server: ServerProcess, log: Path) -> None:

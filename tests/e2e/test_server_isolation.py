@@ -10,9 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e import rough_runtime
-from tests.e2e.rough_runtime import ANSWERS_INFINITY, ANSWERS_NAN, FAILS, executed, marked
-from tests.factories import make_tiny_artifact
+from tests.e2e.rough_runtime import (
+    ANSWERS_INFINITY,
+    ANSWERS_NAN,
+    FAILS,
+    executed,
+    marked,
+    serving_roughly,
+)
+from tests.factories import encode, make_tiny_artifact, tiles_image
 from tests.server_process import (
     ServerProcess,
     assert_finds_tiles,
@@ -26,25 +32,21 @@ ROOM = 2
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rough") / "executed.log"
-    path.touch()
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[ServerProcess]:
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
     """With room for two images a batch."""
-    folder = tmp_path_factory.mktemp("server")
-    rough_runtime.install(folder / "site")
-    tiny = make_tiny_artifact(folder / "tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder / "site"))
-        patch.setenv(rough_runtime.LOG_VARIABLE, str(log))
-        words = ("--model", str(tiny.path), "--backend", f"rough:{ROOM}")
-        limits = {"batch_work_seconds": 60, "max_queue_seconds": 60, "decode_threads": 1}
-        with serving(folder / "run", *words, **limits) as running:
-            yield running
+    limits = {"batch_work_seconds": 60, "max_queue_seconds": 60, "decode_threads": 1}
+    with serving_roughly(tmp_path_factory.mktemp("rough"), f"rough:{ROOM}", **limits) as running:
+        yield running
+
+
+@pytest.fixture
+def server(rough: tuple[ServerProcess, Path]) -> ServerProcess:
+    return rough[0]
+
+
+@pytest.fixture
+def log(rough: tuple[ServerProcess, Path]) -> Path:
+    return rough[1]
 
 
 def detect_many(server: ServerProcess, marks: list[int]) -> list[dict[str, Any]]:
@@ -122,7 +124,7 @@ def test_images_wait_for_memory_and_those_larger_than_all_of_it_are_refused(tmp_
         answer = server.client.post("/detect", files=files)
         for result in answer.json()["results"]:
             assert_finds_tiles(result)
-        large = rough_runtime.encode(rough_runtime.tiles_image(480, 800))
+        large = encode(tiles_image(480, 800))
         problem = assert_problem(server.client.post("/detect", content=large), 413, "image-too-large")
         assert str(budget) in problem["detail"]
         wait_until(lambda: server.metric("hindsight_image_memory_bytes") == 0, "all memory to be given back")

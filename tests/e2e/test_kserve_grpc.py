@@ -232,7 +232,8 @@ def test_errors_have_grpcs_codes(client: triton.InferenceServerClient) -> None:
     assert code == "RESOURCE_EXHAUSTED" and "1000000" in message
     packed = refused(infer, "tiny", [images_input([TILES])], compression_algorithm="gzip")
     assert packed[0] == "UNIMPLEMENTED"
-    assert refused(client.load_model, "tiny")[0] == "UNIMPLEMENTED"
+    assert refused(client.load_model, "tiny")[0] == "PERMISSION_DENIED"
+    assert refused(client.get_log_settings)[0] == "UNIMPLEMENTED"
     assert client.is_server_ready()
 
 
@@ -254,6 +255,13 @@ def test_request_ids_metrics_and_logs(
     assert ("x-request-id", "mine-1") in [tuple(each) for each in call.trailing_metadata()]
     line = next(each for each in grpc_server.log("request") if each["request_id"] == "mine-1")
     assert line["path"].endswith("/ModelMetadata") and line["status"] == "OK"
+    assert line["client"] == "127.0.0.1"
+    one = service_pb2.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    one.contents.bytes_contents.append(TILES)
+    infer = service_pb2.ModelInferRequest(model_name="tiny", inputs=[one])
+    stub.ModelInfer(infer, metadata=[("x-request-id", "mine-2")], timeout=60)
+    line = next(each for each in grpc_server.log("request") if each["request_id"] == "mine-2")
+    assert (line["model"], line["images"]) == ("tiny", 1) and line["stages_ms"]["model"] > 0
     assert 'method="gRPC"' in grpc_server.client.get("/metrics").text
 
 
@@ -359,7 +367,7 @@ def test_the_hook_for_keys_refuses_calls() -> None:
 
     async def with_a_key(method: str, metadata: Mapping[str, str]) -> None:
         if method != "ServerLive" and metadata.get("authorization") != "Bearer good":
-            raise errors.Busy("come back with a key", retry_after=2.5)
+            raise errors.Busy("come back with a key", retry_after=2.5, hold=0.4)
 
     async def calls() -> None:
         services = SimpleNamespace(settings=Settings(), metrics=Metrics(), ready=True, requests=Requests())
@@ -373,7 +381,7 @@ def test_the_hook_for_keys_refuses_calls() -> None:
             with pytest.raises(grpc.aio.AioRpcError, match="come back with a key") as caught:
                 await stub.ServerReady(service_pb2.ServerReadyRequest())
             trailing = dict(caught.value.trailing_metadata())
-            assert trailing["retry-after"] == "3" and trailing["grpc-retry-pushback-ms"] == "2500"
+            assert trailing["retry-after"] == "3" and trailing["grpc-retry-pushback-ms"] == "2900"
         await server.stop(1)
 
     asyncio.run(calls())

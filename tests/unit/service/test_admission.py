@@ -143,3 +143,10 @@ def test_places_are_few_even_where_work_is_nothing() -> None:
         admission.admit(1, Caller(client, 60.0, 60.0), "tiny", 0.0, IDLE)
     with pytest.raises(Busy):
         admission.admit(1, caller, "tiny", 0.0, IDLE)
+
+
+def test_a_request_without_images_leaves_nothing_behind() -> None:
+    """Of Label Studio's, where no task has an image that can be read."""
+    house = House(max_queue_seconds=0.01)
+    assert house.admit(0) == []
+    assert house.admit(64, seconds=0.05, capacity=IDLE), "the server is idle"

@@ -67,6 +67,18 @@ def test_an_unforeseen_error_says_nothing_of_the_inside() -> None:
     assert b"secret" not in response.body and b"id-1" in response.body
 
 
+def test_every_503_says_when_to_come_back() -> None:
+    later = [
+        core.OutOfMemory("no room"),
+        errors.Busy("full", retry_after=2.5),
+        errors.EngineUnavailable("restarting"),
+    ]
+    for error in later:
+        answer = problem_response(error, "id")
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+        assert json.loads(bytes(answer.body))["retry_after_ms"] > 0
+
+
 def test_retry_after_is_whole_seconds_and_at_least_one() -> None:
     assert problem_response(errors.Busy("x", 0.01), "i").headers["retry-after"] == "1"
     assert problem_response(errors.Busy("x", 2.1), "i").headers["retry-after"] == "3"

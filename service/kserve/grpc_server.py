@@ -14,7 +14,6 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from hindsight.errors import HindsightError
 from service import visit
@@ -135,9 +134,8 @@ class GrpcServer:
                 client = await self._authorize(name, metadata)
                 caller = self._caller(context, client)
                 data = await _message(messages, min(caller.limit, self._services.settings.body_timeout))
-                asked = Asked(_parsed(kind, data), len(data), caller)
                 with self._services.requests.enter():
-                    answer = await method(self._services, asked)
+                    answer = await method(self._services, Asked(data, kind, caller))
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED  # the client is gone, or its deadline has passed
                 raise
@@ -202,13 +200,6 @@ def _address_of(peer: str) -> str:
     """
     kind, _, rest = unquote(peer).partition(":")
     return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer
-
-
-def _parsed(kind: Any, data: bytes) -> Any:
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise BadBody(f"the request is no {kind.DESCRIPTOR.name}") from None
 
 
 def _code_of(error: Exception) -> grpc.StatusCode:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,10 +13,10 @@ from service.callers import Caller, caller_of
 from service.errors import BadBody, detail_of, error_headers, problem_for
 from service.handlers import hold_back, request_id_of
 from service.kserve import models, repository
-from service.kserve.call import WantedOutput, check_wanted, chosen
+from service.kserve.call import Call, WantedOutput, checked, chosen
 from service.kserve.compression import ENCODINGS, accepted_encoding, compress, decompress
 from service.kserve.rest_body import HEADER_LENGTH, parse_call, render
-from service.kserve.tensors import OutputTensor, check_inputs
+from service.kserve.tensors import OutputTensor, Values
 from service.logs import log
 from service.pipeline import Services, receive_body, services_of, unless_disconnected
 from service.responses import json_response
@@ -98,14 +97,9 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
     header_length = request.headers.get(HEADER_LENGTH)
     with services.budget.lease() as lease:
         body = await _read(request, services, caller, lease, model.artifact.manifest.name)
-        pool = services.pool
-        call, binary = await pool.run_if_large(len(body), parse_call, header_length, body)
-        check_wanted(model.outputs, call.outputs)
-        inputs = await pool.run_if_large(
-            len(body), check_inputs, model.inputs, call.inputs, services.settings.max_images
-        )
-        del body
-        call = replace(call, inputs=())  # encoded images were copied out of the body, which may go now
+        pool, most = services.pool, services.settings.max_images
+        call, inputs, binary = await pool.run_if_large(len(body), _read_call, model, header_length, body, most)
+        del body  # encoded images were copied out of it
         work = model.infer(services, inputs, call.parameters, call.narrowed(caller))
         outputs = await unless_disconnected(request, work)
     head = {"model_name": model.name, "model_version": model.artifact.manifest.version}
@@ -145,6 +139,17 @@ async def unload(request: Request, name: str) -> Response:
 async def nothing(request: Request, rest: str) -> Response:
     """Last of all: what the router itself would answer is not of this protocol's form."""
     return json_response({"error": f"{request.method} /v2/{rest[:128]} is not offered by this server"}, 404)
+
+
+def _read_call(
+    model: models.Model, header_length: str | None, body: bytes, max_images: int
+) -> tuple[Call, Mapping[str, Values], bool]:
+    """In one go: what JSON makes of many numbers exists on the threads of the pool alone, never of all requests
+    that wait for one. -> the call, its inputs, and whether outputs that do not say are to be raw.
+    """
+    parsed, binary = parse_call(header_length, body)
+    call, inputs = checked(parsed, model.inputs, model.outputs, max_images)
+    return call, inputs, binary
 
 
 async def _repository_parameters(request: Request) -> Mapping[str, Any]:

@@ -4,8 +4,8 @@ another. They are left out of the OpenAPI document: their forms are Label Studio
 
 import logging
 import time
-from dataclasses import replace
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -97,21 +97,57 @@ async def predict(request: Request, model: str | None = None) -> Response:
     caller = caller_of(request, services.settings)
     with services.budget.lease() as lease:
         body = await receive_body(services, request, caller, lease, artifact.manifest.name)
-        document = await services.pool.run_if_large(len(body), _parsed, body)
+        most, names = services.settings.label_studio_max_tasks, artifact.manifest.class_names
+        tasks, control = await services.pool.run_if_large(len(body), _read_tasks, body, most, names)
         del body
-        tasks = document.get("tasks")
-        if not isinstance(tasks, list):
-            raise BadBody("the request needs tasks, a list")
-        most = services.settings.label_studio_max_tasks
-        if len(tasks) > most:
-            raise TooManyImages(f"{len(tasks)} tasks; at most {most} are accepted in one request")
         count_images(artifact.manifest.name, max(1, len(tasks)))
-        control = read_control(_text(document, "label_config"), artifact.manifest.class_names)
         options = DetectOptions.resolve(artifact.manifest, score_threshold=control.score_threshold)
         whole = TIMEOUT_HEADER in request.headers
         predictor = _Predictor(services, caller, artifact, control, options, one_deadline=whole)
         results = await unless_disconnected(request, predictor.all(tasks))
     return json_response({"results": results, "model_version": _version(artifact)})
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is needed of a task. number: its id, for the log. image: what names its image, or why nothing does."""
+
+    number: int | str | None
+    image: str | HindsightError
+
+
+def _read_tasks(body: bytes, most: int, class_names: Sequence[str]) -> tuple[list[_Task], Control]:
+    """Tasks carry much that is not needed, and Python takes many times its bytes: so in one go, on a thread of
+    the pool, and the rest is let go before anything waits.
+    """
+    document = _parsed(body)
+    tasks = document.get("tasks")
+    if not isinstance(tasks, list):
+        raise BadBody("the request needs tasks, a list")
+    if len(tasks) > most:
+        raise TooManyImages(f"{len(tasks)} tasks; at most {most} are accepted in one request")
+    control = read_control(_text(document, "label_config"), class_names)
+    return [_Task(_number_of(task), _image_of(task, control.key)) for task in tasks], control
+
+
+def _number_of(task: object) -> int | str | None:
+    """A task's id, where it is what an id should be: a client may send anything, of any size."""
+    number = task.get("id") if isinstance(task, dict) else None
+    if isinstance(number, int):
+        return number if abs(number) < 2**63 else None
+    return number[:64] if isinstance(number, str) else None
+
+
+def _image_of(task: object, key: str) -> str | HindsightError:
+    data = task.get("data") if isinstance(task, dict) else None
+    if not isinstance(data, dict):
+        return BadBody("the task has no data")
+    if key not in data and _UNDEFINED not in data:
+        return BadBody(f"the task's data has no {key[:64]!r}")
+    image = data[key] if key in data else data[_UNDEFINED]
+    if not isinstance(image, str):
+        return BadBody(f"the task's image must be a text, got {type(image).__name__}")
+    return image
 
 
 class _Predictor:
@@ -138,7 +174,7 @@ class _Predictor:
         self._options = options
         self._one_deadline = one_deadline
 
-    async def all(self, tasks: list[Any]) -> list[dict[str, Any]]:
+    async def all(self, tasks: list[_Task]) -> list[dict[str, Any]]:
         """Raises what is worth a retry (a full queue, a lost worker): Label Studio keeps what it gets."""
         step = self._services.settings.max_images
         results: list[dict[str, Any]] = []
@@ -155,15 +191,11 @@ class _Predictor:
             ]
         return results
 
-    async def _read(self, task: object) -> Item:
-        data = task.get("data") if isinstance(task, dict) else None
-        if not isinstance(data, dict):
-            return BadBody("the task has no data")
-        key = self._control.key if self._control.key in data else _UNDEFINED
-        if key not in data:
-            return BadBody(f"the task's data has no {self._control.key[:64]!r}")
+    async def _read(self, task: _Task) -> Item:
+        if isinstance(task.image, HindsightError):
+            return task.image
         try:
-            return await self._services.pool.run(read_image, data[key], self._services.settings)
+            return await self._services.pool.run(read_image, task.image, self._services.settings)
         except HindsightError as error:
             return error
 
@@ -180,12 +212,12 @@ class _Predictor:
         found = iter(await each_for_itself(slots, one))
         return [item if isinstance(item, HindsightError) else _outcome(next(found)) for item in items]
 
-    def _prediction(self, task: object, outcome: Detected | HindsightError) -> dict[str, Any]:
+    def _prediction(self, task: _Task, outcome: Detected | HindsightError) -> dict[str, Any]:
         if isinstance(outcome, HindsightError):
             log(
                 logging.WARNING,
                 "no prediction for a task",
-                task=_number_of(task),
+                task=task.number,
                 reason=str(outcome),
             )
             empty = {"model_version": _version(self._artifact), "score": 0.0, "result": []}
@@ -207,14 +239,6 @@ def _outcome(found: Detected | Exception) -> Detected | HindsightError:
     if not isinstance(found, HindsightError) or problem_for(found).status in _RETRY_LATER:
         raise found
     return found
-
-
-def _number_of(task: object) -> int | str | None:
-    """A task's id for the log, where it is what an id should be: a client may send anything, of any size."""
-    number = task.get("id") if isinstance(task, dict) else None
-    if isinstance(number, int):
-        return number if abs(number) < 2**63 else None
-    return number[:64] if isinstance(number, str) else None
 
 
 async def _document(request: Request, lease: BodyLease) -> dict[str, Any]:

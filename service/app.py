@@ -98,7 +98,8 @@ def create_app(
             if watching is not None:
                 watching.cancel()
             if app.state.grpc_server is not None:
-                await app.state.grpc_server.stop(settings.shutdown_timeout)
+                # Whoever drains (service/server.py) has given the calls their time before.
+                await app.state.grpc_server.stop(0 if requests.draining else settings.shutdown_timeout)
             await services.control.stop()
             await services.batcher.stop()
             for engine in services.engines:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -324,6 +325,24 @@ def test_calls_under_way_are_answered_before_the_server_stops(tmp_path: Path) ->
             assert running.result().as_numpy("num_detections").tolist() == [0]
             wait_until(lambda: not is_live(client), "new calls to be refused")
         assert server.close() == 0
+
+
+def test_a_second_signal_does_not_wait_for_calls(tmp_path: Path) -> None:
+    make_tiny_artifact(tmp_path / "tiny")
+    arguments = ("--model", str(tmp_path / "tiny"), "--backend", "sleep:25000", "--grpc-port", "0")
+    with serving(tmp_path, *arguments, hang_timeout=100) as server:
+        with triton.InferenceServerClient(address(server)) as client, ThreadPoolExecutor(1) as clients:
+            before = server.metric("hindsight_batch_size_count")
+            running = clients.submit(refused, client.infer, "tiny", [images_input([TILES])])
+            wait_until(lambda: server.metric("hindsight_batch_size_count") == before + 1, "one to run")
+            server.client.close()
+            start = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: bool(server.log("stopping")), "the first signal to be heard")
+            server.process.send_signal(signal.SIGTERM)
+            assert running.result()[0] in ("CANCELLED", "UNAVAILABLE")
+            assert server.process.wait(60) == 0
+        assert time.monotonic() - start < 15
 
 
 def is_live(client: triton.InferenceServerClient) -> bool:

@@ -81,11 +81,6 @@ class Admission:
         self._promises: list[tuple[float, float]] = []  # a heap: when they return, with how much work
         self._promised = 0.0
 
-    @property
-    def waiting(self) -> int:
-        """Images that are admitted and do not run yet."""
-        return self._taken
-
     def admit(self, count: int, caller: Caller, model: str, each: float, capacity: Capacity) -> list[Slot]:
         """Places for `count` images of about `each` seconds; none for none. Raises Busy."""
         if not count:

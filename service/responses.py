@@ -7,6 +7,19 @@ from starlette.responses import Response
 
 from service.errors import MEDIA_TYPE, error_headers, problem_of
 
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+"""Of every answer."""
+
 
 def to_json(document: object) -> bytes:
     """Compact UTF-8 JSON. ValueError on NaN or infinity, which JSON does not have."""

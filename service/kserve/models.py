@@ -5,7 +5,6 @@ from typing import Any
 
 from hindsight.errors import ModelNotFound
 from hindsight.version import __version__
-from service.errors import EngineUnavailable
 from service.kserve.image_model import ImageModel
 from service.kserve.tensor_model import SUFFIX, TensorModel
 from service.kserve.tensors import BYTES, TensorSpec
@@ -35,13 +34,6 @@ def find_model(services: Services, name: str, version: str = "") -> Model:
     wanted = plain if as_tensors else name
     artifact = services.registry.get(f"{wanted}@{version}" if version else wanted)
     return TensorModel(artifact) if as_tensors else ImageModel(artifact)
-
-
-def require_ready(services: Services) -> None:
-    """Raises EngineUnavailable where no worker could run a request now."""
-    if not services.ready:
-        states = ", ".join(f"{engine.device} is {engine.state}" for engine in services.engines)
-        raise EngineUnavailable(f"no worker is ready ({states}); retry shortly")
 
 
 def server_metadata() -> dict[str, Any]:

@@ -329,9 +329,10 @@ def test_calls_under_way_are_answered_before_the_server_stops(tmp_path: Path) ->
 
 def test_a_second_signal_does_not_wait_for_calls(tmp_path: Path) -> None:
     make_tiny_artifact(tmp_path / "tiny")
-    arguments = ("--model", str(tmp_path / "tiny"), "--backend", "sleep:25000", "--grpc-port", "0")
+    arguments = ("--model", str(tmp_path / "tiny"), "--backend", "sleep:1", "--grpc-port", "0")
     with serving(tmp_path, *arguments, hang_timeout=100) as server:
         with triton.InferenceServerClient(address(server)) as client, ThreadPoolExecutor(1) as clients:
+            os.kill(server.worker_pid(), signal.SIGSTOP)  # nothing will be answered
             before = server.metric("hindsight_batch_size_count")
             running = clients.submit(refused, client.infer, "tiny", [images_input([TILES])])
             wait_until(lambda: server.metric("hindsight_batch_size_count") == before + 1, "one to run")

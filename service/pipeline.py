@@ -17,7 +17,7 @@ from hindsight.boxes import check_boxes
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError, NonFiniteOutput
 from hindsight.options import DetectOptions
-from hindsight.postprocess import split_detections, split_rescored
+from hindsight.postprocess import check_finite, split_detections, split_rescored
 from hindsight.preprocess import Letterboxed, boxes_to_input
 from service.admission import Slot
 from service.batcher import Batcher, Done
@@ -108,8 +108,8 @@ async def detect_image(
 async def detect_tensor(
     services: Services, artifact: Artifact, options: DetectOptions, image: Letterboxed, slot: Slot
 ) -> Done:
-    """Detect on pixels that the client letterboxed: the model's own outputs, boxes in input pixels. Raises
-    HindsightError; gives the slot back in every case.
+    """Detect on pixels that the client letterboxed: the model's own outputs, boxes in input pixels, all of them
+    finite. Raises HindsightError; gives the slot back in every case.
 
     nms_threshold is not rounded. The pixels are those of the body, whose lease counts them.
     """
@@ -118,6 +118,8 @@ async def detect_tensor(
         done = await services.batcher.submit(work, slot)
     finally:
         slot.release()
+    with _counting_bad_outputs(services, artifact):
+        check_finite(done.outputs, done.index)
     _stages(services, work, None, done, 0.0)
     return done
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
-from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.errors import OptionError
 from hindsight.options import DetectOptions
 from hindsight.preprocess import Letterboxed
 from service.admission import Slot
@@ -111,8 +111,6 @@ class TensorModel:
             if not all(spec.name in row.outputs for row in rows):
                 continue
             columns = [np.asarray(row.outputs[spec.name][row.index]) for row in rows]
-            if spec.datatype == "FP32" and not all(np.isfinite(column).all() for column in columns):
-                raise RuntimeFailure(f"the model's {spec.name} are not all finite")
             array: NDArray[Any] = np.stack(columns).astype(DTYPES[spec.datatype], copy=False)
             tensors[spec.name] = OutputTensor.of(spec.name, array)
         return tensors

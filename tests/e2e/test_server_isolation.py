@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import tritonclient.http as triton
 
 from tests.e2e.rough_runtime import (
     ANSWERS_INFINITY,
@@ -18,6 +19,7 @@ from tests.e2e.rough_runtime import (
     marked,
     serving_roughly,
 )
+from tests.e2e.test_kserve_rest import images_input, refused, tensor_inputs
 from tests.factories import encode, make_tiny_artifact, tiles_image
 from tests.server_process import (
     ServerProcess,
@@ -85,6 +87,18 @@ def test_an_image_alone_is_answered_by_its_own_problem(server: ServerProcess) ->
     boxes = {"boxes": (None, "[[0, 0, 20, 20]]")}
     answer = server.client.post("/rescore", files={"image": marked(ANSWERS_NAN), **boxes})
     assert_problem(answer, 500, "non-finite-output")
+
+
+def test_kserve_calls_a_bad_output_by_its_name_and_counts_it(server: ServerProcess) -> None:
+    pixels = tiles_image()
+    pixels[0, 0, 2] = ANSWERS_NAN
+    before = server.metric("hindsight_bad_outputs_total")
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}", network_timeout=60) as client:
+        status, message = refused(client.infer, "tiny.tensor", tensor_inputs(1, images=pixels[None]))
+        assert status == "500" and "not all finite" in message
+        image = images_input([marked(ANSWERS_NAN)])
+        assert refused(client.infer, "tiny", [image])[0] == "500"
+    assert server.metric("hindsight_bad_outputs_total") == before + 2
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(server: ServerProcess, log: Path) -> None:

@@ -3,8 +3,8 @@
     python -m benchmarks.overload_waits            simulates, and writes result and table
     python -m benchmarks.overload_waits --check    fails if the table is not what the result says
 
-The queue and the batcher are the server's own, the clock is virtual: 64 clients of 2 s patience, 100 ms of work
-an image, one image at a time. Writes benchmarks/results/overload-waits.json, the same on every machine.
+The queue and the batcher are the server's own, the clock is virtual: 64 clients of 2 s patience, 100 ms of
+work an image, one image at a time. Writes benchmarks/results/overload-waits.json, the same on every machine.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def _patient(artifact: Artifact) -> float:
         while asyncio.get_running_loop().time() < SECONDS:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             done += sum(task.done() for task in tasks)
-            tasks = [
-                bench.submit(bench.work(), seconds=1000) if task.done() else task for task in tasks
-            ]
+            tasks = [bench.submit(bench.work(), seconds=1000) if task.done() else task for task in tasks]
         found.append(done / SECONDS / CAPACITY)
         for task in tasks:
             task.cancel()

@@ -299,8 +299,8 @@ class ModelControl:
 
 
 def _longest_wait(settings: Settings) -> float:
-    """Seconds from a request's first byte to the start of the last of its images, at most. Label Studio's have
-    the time of a request for every `max_images` tasks.
+    """Seconds from a request's first byte to the start of the last of its images, at most. Label Studio's
+    have the time of a request for every `max_images` tasks.
     """
     turns = math.ceil(settings.label_studio_max_tasks / settings.max_images)
     return max(settings.max_timeout, (1 + turns) * settings.timeout)

@@ -108,8 +108,8 @@ async def detect_image(
 async def detect_tensor(
     services: Services, artifact: Artifact, options: DetectOptions, image: Letterboxed, slot: Slot
 ) -> Done:
-    """Detect on pixels that the client letterboxed: the model's own outputs, boxes in input pixels, all of them
-    finite. Raises HindsightError; gives the slot back in every case.
+    """Detect on pixels that the client letterboxed: the model's own outputs, boxes in input pixels, all of
+    them finite. Raises HindsightError; gives the slot back in every case.
 
     nms_threshold is not rounded. The pixels are those of the body, whose lease counts them.
     """
@@ -230,8 +230,8 @@ def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[No
 def _stages(
     services: Services, work: Work, prepared: Prepared | None, done: Done, split: float
 ) -> dict[str, float]:
-    """Count one answered image and its seconds by stage, in metrics, trace and log; -> milliseconds by stage. prepared: None where the
-    client did that.
+    """Count one answered image and its seconds by stage, in metrics, trace and log; -> milliseconds by stage.
+    prepared: None where the client did that.
     """
     seconds = {
         "decode": 0.0 if prepared is None else prepared.decode_seconds,

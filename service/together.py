@@ -1,5 +1,5 @@
-"""The images of one request, all at once. Whatever becomes of them, each gives its place back, and none goes on
-after its request.
+"""The images of one request, all at once. Whatever becomes of them, each gives its place back, and none goes
+on after its request.
 """
 
 import asyncio

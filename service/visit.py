@@ -1,4 +1,6 @@
-"""The request under way, by whatever protocol it came: what its log line will say, and who pays for its images."""
+"""The request under way, by whatever protocol it came: what its log line will say, and who pays for its
+images.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -56,8 +56,8 @@ class Open:
 @dataclass(frozen=True)
 class Load:
     """`patience`: seconds after which a client gives up, and closes the connection. Ends after `seconds`, or
-    `requests` meant to be sent after the warm-up, whichever comes first. `from_host`: an address of this machine
-    to connect from, so that a server takes it for another client.
+    `requests` meant to be sent after the warm-up, whichever comes first. `from_host`: an address of this
+    machine to connect from, so that a server takes it for another client.
     """
 
     shape: Closed | Open

@@ -86,9 +86,8 @@ async def _unload(services: Services, asked: Asked) -> Any:
 
 def _of_the_one_repository(request: Any) -> Any:
     if request.repository_name:
-        raise BadBody(
-            f"there is one repository here, without a name; got repository_name {request.repository_name[:64]!r}"
-        )
+        name = request.repository_name[:64]
+        raise BadBody(f"there is one repository here, without a name; got repository_name {name!r}")
     return request
 
 

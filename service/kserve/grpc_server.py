@@ -195,8 +195,8 @@ async def _message(messages: AsyncIterator[bytes], seconds: float) -> bytes:
 
 
 def _address_of(peer: str) -> str:
-    """192.0.2.1 of "ipv4:192.0.2.1:50123", ::1 of "ipv6:%5B::1%5D:50123": as HTTP has it, so that a client is the
-    same one by either protocol. The port is another for each connection.
+    """192.0.2.1 of "ipv4:192.0.2.1:50123", ::1 of "ipv6:%5B::1%5D:50123": as HTTP has it, so that a client is
+    the same one by either protocol. The port is another for each connection.
     """
     kind, _, rest = unquote(peer).partition(":")
     return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer

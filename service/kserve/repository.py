@@ -1,5 +1,5 @@
-"""The model-repository extension: which models there are, and loading and unloading them, for administrators: the
-same changes as POST /models/NAME/load and unload make.
+"""The model-repository extension: which models there are, and loading and unloading them, for administrators:
+the same changes as POST /models/NAME/load and unload make.
 """
 
 import re

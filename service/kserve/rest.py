@@ -98,7 +98,9 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
     with services.budget.lease() as lease:
         body = await _read(request, services, caller, lease, model.artifact.manifest.name)
         pool, most = services.pool, services.settings.max_images
-        call, inputs, binary = await pool.run_if_large(len(body), _read_call, model, header_length, body, most)
+        call, inputs, binary = await pool.run_if_large(
+            len(body), _read_call, model, header_length, body, most
+        )
         del body  # encoded images were copied out of it
         work = model.infer(services, inputs, call.parameters, call.narrowed(caller))
         outputs = await unless_disconnected(request, work)
@@ -144,8 +146,8 @@ async def nothing(request: Request, rest: str) -> Response:
 def _read_call(
     model: models.Model, header_length: str | None, body: bytes, max_images: int
 ) -> tuple[Call, Mapping[str, Values], bool]:
-    """In one go: what JSON makes of many numbers exists on the threads of the pool alone, never of all requests
-    that wait for one. -> the call, its inputs, and whether outputs that do not say are to be raw.
+    """In one go: what JSON makes of many numbers exists on the threads of the pool alone, never of all
+    requests that wait for one. -> the call, its inputs, and whether outputs that do not say are to be raw.
     """
     parsed, binary = parse_call(header_length, body)
     call, inputs = checked(parsed, model.inputs, model.outputs, max_images)

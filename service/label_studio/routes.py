@@ -110,15 +110,17 @@ async def predict(request: Request, model: str | None = None) -> Response:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is needed of a task. number: its id, for the log. image: what names its image, or why nothing does."""
+    """What is needed of a task. number: its id, for the log. image: what names its image, or why nothing
+    does.
+    """
 
     number: int | str | None
     image: str | HindsightError
 
 
 def _read_tasks(body: bytes, most: int, class_names: Sequence[str]) -> tuple[list[_Task], Control]:
-    """Tasks carry much that is not needed, and Python takes many times its bytes: so in one go, on a thread of
-    the pool, and the rest is let go before anything waits.
+    """Tasks carry much that is not needed, and Python takes many times its bytes: so in one go, on a thread
+    of the pool, and the rest is let go before anything waits.
     """
     document = _parsed(body)
     tasks = document.get("tasks")
@@ -153,8 +155,8 @@ def _image_of(task: object, key: str) -> str | HindsightError:
 class _Predictor:
     """Answers the tasks of one request, as many at once as one request may hold images.
 
-    one_deadline: the client said how long it waits. Else each turn has the time of a request, for Label Studio
-    waits long, and one request of its holds many images.
+    one_deadline: the client said how long it waits. Else each turn has the time of a request, for Label
+    Studio waits long, and one request of its holds many images.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ def keyed_server(folder: Path, *arguments: str, **settings: object) -> Iterator[
         "slow": create_key(file, "slow", "user", rate=0.01, burst=4),
     }
     with serving(folder, *arguments, keys_file=file, **settings) as server:
-        server.client.headers |= bearer(keys["admin"])
+        server.client.headers.update(bearer(keys["admin"]))
         yield Keyed(server, file, **keys)
 
 

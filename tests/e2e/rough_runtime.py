@@ -43,7 +43,7 @@ def install(folder: Path) -> None:
 
 @contextmanager
 def serving_roughly(folder: Path, backend: str, **limits: object) -> Iterator[tuple[ServerProcess, Path]]:
-    """A server of the model `tiny` with this runtime, and the file in which it writes down what it executes."""
+    """A server of the model `tiny` with this runtime, and the file of what that executes."""
     log = folder / "executed.log"
     log.touch()
     install(folder / "site")

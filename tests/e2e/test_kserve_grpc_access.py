@@ -89,8 +89,8 @@ def silent_call(channel: grpc.Channel, metadata: dict[str, str]) -> tuple[grpc.S
 
 
 def test_a_call_whose_message_does_not_come_is_given_up(tmp_path: Path, tiny: str) -> None:
-    """A key is asked for before the message is here, and the time runs: else a few silent calls take every place
-    that calls have.
+    """A key is asked for before the message is here, and the time runs: else a few silent calls take every
+    place that calls have.
     """
     limits = {"body_timeout": 1, "grpc_max_calls": 2}
     with (

@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.e2e.keyed import Keyed, bearer, keyed_server
 from tests.e2e.test_kserve_grpc import address
-from tests.e2e.test_kserve_rest import images_input, refused
+from tests.e2e.test_kserve_rest import refused
 from tests.factories import make_tiny_artifact
 from tests.server_process import TILES, assert_problem
 

@@ -151,7 +151,10 @@ def test_the_log_names_the_key_and_never_holds_it(keyed: Keyed) -> None:
     assert (record["key"], record["model"], record["images"]) == ("camera", "tiny", 1)
     assert record["bytes_in"] == len(TILES) and record["bytes_out"] > 100
     assert record["client"] == "127.0.0.1"
-    refused = [ask(server, "GET", "/metrics", bearer(keyed.user)), ask(server, "POST", "/detect", bearer("x"))]
+    refused = [
+        ask(server, "GET", "/metrics", bearer(keyed.user)),
+        ask(server, "POST", "/detect", bearer("x")),
+    ]
     told = [server.log_path.read_text(), server.client.get("/metrics").text, *(each.text for each in refused)]
     for secret in keyed.secrets:
         assert not any(secret in text or secret[4:20] in text for text in told)

@@ -64,9 +64,7 @@ def opened(
     """A request on its way, by hand."""
     raw = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     length = len(body) if declared is None else declared
-    raw.sendall(
-        f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {length}\r\n\r\n".encode() + body
-    )
+    raw.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {length}\r\n\r\n".encode() + body)
     return raw
 
 

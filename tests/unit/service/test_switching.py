@@ -292,9 +292,7 @@ def test_a_model_that_is_gone_takes_its_metrics_along(play: Play, tmp_path: Path
         other = make_tiny_artifact(tmp_path / "other", name="other")
         bench.registry.replace([*bench.registry, other])
         metrics = Metrics()
-        bench.control = ModelControl(
-            bench.registry, bench.engines, bench.requests, bench.settings, metrics
-        )
+        bench.control = ModelControl(bench.registry, bench.engines, bench.requests, bench.settings, metrics)
         for model in ("tiny", "other"):
             metrics.images.labels(model, "detect").inc()
             metrics.queue_depth.labels(model).inc()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from hindsight.bench.wire import Address, Answer, BrokenExchange, Wire
+from hindsight.bench.wire import Address, Answer, BrokenExchange, UntrustedServer, Wire
 from hindsight.errors import OptionError, ServiceError
 
 __all__ = ["Server", "ask", "describe", "find_address", "other_host", "problem_of", "send_once"]
@@ -134,6 +134,8 @@ async def send_once(address: Address, request: Sequence[bytes]) -> Answer:
                 wire.abandon()
     except TimeoutError:
         raise ServiceError(f"no answer from {address.authority} within {_PATIENCE:g} s") from None
+    except UntrustedServer as error:
+        raise ServiceError(str(error)) from error
     except BrokenExchange as error:
         raise ServiceError(
             f"no answer from {address.authority} ({error}): is `hindsight serve` running there?"

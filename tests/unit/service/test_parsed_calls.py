@@ -1,5 +1,5 @@
-"""What a body becomes in Python may take twenty times its bytes: it is read in one go on a thread of the pool,
-so that no more of it exists than there are threads, and nothing of it while its request waits.
+"""What a body becomes in Python may take twenty times its bytes: it is read in one go on a thread of the
+pool, so that no more of it exists than there are threads, and nothing of it while its request waits.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from hindsight.manifest import Manifest
 from hindsight.options import DetectOptions
 from hindsight.preprocess import Placed, boxes_to_original
 
-__all__ = ["split_detections", "split_rescored"]
+__all__ = ["check_finite", "split_detections", "split_rescored"]
 
 
 def split_detections(
@@ -82,6 +82,12 @@ def split_rescored(
     return Rescored(
         rows("ious"), judged("purities"), judged("integrities"), rows("class_scores"), class_names
     )
+
+
+def check_finite(outputs: Mapping[str, NDArray[Any]], index: int) -> None:
+    """Of the outputs as they are, for whoever wants no splitting. Raises NonFiniteOutput."""
+    for name, values in outputs.items():
+        _finite(name, values[index])
 
 
 def _finite(name: str, values: NDArray[Any]) -> NDArray[np.float32]:

@@ -7,8 +7,8 @@ import base64
 import binascii
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from starlette.datastructures import Headers
@@ -29,6 +29,7 @@ from service.logs import log
 from service.metrics import Metrics
 from service.responses import problem_document_response, problem_response
 from service.settings import Settings
+from service.visit import Visit, begin, during
 
 Audience = Literal["open", "user", "metrics", "admin"]
 
@@ -61,10 +62,10 @@ TABLE = (
     Row("GET", "/models/{name}/samples/{file}", "user"),
     Row("POST", "/models/{name}/load", "admin", "admin"),
     Row("POST", "/models/{name}/unload", "admin", "admin"),
-    # KServe V2. Loading and unloading stand here although nothing offers them yet: else whoever adds them
-    # would find them open to users.
+    # KServe V2
     Row("GET", "/v2/health/live", "open", "both"),
     Row("GET", "/v2/health/ready", "open", "both"),
+    Row("POST", "/v2/repository/index", "user", "both"),
     Row("POST", "/v2/repository/models/{name}/load", "admin", "admin"),
     Row("POST", "/v2/repository/models/{name}/unload", "admin", "admin"),
     Row("GET", "/v2", "user"),
@@ -157,17 +158,12 @@ def client_of(key: Key) -> str:
     return f"key {key.name}"
 
 
-@dataclass(frozen=True)
-class _Visit:
-    """One request under way. facts: for its log line."""
-
-    access: Access
-    key: Key | None
-    facts: dict[str, Any]
-
-
-_visit: ContextVar[_Visit | None] = ContextVar("hindsight_visit", default=None)
-_OPEN_CALLS = {"ServerLive", "ServerReady"}
+_GRPC_AUDIENCES: dict[str, Audience] = {
+    "ServerLive": "open",
+    "ServerReady": "open",
+    "RepositoryModelLoad": "admin",
+    "RepositoryModelUnload": "admin",
+}
 
 
 class AccessControl:
@@ -214,11 +210,8 @@ class AccessControl:
         if key is not None:
             state["facts"]["key"] = key.name
             state["client"] = client_of(key)
-        token = _visit.set(_Visit(access, key, state["facts"]))
-        try:
+        with during(Visit(state["facts"], state["stages"], partial(access.charge, key, paid=1))):
             await self._app(scope, receive, send)
-        finally:
-            _visit.reset(token)
 
 
 def grpc_authorize(access: Access) -> Callable[[str, Mapping[str, str]], Awaitable[str | None]]:
@@ -228,23 +221,16 @@ def grpc_authorize(access: Access) -> Callable[[str, Mapping[str, str]], Awaitab
 
     async def authorize(method: str, metadata: Mapping[str, str]) -> str | None:
         texts = {name: value for name, value in metadata.items() if isinstance(value, str)}
-        images = int(method == "ModelInfer")
-        audience: Audience = "open" if method in _OPEN_CALLS else "user"
-        key = access.admit(presented_key(Headers(texts)), audience, images=images)
-        _visit.set(_Visit(access, key, {}))  # for the task of this call, which awaits us
+        audience = _GRPC_AUDIENCES.get(method, "user")
+        if audience == "admin" and access.has_admin_port:
+            raise NotAllowed("models are not loaded on this port")
+        key = access.admit(presented_key(Headers(texts)), audience, images=int(method == "ModelInfer"))
+        facts = {} if key is None else {"key": key.name}
+        # For the task of this call, which awaits us.
+        begin(Visit(facts, charge=partial(access.charge, key, paid=1)))
         return None if key is None else client_of(key)
 
     return authorize
-
-
-def count_images(model: str, images: int) -> None:
-    """What a handler of any protocol says once it knows: the model and how many images it was sent. For the
-    log, and charged to the caller's key. Raises RateLimited.
-    """
-    visit = _visit.get()
-    if visit is not None:
-        visit.facts.update(model=model, images=images)
-        visit.access.charge(visit.key, images - 1, paid=1)
 
 
 def presented_key(headers: Headers) -> str | None:

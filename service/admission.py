@@ -81,13 +81,10 @@ class Admission:
         self._promises: list[tuple[float, float]] = []  # a heap: when they return, with how much work
         self._promised = 0.0
 
-    @property
-    def waiting(self) -> int:
-        """Images that are admitted and do not run yet."""
-        return self._taken
-
     def admit(self, count: int, caller: Caller, model: str, each: float, capacity: Capacity) -> list[Slot]:
-        """Places for `count` images of about `each` seconds. Raises Busy."""
+        """Places for `count` images of about `each` seconds; none for none. Raises Busy."""
+        if not count:
+            return []  # a request of no images would never leave
         self.check(count, caller, model, each, capacity)
         decoding = asyncio.Semaphore(self._settings.decode_threads)
         request = Admitted(caller, model, count, count * each, decoding)

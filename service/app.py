@@ -98,7 +98,8 @@ def create_app(
             if watching is not None:
                 watching.cancel()
             if app.state.grpc_server is not None:
-                await app.state.grpc_server.stop(settings.shutdown_timeout)
+                # Whoever drains (service/server.py) has given the calls their time before.
+                await app.state.grpc_server.stop(0 if requests.draining else settings.shutdown_timeout)
             await services.control.stop()
             await services.batcher.stop()
             for engine in services.engines:
@@ -175,9 +176,9 @@ async def _start_grpc(services: Services, app: FastAPI, hooks: Hooks | None) -> 
         return None
     # grpcio is an extra
     from service.kserve.grpc_server import GrpcServer
-    from service.kserve.grpc_tls import grpc_credentials
+    from service.kserve.grpc_tls import grpc_certificate
 
-    server = GrpcServer(services, grpc_authorize(app.state.access), grpc_credentials(settings))
+    server = GrpcServer(services, grpc_authorize(app.state.access), grpc_certificate(settings))
     try:
         await server.start(settings.host, settings.grpc_port)
     except OSError as error:

@@ -26,7 +26,7 @@ from service.settings import Settings
 from service.work import Bucket, Work, call_for
 from service.worker import Arrays
 
-_STOPPING = "the server is shutting down"
+_STOPPING = "the server is shutting down; retry elsewhere or later"
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Batcher:
         self._running_until: dict[str, float] = {}
         self._limits = {engine.device: BatchLimits(settings.max_batch, clock) for engine in engines}
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
         self.times = ServiceTimes()
         for engine in engines:
             engine.on_lost = self._engine_lost
@@ -96,7 +97,8 @@ class Batcher:
         ]
 
     async def stop(self) -> None:
-        """Stop feeding; whoever still waits gets EngineUnavailable."""
+        """Stop feeding; whoever still waits, and whoever comes later, gets EngineUnavailable."""
+        self._stopped = True
         self._fail_all(_STOPPING)  # before a cancelled batch ends the worker
         for task in self._tasks:
             task.cancel()
@@ -105,7 +107,7 @@ class Batcher:
 
     @property
     def ready(self) -> bool:
-        return any(engine.is_ready for engine in self._engines)
+        return not self._stopped and any(engine.is_ready for engine in self._engines)
 
     def admit(self, count: int, caller: Caller | None = None, *, model: str) -> list[Slot]:
         """Places for `count` images of a request, before anything is decoded. Raises Busy;
@@ -130,7 +132,8 @@ class Batcher:
         takes the image out of the queue.
         """
         if not self.ready:
-            raise EngineUnavailable("the worker was lost before this image could run; retry shortly")
+            lost = "the worker was lost before this image could run; retry shortly"
+            raise EngineUnavailable(_STOPPING if self._stopped else lost)
         now, caller = self._clock(), slot.request.caller
         if now >= caller.deadline:
             self._metrics.drops.labels(work.model, "deadline").inc()
@@ -288,7 +291,8 @@ class Batcher:
         if not self.ready:
             self._metrics.drops.labels(model, "unavailable").inc(count)
             states = ", ".join(f"{engine.device} is {engine.state}" for engine in self._engines)
-            raise EngineUnavailable(f"no worker is ready ({states}); retry shortly")
+            lost = f"no worker is ready ({states}); retry shortly"
+            raise EngineUnavailable(_STOPPING if self._stopped else lost)
 
     def _capacity(self) -> Capacity:
         now = self._clock()

@@ -188,10 +188,10 @@ def _check_grpc(settings: "Settings", port: int) -> None:
     # Its own messages on stderr are not JSON; what it has to say reaches the client as a status.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        from service.kserve.grpc_tls import grpc_credentials
+        from service.kserve.grpc_tls import grpc_certificate
     except ImportError as error:
         fail(f"--grpc-port needs a package that is missing ({error}): install hindsight-detector[grpc]")
-    grpc_credentials(settings)
+    grpc_certificate(settings)
     if port:
         listen_on(settings.host, port, port_flag="grpc-port").close()
 
@@ -232,8 +232,8 @@ def _run(settings: "Settings", registry: "ModelRegistry", listeners: "Listeners"
     def read_again() -> None:
         if app.state.access.ring is not None:
             app.state.access.ring.reload()
-        if tls is not None:
-            renew(tls, settings)
+        if tls is not None and renew(tls, settings) and app.state.grpc_server is not None:
+            app.state.grpc_server.certificate.renew()
 
     def drain() -> None:
         app.state.requests.draining = True

@@ -14,6 +14,7 @@ from hindsight import errors as core
 
 MEDIA_TYPE = "application/problem+json"
 _SERVICE_CODE = core.ServiceError.code
+_OUT_OF_MEMORY_RETRY = 5.0  # seconds; a guess: it is others that have to give memory back
 
 
 class RequestError(core.HindsightError):
@@ -222,8 +223,9 @@ def problem_body(problem: Problem, detail: str, request_id: str, code: str = _SE
 def problem_of(error: BaseException, request_id: str) -> dict[str, Any]:
     """The RFC 9457 object of an exception. `retry_after_ms`, an extension: Retry-After, not rounded."""
     document = problem_body(problem_for(error), detail_of(error), request_id, wire_code(type(error)))
-    if isinstance(error, RequestError) and error.retry_after is not None:
-        document["retry_after_ms"] = math.ceil(error.retry_after * 1000)
+    seconds = retry_after_of(error)
+    if seconds is not None:
+        document["retry_after_ms"] = math.ceil(seconds * 1000)
     return document
 
 
@@ -242,9 +244,18 @@ def detail_of(error: BaseException) -> str:
     return "The server failed on this request; its log has the cause under this request id."
 
 
-def retry_after_header(error: BaseException) -> dict[str, str]:
-    """`Retry-After` in whole seconds, where the error knows one."""
-    seconds = error.retry_after if isinstance(error, RequestError) else None
+def retry_after_of(error: BaseException) -> float | None:
+    """Seconds after which the same request may fare better, where that can be said."""
+    if isinstance(error, core.OutOfMemory):
+        return _OUT_OF_MEMORY_RETRY
+    return error.retry_after if isinstance(error, RequestError) else None
+
+
+def error_headers(error: BaseException) -> dict[str, str]:
+    """Of an answer to this error: `Retry-After` in whole seconds, where there is one."""
+    if isinstance(error, BodyTimeout):  # a client this slow is not waited for again (RFC 9110, 15.5.9)
+        return {"Connection": "close"}
+    seconds = retry_after_of(error)
     return {} if seconds is None else {"Retry-After": str(whole_seconds(seconds))}
 
 

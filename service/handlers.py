@@ -37,11 +37,17 @@ def request_id_of(request: Request) -> str:
 
 
 async def _hindsight_error(request: Request, error: Exception) -> Response:
+    await hold_back(request, error)
+    return problem_response(error, request_id_of(request))
+
+
+async def hold_back(request: Request, error: Exception) -> None:
+    """Clients read Retry-After in whole seconds, so the rest passes before they are answered. It also slows
+    those who come back at once.
+    """
     if isinstance(error, Busy) and error.hold > 0:
-        # Clients read whole seconds, so the rest passes here. It also slows those who come back at once.
         with suppress(ClientDisconnected):
             await unless_disconnected(request, asyncio.sleep(error.hold))
-    return problem_response(error, request_id_of(request))
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

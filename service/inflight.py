@@ -27,10 +27,6 @@ class Requests:
         self._counts: Counter[int] = Counter()
         self._one_ended = asyncio.Event()
 
-    @property
-    def under_way(self) -> int:
-        return self._counts.total()
-
     @contextmanager
     def enter(self) -> Iterator[None]:
         """Count one request, from before it asks for its model until it is answered."""

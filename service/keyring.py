@@ -68,7 +68,11 @@ class KeyRing:
 
     def warn_of_writers(self) -> None:
         """Say if anybody on this machine may write the file, and so make keys."""
-        if self.path.stat().st_mode & stat.S_IWOTH:
+        try:
+            mode = self.path.stat().st_mode
+        except OSError:  # gone since it was read; the next look says so
+            return
+        if mode & stat.S_IWOTH:
             log(logging.WARNING, "the keys file may be written by everybody: chmod o-w", file=str(self.path))
 
     async def watch(self) -> None:

@@ -4,6 +4,7 @@ No label ever holds what a client made up: models, devices, stages, reasons, rou
 """
 
 import platform
+from typing import TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -36,6 +37,7 @@ _SECONDS = (
     10,
     30,
 )
+M = TypeVar("M", Counter, Gauge, Histogram)
 _IMAGES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 _BYTES = tuple(4**power for power in range(4, 15))  # 256 bytes to 268 MB
 _METHODS = {"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"}
@@ -46,6 +48,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._of_models: list[tuple[Counter | Gauge | Histogram, list[str]]] = []
         self._requests()
         self._images()
         self._workers()
@@ -55,6 +58,19 @@ class Metrics:
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self.registry)
+
+    def forget_model(self, model: str) -> None:
+        """Take out what was counted of a model that is gone, or each that ever was would stay for ever. Not
+        while anything of it is under way.
+        """
+        for metric, labels in self._of_models:
+            samples = [sample for family in metric.collect() for sample in family.samples]
+            for values in {
+                tuple(sample.labels[label] for label in labels)
+                for sample in samples
+                if sample.labels["model"] == model
+            }:
+                metric.remove(*values)
 
     def _requests(self) -> None:
         """HTTP, per route: the path's template, or `unmatched`."""
@@ -153,15 +169,21 @@ class Metrics:
         build.labels(__version__, platform.python_version()).set(1)
 
     def _counter(self, name: str, meaning: str, labels: list[str] | None = None) -> Counter:
-        return Counter(name, meaning, labels or (), registry=self.registry)
+        return self._noted(Counter(name, meaning, labels or (), registry=self.registry), labels)
 
     def _gauge(self, name: str, meaning: str, labels: list[str] | None = None) -> Gauge:
-        return Gauge(name, meaning, labels or (), registry=self.registry)
+        return self._noted(Gauge(name, meaning, labels or (), registry=self.registry), labels)
 
     def _histogram(
         self, name: str, meaning: str, buckets: tuple[float, ...], labels: list[str] | None = None
     ) -> Histogram:
-        return Histogram(name, meaning, labels or (), buckets=buckets, registry=self.registry)
+        histogram = Histogram(name, meaning, labels or (), buckets=buckets, registry=self.registry)
+        return self._noted(histogram, labels)
+
+    def _noted(self, metric: M, labels: list[str] | None) -> M:
+        if labels is not None and "model" in labels:
+            self._of_models.append((metric, labels))
+        return metric
 
 
 def method_label(method: str) -> str:

@@ -14,23 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.logs import log
 from service.metrics import Metrics, method_label
-from service.responses import problem_response
+from service.responses import SECURITY_HEADERS, problem_response
 from service.settings import Settings
 from service.tracing import RequestTrace, Tracing, trace_ids
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-}
-_QUIET = {"/healthz", "/readyz", "/metrics", "/health", "/v2/health/live", "/v2/health/ready"}  # probes
+# Probes, and Prometheus.
+_QUIET = {"/healthz", "/readyz", "/metrics", "/label-studio/health", "/v2/health/live", "/v2/health/ready"}
 
 
 def request_id_from(given: str) -> str:
@@ -128,7 +118,7 @@ class RequestContext:
 
     def _add_headers(self, headers: MutableHeaders, request_id: str, scheme: str) -> None:
         headers["X-Request-Id"] = request_id
-        for name, value in _SECURITY_HEADERS.items():
+        for name, value in SECURITY_HEADERS.items():
             headers[name] = value
         if self._hsts is not None and scheme == "https":
             headers["Strict-Transport-Security"] = self._hsts

@@ -7,6 +7,7 @@ end when the last of them has been answered. If any of it fails before that inst
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class ModelControl:
         self._problems = dict(registry.problems)  # why the last attempt to load a version failed
         folder = settings.model_repository
         self._sources = ModelSources(ModelRepository(folder) if folder is not None else None, registry)
-        self._retire_limit = settings.body_timeout + settings.timeout + settings.hang_timeout
+        self._retire_limit = _longest_wait(settings) + settings.hang_timeout
         self._changes: dict[str, Change] = {}
         self._current: Change | None = None
         self._candidates: list[WorkerProcess] = []
@@ -260,6 +261,7 @@ class ModelControl:
             self._say("waiting for requests that began before the last change")
             await asyncio.wait({self._retiring})  # so that no device ever has three workers
         folders = {artifact.identity: str(artifact.path.resolve()) for artifact in artifacts}
+        before = set(self._registry.names)
         workers = self._candidates = [engine.candidate(folders) for engine in self._engines]
         try:
             await _all_started(workers)
@@ -277,17 +279,31 @@ class ModelControl:
             raise
         finally:
             self._candidates = []
-        self._retiring = asyncio.create_task(self._retire(), name="retire workers")
+        gone = before - set(self._registry.names)
+        self._retiring = asyncio.create_task(self._retire(gone), name="retire workers")
 
-    async def _retire(self) -> None:
-        """End the old workers when the requests that began before the change have been answered."""
+    async def _retire(self, gone: set[str]) -> None:
+        """End the old workers, and forget the models that are `gone`, when the requests that began before the
+        change have been answered.
+        """
         try:
             async with asyncio.timeout(self._retire_limit):
                 await self._requests.earlier_ended()
         except TimeoutError:
             log(logging.WARNING, "old workers end with requests under way", seconds=self._retire_limit)
+        else:
+            for name in gone:
+                self._metrics.forget_model(name)
         for engine in self._engines:
             await engine.end_retired()
+
+
+def _longest_wait(settings: Settings) -> float:
+    """Seconds from a request's first byte to the start of the last of its images, at most. Label Studio's
+    have the time of a request for every `max_images` tasks.
+    """
+    turns = math.ceil(settings.label_studio_max_tasks / settings.max_images)
+    return max(settings.max_timeout, (1 + turns) * settings.timeout)
 
 
 async def _all_started(workers: list[WorkerProcess]) -> None:

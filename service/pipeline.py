@@ -17,7 +17,7 @@ from hindsight.boxes import check_boxes
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError, NonFiniteOutput
 from hindsight.options import DetectOptions
-from hindsight.postprocess import split_detections, split_rescored
+from hindsight.postprocess import check_finite, split_detections, split_rescored
 from hindsight.preprocess import Letterboxed, boxes_to_input
 from service.admission import Slot
 from service.batcher import Batcher, Done
@@ -34,6 +34,7 @@ from service.model_control import ModelControl
 from service.registry import ModelRegistry
 from service.settings import Settings
 from service.tracing import record_image
+from service.visit import count_stages
 from service.work import Work, round_nms_threshold
 
 T = TypeVar("T")
@@ -107,8 +108,8 @@ async def detect_image(
 async def detect_tensor(
     services: Services, artifact: Artifact, options: DetectOptions, image: Letterboxed, slot: Slot
 ) -> Done:
-    """Detect on pixels that the client letterboxed: the model's own outputs, boxes in input pixels. Raises
-    HindsightError; gives the slot back in every case.
+    """Detect on pixels that the client letterboxed: the model's own outputs, boxes in input pixels, all of
+    them finite. Raises HindsightError; gives the slot back in every case.
 
     nms_threshold is not rounded. The pixels are those of the body, whose lease counts them.
     """
@@ -117,6 +118,8 @@ async def detect_tensor(
         done = await services.batcher.submit(work, slot)
     finally:
         slot.release()
+    with _counting_bad_outputs(services, artifact):
+        check_finite(done.outputs, done.index)
     _stages(services, work, None, done, 0.0)
     return done
 
@@ -227,8 +230,8 @@ def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[No
 def _stages(
     services: Services, work: Work, prepared: Prepared | None, done: Done, split: float
 ) -> dict[str, float]:
-    """Count one answered image and its seconds by stage; -> milliseconds by stage. prepared: None where the
-    client did that.
+    """Count one answered image and its seconds by stage, in metrics, trace and log; -> milliseconds by stage.
+    prepared: None where the client did that.
     """
     seconds = {
         "decode": 0.0 if prepared is None else prepared.decode_seconds,
@@ -243,4 +246,6 @@ def _stages(
     for stage, value in seconds.items():
         services.metrics.stage_seconds.labels(model, stage).observe(value)
     record_image(model, work.operation, seconds)
-    return {stage: round(value * 1000, 3) for stage, value in seconds.items()}
+    milliseconds = {stage: round(value * 1000, 3) for stage, value in seconds.items()}
+    count_stages(milliseconds)
+    return milliseconds

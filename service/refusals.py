@@ -4,7 +4,7 @@ import uuid
 from http import HTTPStatus
 
 from service.errors import MEDIA_TYPE, Problem, problem_body
-from service.responses import to_json
+from service.responses import SECURITY_HEADERS, to_json
 
 MALFORMED = Problem(400, "malformed-request", "The bytes received are not an HTTP request")
 SLOW_HEADERS = Problem(408, "slow-request", "The request was not sent in time")
@@ -37,7 +37,7 @@ def refusal_bytes(refusal: Refusal, default_headers: list[tuple[bytes, bytes]]) 
         ("content-length", str(len(body))),
         ("connection", "close"),
         ("x-request-id", request_id),
-        ("x-content-type-options", "nosniff"),
+        *((name.lower(), value) for name, value in SECURITY_HEADERS.items()),
     ]
     if problem is TOO_MANY_CONNECTIONS:
         headers.append(("retry-after", "1"))

@@ -5,7 +5,20 @@ from typing import Any
 
 from starlette.responses import Response
 
-from service.errors import MEDIA_TYPE, BodyTimeout, problem_of, retry_after_header
+from service.errors import MEDIA_TYPE, error_headers, problem_of
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+"""Of every answer."""
 
 
 def to_json(document: object) -> bytes:
@@ -26,13 +39,10 @@ def problem_response(error: BaseException, request_id: str, path: str = "") -> R
     """An exception as its problem, by the table in service/errors.py. path: of the request, where a layer
     before the routes refuses it: KServe's clients look for `error`.
     """
-    headers = retry_after_header(error)
-    if isinstance(error, BodyTimeout):  # a client this slow is not waited for again (RFC 9110, 15.5.9)
-        headers["Connection"] = "close"
     document = problem_of(error, request_id)
     if path.startswith("/v2"):
         document["error"] = document["detail"]
-    return problem_document_response(document, headers)
+    return problem_document_response(document, error_headers(error))
 
 
 def server_timing(stages_ms: dict[str, float]) -> dict[str, str]:

@@ -6,7 +6,6 @@ answered, or refused at `shutdown_timeout`. A second signal cuts all that short.
 """
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
@@ -93,10 +92,10 @@ class Server(uvicorn.Server):
             await self._answered(time.monotonic() + _LAST_WORDS_SECONDS, forced=True)
         for connection in list(self.server_state.connections):
             connection.transport.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, start + self._limit - time.monotonic())):
-                await asyncio.shield(stopping)
-        await self.lifespan.shutdown()
+        while not (stopping.done() or self.force_exit) and time.monotonic() < start + self._limit:
+            await asyncio.sleep(0.02)
+        await self.lifespan.shutdown()  # ends what the others have not
+        await asyncio.gather(stopping, return_exceptions=True)
         # Debug where a worker failed at the start: that is for the command line to say, in one line.
         level = logging.INFO if self._asked else logging.DEBUG
         log(level, "stopped", seconds=round(time.monotonic() - start, 3))

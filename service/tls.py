@@ -25,15 +25,18 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def renew(context: ssl.SSLContext, settings: Settings) -> None:
-    """Read certificate and key again, for connections from now on. Broken ones change nothing but the log."""
+def renew(context: ssl.SSLContext, settings: Settings) -> bool:
+    """Read certificate and key again, for connections from now on; -> whether they are in use. Broken ones
+    change nothing but the log.
+    """
     try:
         _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)  # a failed load would spoil the live one
         _load(context, settings)
     except OptionError as error:
         log(logging.ERROR, "the TLS certificate is broken: the one read before stays", reason=str(error))
-    else:
-        log(logging.INFO, "TLS certificate read", file=str(settings.tls_certificate))
+        return False
+    log(logging.INFO, "TLS certificate read", file=str(settings.tls_certificate))
+    return True
 
 
 def _load(context: ssl.SSLContext, settings: Settings) -> None:

@@ -56,7 +56,8 @@ class Open:
 @dataclass(frozen=True)
 class Load:
     """`patience`: seconds after which a client gives up, and closes the connection. Ends after `seconds`, or
-    `requests` meant to be sent after the warm-up, whichever comes first.
+    `requests` meant to be sent after the warm-up, whichever comes first. `from_host`: an address of this
+    machine to connect from, so that a server takes it for another client.
     """
 
     shape: Closed | Open
@@ -65,6 +66,7 @@ class Load:
     seconds: float | None = 10.0
     requests: int | None = None
     seed: int = 0
+    from_host: str | None = None
 
 
 def arrival_times(shape: Open, seed: int, begin: float) -> Iterator[float]:
@@ -226,14 +228,14 @@ class Run:
         """
         wire = self._take()
         if wire is None:
-            wire = await Wire.connect(self._address)
+            wire = await Wire.connect(self._address, self.load.from_host)
         try:
             answer = await wire.exchange(request.payload)
         except BrokenExchange as error:
             if wire.exchanges == 1 or not error.unanswered:
                 raise
             self.reconnects += 1
-            wire = await Wire.connect(self._address)
+            wire = await Wire.connect(self._address, self.load.from_host)
             answer = await wire.exchange(request.payload)
         if wire.usable:
             self._idle.append(wire)

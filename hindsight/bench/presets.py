@@ -14,6 +14,7 @@ from hindsight.bench.load import Closed, Load, Open
 from hindsight.bench.requests import Source
 from hindsight.bench.samples import Sample, percentile, with_failures
 from hindsight.bench.session import Measured, Session
+from hindsight.bench.target import other_host
 from hindsight.errors import ServiceError
 
 __all__ = ["PRESETS", "Preset", "Wishes", "abandoned", "drift", "find_capacity", "overload", "run_preset"]
@@ -125,6 +126,7 @@ async def fair(session: Session, wishes: Wishes) -> None:
     # No warm-up: a request that waits all through it and beyond is what this is about.
     one = wishes.closed(1, seconds, patience=wishes.patience or 60.0, warm_up=0.0)
     many = wishes.closed(wishes.clients or max(1, _FAIR_IMAGES // images), seconds, warm_up=0.0)
+    many = replace(many, from_host=other_host(session.address))
     beside, poster = await session.measure_together(
         [("single, beside", one, small, True), ("poster", many, large, False)]
     )
@@ -133,6 +135,7 @@ async def fair(session: Session, wishes: Wishes) -> None:
         beside_p50_ms=percentile(with_failures(beside.counted), 50),
         beside_worst_ms=max(with_failures(beside.counted)),
         poster_images_per_request=images,
+        client_addresses=1 if many.from_host is None else 2,
         poster_images_per_second=poster.summary.images_per_second,
     )
 

@@ -41,6 +41,7 @@ _FACTS = {
     "beside_p50_ms": ("single image beside the poster, p50", "{:.0f} ms"),
     "beside_worst_ms": ("single image beside the poster, worst", "{:.0f} ms"),
     "poster_images_per_request": ("images in one of the poster's requests", "{:.0f}"),
+    "client_addresses": ("addresses that the two come from", "{:.0f}"),
     "poster_images_per_second": ("the poster's images", "{:.2f} a second"),
     "p50_first_ms": ("p50, first third", "{:.1f} ms"),
     "p50_last_ms": ("p50, last third", "{:.1f} ms"),

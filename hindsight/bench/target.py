@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from hindsight.bench.wire import Address, Answer, BrokenExchange, Wire
+from hindsight.bench.wire import Address, Answer, BrokenExchange, UntrustedServer, Wire
 from hindsight.errors import OptionError, ServiceError
 
-__all__ = ["Server", "ask", "describe", "find_address", "problem_of", "send_once"]
+__all__ = ["Server", "ask", "describe", "find_address", "other_host", "problem_of", "send_once"]
 
 _PATIENCE = 30.0  # seconds a single question may take
+_SECOND_LOOPBACK = "127.0.0.2"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,20 @@ def find_address(url: str, *, allow_remote: bool = False) -> Address:
         )
     host = next((host for host in hosts if _listens(host, port)), hosts[0])
     return Address(host, port, name, parts.path.rstrip("/"), tls)
+
+
+def other_host(address: Address) -> str | None:
+    """An address of this machine from which the server at `address` takes us for another client than from the
+    one that the system chooses. Only the IPv4 loopback of Linux has several; None elsewhere.
+    """
+    if not address.host.startswith("127."):
+        return None
+    try:
+        with socket.socket() as probe:
+            probe.bind((_SECOND_LOOPBACK, 0))
+    except OSError:
+        return None
+    return _SECOND_LOOPBACK
 
 
 def _listens(host: str, port: int) -> bool:
@@ -119,6 +134,8 @@ async def send_once(address: Address, request: Sequence[bytes]) -> Answer:
                 wire.abandon()
     except TimeoutError:
         raise ServiceError(f"no answer from {address.authority} within {_PATIENCE:g} s") from None
+    except UntrustedServer as error:
+        raise ServiceError(str(error)) from error
     except BrokenExchange as error:
         raise ServiceError(
             f"no answer from {address.authority} ({error}): is `hindsight serve` running there?"

@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-__all__ = ["Address", "Answer", "BrokenExchange", "Wire"]
+__all__ = ["Address", "Answer", "BrokenExchange", "UntrustedServer", "Wire"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class BrokenExchange(Exception):
         self.unanswered = unanswered
 
 
+class UntrustedServer(BrokenExchange):
+    """Its certificate is of nobody that this machine believes."""
+
+
 class Wire(asyncio.Protocol):
     """A connection that is kept alive. One exchange at a time."""
 
@@ -63,8 +67,10 @@ class Wire(asyncio.Protocol):
         self.exchanges = 0
 
     @classmethod
-    async def connect(cls, address: Address) -> Wire:
-        """Raises BrokenExchange where nobody listens."""
+    async def connect(cls, address: Address, from_host: str | None = None) -> Wire:
+        """from_host: an address of this machine, where another than the system's choice is wanted. Raises
+        BrokenExchange where nobody listens.
+        """
         loop = asyncio.get_running_loop()
         try:
             _, wire = await loop.create_connection(
@@ -73,7 +79,13 @@ class Wire(asyncio.Protocol):
                 address.port,
                 ssl=address.tls,
                 server_hostname=address.name if address.tls else None,
+                local_addr=None if from_host is None else (from_host, 0),
             )
+        except ssl.SSLCertVerificationError as error:
+            raise UntrustedServer(
+                f"the certificate of {address.name} is not trusted ({error.verify_message}): if it is yours, "
+                "set SSL_CERT_FILE to it"
+            ) from error
         except (OSError, ssl.SSLError) as error:
             raise BrokenExchange(f"no connection ({error.strerror or error})") from error
         return wire

@@ -37,10 +37,10 @@ _LOST = {
 _NO_MEMORY = 2
 _NAMES = {name: number for number, (name, _) in _LOST.items()} | {"OUT_OF_MEMORY": _NO_MEMORY}
 _WORDS = {words.lower(): number for number, (_, words) in _LOST.items()} | {"out of memory": _NO_MEMORY}
-# How the libraries above CUDA, and the allocators of torch and ONNX Runtime on the CPU too, say that an
-# allocation failed.
+# How the libraries above CUDA (TensorRT in its log), and the allocators of torch and ONNX Runtime on the CPU
+# too, say that an allocation failed.
 _NO_ROOM = re.compile(
-    r"CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED|CUDA out of memory|DefaultCPUAllocator: |failed to allocate memory"
+    r"ALLOC_FAILED|out[ _]?of[ _]?memory|DefaultCPUAllocator: |failed to allocate memory"
     r"|available memory of \d+ is smaller than|bad allocation|bad_alloc",
     re.IGNORECASE,
 )

@@ -21,6 +21,7 @@ from hindsight.engines import FLAVOURS, PRECISIONS, Engine, Plan, find_engine, r
 from hindsight.errors import OptionError, OutOfMemory, RuntimeFailure
 from hindsight.runtime.buckets import plan_batch
 from hindsight.runtime.cuda import Gpu, gpu_number
+from hindsight.runtime.cuda_errors import failure_kind
 from hindsight.runtime.tensorrt_plan import LoadedPlan
 
 __all__ = ["EMBEDDED", "UNCHECKED", "TensorRtRuntime"]
@@ -32,7 +33,6 @@ _DETECT, _RESCORE = "model.onnx", "rescore.onnx"
 # Of a start, beyond the time that loading takes; a request that needs the other plan must not wait for that.
 _WARM_UP_SECONDS = 15.0
 _LOG = logging.getLogger(__name__)
-_NO_ROOM = re.compile(r"out ?of ?memory|OUT_OF_MEMORY|ALLOC_FAILED", re.IGNORECASE)
 
 
 class TensorRtRuntime:
@@ -153,7 +153,7 @@ class TensorRtRuntime:
             yield
         except RuntimeFailure as error:
             # TensorRT's calls only say that they failed; why is in its log.
-            no_room = type(error) is RuntimeFailure and _NO_ROOM.search(log.error)
+            no_room = type(error) is RuntimeFailure and failure_kind(log.error) is OutOfMemory
             kind = OutOfMemory if no_room else type(error)
             raise kind(f"{error}{log.last()}") from error
 

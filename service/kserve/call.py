@@ -7,7 +7,7 @@ from typing import Any
 from hindsight.errors import OptionError
 from service.callers import Caller
 from service.errors import BadBody
-from service.kserve.tensors import InputTensor, OutputTensor, TensorSpec
+from service.kserve.tensors import InputTensor, OutputTensor, TensorSpec, Values, check_inputs
 
 _UNSUPPORTED = {
     "sequence_id": "sequences are not supported: each request stands alone",
@@ -69,6 +69,16 @@ def check_output_parameters(name: str, parameters: Mapping[str, Any]) -> None:
     for key in parameters:
         if key != "binary_data":
             raise BadBody(f"output {name[:64]!r}: parameter {key[:64]!r} is not supported")
+
+
+def checked(
+    call: Call, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_images: int
+) -> tuple[Call, Mapping[str, Values]]:
+    """The call, and the values of its inputs by name: as it came, a list of numbers may take twenty times the
+    bytes of its body, so it is left out of the call. Raises what check_wanted and check_inputs raise.
+    """
+    check_wanted(outputs, call.outputs)
+    return replace(call, inputs=()), check_inputs(inputs, call.inputs, max_images)
 
 
 def chosen(outputs: Mapping[str, OutputTensor], wanted: Sequence[WantedOutput] | None) -> list[OutputTensor]:

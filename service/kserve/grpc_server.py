@@ -8,17 +8,27 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from hindsight.errors import HindsightError
+from service import visit
 from service.callers import Caller
-from service.errors import BadBody, RequestError, detail_of, problem_for
+from service.errors import (
+    BadBody,
+    BodyTimeout,
+    Busy,
+    detail_of,
+    problem_for,
+    retry_after_of,
+    whole_seconds,
+)
 from service.kserve.grpc_methods import METHODS, Asked, Method
+from service.kserve.grpc_tls import GrpcCertificate
 from service.kserve.proto.messages import SERVICE, methods
 from service.logs import log
 from service.middleware import request_id_from
@@ -33,6 +43,7 @@ _CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.FAILED_PRECONDITION,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     499: grpc.StatusCode.CANCELLED,
@@ -41,6 +52,8 @@ _CODES = {
 }
 _QUIET = {"ServerLive", "ServerReady", "ModelReady"}  # probes: logged at debug only
 _IDENTITY_ONLY = 1
+_IDLE_SECONDS = 600  # without a call; clients connect again by themselves
+_HANDSHAKE_SECONDS = 10
 
 
 async def anyone(method: str, metadata: Mapping[str, str]) -> None:
@@ -54,11 +67,11 @@ class GrpcServer:
         self,
         services: Services,
         authorize: Authorize = anyone,
-        credentials: grpc.ServerCredentials | None = None,
+        certificate: GrpcCertificate | None = None,
     ) -> None:
         self._services = services
         self._authorize = authorize
-        self._credentials = credentials
+        self.certificate = certificate
         self._server: grpc.aio.Server | None = None
         self.port = 0
         """The one it listens on, once it does."""
@@ -74,16 +87,18 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
                 ("grpc.so_reuseport", 0),
+                ("grpc.max_connection_idle_ms", 1000 * _IDLE_SECONDS),
+                ("grpc.server_handshake_timeout_ms", 1000 * _HANDSHAKE_SECONDS),
             ],
             maximum_concurrent_rpcs=settings.grpc_max_calls,
         )
         server.add_generic_rpc_handlers([self._handlers()])
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            if self._credentials is None:
+            if self.certificate is None:
                 self.port = server.add_insecure_port(address)
             else:
-                self.port = server.add_secure_port(address, self._credentials)
+                self.port = server.add_secure_port(address, self.certificate.credentials)
         except RuntimeError as error:
             raise OSError(f"gRPC cannot listen on {address}: {error}") from None
         await server.start()
@@ -98,7 +113,9 @@ class GrpcServer:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                name: grpc.unary_unary_rpc_method_handler(
+                # As a stream, of which one message is read: so a key is asked for, and the time runs, before
+                # the message is here. gRPC's own way waits for it without end.
+                name: grpc.stream_unary_rpc_method_handler(
                     self._handler(name, METHODS[name], request),
                     response_serializer=response.SerializeToString,
                 )
@@ -107,7 +124,7 @@ class GrpcServer:
         )
 
     def _handler(self, name: str, method: Method, kind: Any) -> Callable[..., Awaitable[Any]]:
-        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> Any:
+        async def handle(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> Any:
             start = time.perf_counter()
             metadata = {key: value for key, value in context.invocation_metadata() or ()}
             request_id = request_id_from(str(metadata.get("x-request-id", "")))
@@ -115,9 +132,10 @@ class GrpcServer:
             code, detail, answer = grpc.StatusCode.OK, "", None
             try:
                 client = await self._authorize(name, metadata)
-                asked = Asked(_parsed(kind, data), len(data), self._caller(context, client))
+                caller = self._caller(context, client)
+                data = await _message(messages, min(caller.limit, self._services.settings.body_timeout))
                 with self._services.requests.enter():
-                    answer = await method(self._services, asked)
+                    answer = await method(self._services, Asked(data, kind, caller))
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED  # the client is gone, or its deadline has passed
                 raise
@@ -127,7 +145,7 @@ class GrpcServer:
                 if not isinstance(error, HindsightError):
                     log(logging.ERROR, "unhandled error", exc=error, request_id=request_id)
             finally:
-                self._note(name, request_id, code, time.perf_counter() - start)
+                self._note(name, request_id, context.peer(), code, time.perf_counter() - start)
             context.set_trailing_metadata(tuple(trailer))
             if code is not grpc.StatusCode.OK:
                 await context.abort(code, detail)
@@ -139,31 +157,49 @@ class GrpcServer:
         """The deadline is the call's own, if it has one, as far as X-Request-Timeout would be let go."""
         settings, remaining = self._services.settings, context.time_remaining()
         limit = settings.timeout if remaining is None else min(max(0.0, remaining), settings.max_timeout)
-        # "ipv4:192.0.2.1:50123": the port is another for each connection of one client.
-        peer = context.peer().rpartition(":")[0]
-        return Caller(client or peer, time.monotonic() + limit, limit)
+        return Caller(client or _address_of(context.peer()), time.monotonic() + limit, limit)
 
-    def _note(self, name: str, request_id: str, code: grpc.StatusCode, seconds: float) -> None:
+    def _note(self, name: str, request_id: str, peer: str, code: grpc.StatusCode, seconds: float) -> None:
         route = f"{SERVICE}/{name}"
         metrics = self._services.metrics
         metrics.requests.labels(route, "gRPC", code.name).inc()
         metrics.request_seconds.labels(route).observe(seconds)
+        slow = seconds > self._services.settings.slow_request
+        level = logging.DEBUG if name in _QUIET else logging.INFO
+        known = visit.current() or visit.Visit()
+        fields = {**known.facts, "slow": True} if slow else known.facts
         log(
-            logging.DEBUG if name in _QUIET else logging.INFO,
+            logging.WARNING if slow else level,
             "request",
             request_id=request_id,
+            client=_address_of(peer),
             method="gRPC",
             path=route,
             status=code.name,
             ms=round(seconds * 1000, 3),
+            stages_ms=known.stages,
+            exc=None,
+            **fields,
         )
 
 
-def _parsed(kind: Any, data: bytes) -> Any:
+async def _message(messages: AsyncIterator[bytes], seconds: float) -> bytes:
+    """The one message of a call. Raises BodyTimeout, BadBody."""
     try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise BadBody(f"the request is no {kind.DESCRIPTOR.name}") from None
+        async with asyncio.timeout(seconds):
+            async for data in messages:
+                return data
+    except TimeoutError:
+        raise BodyTimeout(f"the call's message did not come within {seconds:g} s") from None
+    raise BadBody("the call has no message")
+
+
+def _address_of(peer: str) -> str:
+    """192.0.2.1 of "ipv4:192.0.2.1:50123", ::1 of "ipv6:%5B::1%5D:50123": as HTTP has it, so that a client is
+    the same one by either protocol. The port is another for each connection.
+    """
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer
 
 
 def _code_of(error: Exception) -> grpc.StatusCode:
@@ -174,11 +210,14 @@ def _code_of(error: Exception) -> grpc.StatusCode:
 
 
 def _retry_after(error: Exception) -> list[tuple[str, str]]:
-    """`retry-after` in seconds, as in HTTP, and in the form that gRPC's own retry policy reads."""
-    seconds = error.retry_after if isinstance(error, RequestError) else None
+    """`retry-after` in seconds, as in HTTP, and in the form that gRPC's own retry policy reads. That has
+    milliseconds, so no answer is held back here as it is there.
+    """
+    seconds = retry_after_of(error)
     if seconds is None:
         return []
+    seconds += error.hold if isinstance(error, Busy) else 0.0
     return [
-        ("retry-after", str(max(1, math.ceil(seconds)))),
+        ("retry-after", str(whole_seconds(seconds))),
         ("grpc-retry-pushback-ms", str(math.ceil(seconds * 1000))),
     ]

@@ -15,9 +15,10 @@ from hindsight.errors import ImageError
 from hindsight.options import DetectOptions
 from service.admission import Slot
 from service.callers import Caller
-from service.kserve.run import all_of
 from service.kserve.tensors import BYTES, OutputTensor, TensorSpec, Values
 from service.pipeline import Services, detect_image
+from service.together import all_or_none
+from service.visit import count_images
 
 _SCORES = ("scores", "class_scores")
 _OPINIONS = ("ious", "purities", "integrities")
@@ -60,7 +61,9 @@ class ImageModel:
                 raise type(error)(f"image {index}: {error}") from error
             return detected.detections
 
-        return _padded(await all_of(services, caller, self.name, len(images), one))
+        count_images(self.name, len(images))
+        slots = services.batcher.admit(len(images), caller, model=self.name)
+        return _padded(await all_or_none(slots, one))
 
     def _options(self, parameters: Mapping[str, Any]) -> DetectOptions:
         given = dict(parameters)

@@ -5,7 +5,6 @@ from typing import Any
 
 from hindsight.errors import ModelNotFound
 from hindsight.version import __version__
-from service.errors import EngineUnavailable
 from service.kserve.image_model import ImageModel
 from service.kserve.tensor_model import SUFFIX, TensorModel
 from service.kserve.tensors import BYTES, TensorSpec
@@ -14,12 +13,12 @@ from service.pipeline import Services
 Model = ImageModel | TensorModel
 
 PLATFORM = "hindsight"
-EXTENSIONS = ("binary_tensor_data", "parameters", "model_configuration", "model_repository(index)")
+EXTENSIONS = ("binary_tensor_data", "parameters", "model_configuration", "model_repository")
 _CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "INT64": "TYPE_INT64", "FP32": "TYPE_FP32", BYTES: "TYPE_STRING"}
 
 
 def all_models(services: Services) -> Iterator[Model]:
-    """Each model in both its forms."""
+    """Each model that is loaded, in both its forms."""
     for artifact in services.registry:
         yield ImageModel(artifact)
         yield TensorModel(artifact)
@@ -35,13 +34,6 @@ def find_model(services: Services, name: str, version: str = "") -> Model:
     wanted = plain if as_tensors else name
     artifact = services.registry.get(f"{wanted}@{version}" if version else wanted)
     return TensorModel(artifact) if as_tensors else ImageModel(artifact)
-
-
-def require_ready(services: Services) -> None:
-    """Raises EngineUnavailable where no worker could run a request now."""
-    if not services.ready:
-        states = ", ".join(f"{engine.device} is {engine.state}" for engine in services.engines)
-        raise EngineUnavailable(f"no worker is ready ({states}); retry shortly")
 
 
 def server_metadata() -> dict[str, Any]:
@@ -78,17 +70,6 @@ def model_config(model: Model) -> dict[str, Any]:
         "output": [_tensor_config(spec) for spec in model.outputs],
         "parameters": {name: {"string_value": value} for name, value in parameters.items()},
     }
-
-
-def repository_index(services: Services, ready_only: bool) -> list[dict[str, str]]:
-    """Every model with its state."""
-    ready = services.ready
-    state, reason = ("READY", "") if ready else ("UNAVAILABLE", "no worker is ready")
-    return [
-        {"name": model.name, "version": model.artifact.manifest.version, "state": state, "reason": reason}
-        for model in all_models(services)
-        if ready or not ready_only
-    ]
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """The REST routes under /v2. They are left out of the OpenAPI document: the protocol has one of its own."""
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,13 +10,13 @@ from fastapi.routing import APIRoute
 from hindsight.errors import HindsightError
 from service.body import BodyLease, parse_json_object, read_body
 from service.callers import Caller, caller_of
-from service.errors import BadBody, detail_of, problem_for, retry_after_header
-from service.handlers import request_id_of
-from service.kserve import models
-from service.kserve.call import WantedOutput, check_wanted, chosen
+from service.errors import BadBody, detail_of, error_headers, problem_for
+from service.handlers import hold_back, request_id_of
+from service.kserve import models, repository
+from service.kserve.call import Call, WantedOutput, checked, chosen
 from service.kserve.compression import ENCODINGS, accepted_encoding, compress, decompress
 from service.kserve.rest_body import HEADER_LENGTH, parse_call, render
-from service.kserve.tensors import OutputTensor, check_inputs
+from service.kserve.tensors import OutputTensor, Values
 from service.logs import log
 from service.pipeline import Services, receive_body, services_of, unless_disconnected
 from service.responses import json_response
@@ -37,6 +36,7 @@ class _Route(APIRoute):
             try:
                 return await handler(request)
             except HindsightError as error:
+                await hold_back(request, error)
                 return _error_response(error)
             except Exception as error:
                 log(logging.ERROR, "unhandled error", exc=error, request_id=request_id_of(request))
@@ -97,14 +97,11 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
     header_length = request.headers.get(HEADER_LENGTH)
     with services.budget.lease() as lease:
         body = await _read(request, services, caller, lease, model.artifact.manifest.name)
-        pool = services.pool
-        call, binary = await pool.run_if_large(len(body), parse_call, header_length, body)
-        check_wanted(model.outputs, call.outputs)
-        inputs = await pool.run_if_large(
-            len(body), check_inputs, model.inputs, call.inputs, services.settings.max_images
+        pool, most = services.pool, services.settings.max_images
+        call, inputs, binary = await pool.run_if_large(
+            len(body), _read_call, model, header_length, body, most
         )
-        del body
-        call = replace(call, inputs=())  # encoded images were copied out of the body, which may go now
+        del body  # encoded images were copied out of it
         work = model.infer(services, inputs, call.parameters, call.narrowed(caller))
         outputs = await unless_disconnected(request, work)
     head = {"model_name": model.name, "model_version": model.artifact.manifest.version}
@@ -125,13 +122,47 @@ async def repository_index(request: Request) -> Response:
     ready_only = document.get("ready", False)
     if not isinstance(ready_only, bool):
         raise BadBody("ready must be true or false")
-    return json_response(models.repository_index(services, ready_only))
+    return json_response(await repository.index(services, ready_only))
+
+
+@router.post("/repository/models/{name}/load")
+async def load(request: Request, name: str) -> Response:
+    await repository.load(services_of(request), name, await _repository_parameters(request))
+    return json_response({})
+
+
+@router.post("/repository/models/{name}/unload")
+async def unload(request: Request, name: str) -> Response:
+    await repository.unload(services_of(request), name, await _repository_parameters(request))
+    return json_response({})
 
 
 @router.api_route("/{rest:path}", methods=_METHODS)
 async def nothing(request: Request, rest: str) -> Response:
     """Last of all: what the router itself would answer is not of this protocol's form."""
     return json_response({"error": f"{request.method} /v2/{rest[:128]} is not offered by this server"}, 404)
+
+
+def _read_call(
+    model: models.Model, header_length: str | None, body: bytes, max_images: int
+) -> tuple[Call, Mapping[str, Values], bool]:
+    """In one go: what JSON makes of many numbers exists on the threads of the pool alone, never of all
+    requests that wait for one. -> the call, its inputs, and whether outputs that do not say are to be raw.
+    """
+    parsed, binary = parse_call(header_length, body)
+    call, inputs = checked(parsed, model.inputs, model.outputs, max_images)
+    return call, inputs, binary
+
+
+async def _repository_parameters(request: Request) -> Mapping[str, Any]:
+    services = services_of(request)
+    with services.budget.lease() as lease:
+        body = await read_body(request, services.settings, lease)
+        document = parse_json_object(body, {"parameters"}) if body.strip() else {}
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise BadBody("parameters must be a JSON object")
+    return parameters
 
 
 async def _read(request: Request, services: Services, caller: Caller, lease: BodyLease, model: str) -> bytes:
@@ -165,4 +196,4 @@ def _answer(
 
 def _error_response(error: Exception) -> Response:
     status = problem_for(error).status
-    return json_response({"error": detail_of(error)}, status, retry_after_header(error))
+    return json_response({"error": detail_of(error)}, status, error_headers(error))

@@ -10,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
-from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.errors import OptionError
 from hindsight.options import DetectOptions
 from hindsight.preprocess import Letterboxed
 from service.admission import Slot
 from service.batcher import Done
 from service.callers import Caller
 from service.errors import BadBody
-from service.kserve.run import all_of
 from service.kserve.tensors import DTYPES, OutputTensor, TensorSpec, Values
 from service.pipeline import Services, detect_tensor
+from service.together import all_or_none
+from service.visit import count_images
 
 SUFFIX = ".tensor"
 _PER_IMAGE = ("class_threshold", "score_threshold", "iou_weight")
@@ -64,7 +65,9 @@ class TensorModel:
             return await detect_tensor(services, self.artifact, options[index], images[index], slot)
 
         name = self.artifact.manifest.name
-        return self._joined(await all_of(services, caller, name, len(images), one))
+        count_images(name, len(images))
+        slots = services.batcher.admit(len(images), caller, model=name)
+        return self._joined(await all_or_none(slots, one))
 
     def _images(self, inputs: Mapping[str, Values]) -> list[Letterboxed]:
         """Checked: the padded shape is one that the model's own resize rule could make."""
@@ -108,8 +111,6 @@ class TensorModel:
             if not all(spec.name in row.outputs for row in rows):
                 continue
             columns = [np.asarray(row.outputs[spec.name][row.index]) for row in rows]
-            if spec.datatype == "FP32" and not all(np.isfinite(column).all() for column in columns):
-                raise RuntimeFailure(f"the model's {spec.name} are not all finite")
             array: NDArray[Any] = np.stack(columns).astype(DTYPES[spec.datatype], copy=False)
             tensors[spec.name] = OutputTensor.of(spec.name, array)
         return tensors

@@ -2,20 +2,20 @@
 another. They are left out of the OpenAPI document: their forms are Label Studio's.
 """
 
-import asyncio
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from hindsight.artifact import Artifact
-from hindsight.errors import HindsightError
+from hindsight.errors import HindsightError, ModelNotFound
 from hindsight.options import DetectOptions
-from service.access import count_images
+from service.admission import Slot
 from service.body import BodyLease, Item, parse_json, read_body
-from service.callers import Caller, caller_of
+from service.callers import TIMEOUT_HEADER, Caller, caller_of
 from service.errors import BadBody, TooManyImages, problem_for
 from service.formats import to_labelstudio
 from service.label_studio.config import Control, read_control
@@ -30,6 +30,8 @@ from service.pipeline import (
     unless_disconnected,
 )
 from service.responses import json_response
+from service.together import each_for_itself
+from service.visit import count_images
 
 _UNDEFINED = "$undefined$"  # where Label Studio puts the data of tasks imported without keys
 _MOST_COMMAS = 1_000_000
@@ -44,7 +46,11 @@ router = APIRouter(prefix="/label-studio", include_in_schema=False)
 @router.get("/{model}/health")
 async def health(request: Request, model: str | None = None) -> Response:
     services = services_of(request)
-    services.registry.get(model)
+    try:
+        services.registry.get(model)
+    except ModelNotFound:
+        # Health needs no key, so it does not tell which models there are.
+        raise ModelNotFound(f"no model {str(model)[:64]!r}") from None
     ready = services.ready
     status = "UP" if ready else "DOWN"
     return json_response({"status": status, "model_class": "Hindsight"}, 200 if ready else 503)
@@ -91,24 +97,67 @@ async def predict(request: Request, model: str | None = None) -> Response:
     caller = caller_of(request, services.settings)
     with services.budget.lease() as lease:
         body = await receive_body(services, request, caller, lease, artifact.manifest.name)
-        document = await services.pool.run_if_large(len(body), _parsed, body)
+        most, names = services.settings.label_studio_max_tasks, artifact.manifest.class_names
+        tasks, control = await services.pool.run_if_large(len(body), _read_tasks, body, most, names)
         del body
-        tasks = document.get("tasks")
-        if not isinstance(tasks, list):
-            raise BadBody("the request needs tasks, a list")
-        most = services.settings.label_studio_max_tasks
-        if len(tasks) > most:
-            raise TooManyImages(f"{len(tasks)} tasks; at most {most} are accepted in one request")
         count_images(artifact.manifest.name, max(1, len(tasks)))
-        control = read_control(_text(document, "label_config"), artifact.manifest.class_names)
         options = DetectOptions.resolve(artifact.manifest, score_threshold=control.score_threshold)
-        predictor = _Predictor(services, caller, artifact, control, options)
+        whole = TIMEOUT_HEADER in request.headers
+        predictor = _Predictor(services, caller, artifact, control, options, one_deadline=whole)
         results = await unless_disconnected(request, predictor.all(tasks))
     return json_response({"results": results, "model_version": _version(artifact)})
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What is needed of a task. number: its id, for the log. image: what names its image, or why nothing
+    does.
+    """
+
+    number: int | str | None
+    image: str | HindsightError
+
+
+def _read_tasks(body: bytes, most: int, class_names: Sequence[str]) -> tuple[list[_Task], Control]:
+    """Tasks carry much that is not needed, and Python takes many times its bytes: so in one go, on a thread
+    of the pool, and the rest is let go before anything waits.
+    """
+    document = _parsed(body)
+    tasks = document.get("tasks")
+    if not isinstance(tasks, list):
+        raise BadBody("the request needs tasks, a list")
+    if len(tasks) > most:
+        raise TooManyImages(f"{len(tasks)} tasks; at most {most} are accepted in one request")
+    control = read_control(_text(document, "label_config"), class_names)
+    return [_Task(_number_of(task), _image_of(task, control.key)) for task in tasks], control
+
+
+def _number_of(task: object) -> int | str | None:
+    """A task's id, where it is what an id should be: a client may send anything, of any size."""
+    number = task.get("id") if isinstance(task, dict) else None
+    if isinstance(number, int):
+        return number if abs(number) < 2**63 else None
+    return number[:64] if isinstance(number, str) else None
+
+
+def _image_of(task: object, key: str) -> str | HindsightError:
+    data = task.get("data") if isinstance(task, dict) else None
+    if not isinstance(data, dict):
+        return BadBody("the task has no data")
+    if key not in data and _UNDEFINED not in data:
+        return BadBody(f"the task's data has no {key[:64]!r}")
+    image = data[key] if key in data else data[_UNDEFINED]
+    if not isinstance(image, str):
+        return BadBody(f"the task's image must be a text, got {type(image).__name__}")
+    return image
+
+
 class _Predictor:
-    """Answers the tasks of one request, as many at once as one request may hold images."""
+    """Answers the tasks of one request, as many at once as one request may hold images.
+
+    one_deadline: the client said how long it waits. Else each turn has the time of a request, for Label
+    Studio waits long, and one request of its holds many images.
+    """
 
     def __init__(
         self,
@@ -117,14 +166,17 @@ class _Predictor:
         artifact: Artifact,
         control: Control,
         options: DetectOptions,
+        *,
+        one_deadline: bool,
     ) -> None:
         self._services = services
         self._caller = caller
         self._artifact = artifact
         self._control = control
         self._options = options
+        self._one_deadline = one_deadline
 
-    async def all(self, tasks: list[Any]) -> list[dict[str, Any]]:
+    async def all(self, tasks: list[_Task]) -> list[dict[str, Any]]:
         """Raises what is worth a retry (a full queue, a lost worker): Label Studio keeps what it gets."""
         step = self._services.settings.max_images
         results: list[dict[str, Any]] = []
@@ -141,44 +193,33 @@ class _Predictor:
             ]
         return results
 
-    async def _read(self, task: object) -> Item:
-        data = task.get("data") if isinstance(task, dict) else None
-        if not isinstance(data, dict):
-            return BadBody("the task has no data")
-        key = self._control.key if self._control.key in data else _UNDEFINED
-        if key not in data:
-            return BadBody(f"the task's data has no {self._control.key[:64]!r}")
+    async def _read(self, task: _Task) -> Item:
+        if isinstance(task.image, HindsightError):
+            return task.image
         try:
-            return await self._services.pool.run(read_image, data[key], self._services.settings)
+            return await self._services.pool.run(read_image, task.image, self._services.settings)
         except HindsightError as error:
             return error
 
     async def _detect(self, items: list[Item]) -> list[Detected | HindsightError]:
         readable = [item for item in items if not isinstance(item, HindsightError)]
-        # One request holds many images, and Label Studio waits: each turn has the time of a request.
-        caller = replace(self._caller, deadline=time.monotonic() + self._caller.limit)
-        name = self._artifact.manifest.name
-        slots = self._services.batcher.admit(len(readable), caller, model=name)
-        tasks = [
-            asyncio.ensure_future(detect_image(self._services, self._artifact, self._options, item, slot))
-            for item, slot in zip(readable, slots, strict=True)
-        ]
-        try:
-            await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            for task in tasks:
-                task.cancel()
-            for slot in slots:  # a task that is cancelled before it begins gives nothing back itself
-                slot.release()
-        found = iter(tasks)
+        caller = self._caller
+        if not self._one_deadline:
+            caller = replace(caller, deadline=time.monotonic() + caller.limit)
+        slots = self._services.batcher.admit(len(readable), caller, model=self._artifact.manifest.name)
+
+        def one(index: int, slot: Slot) -> Coroutine[Any, Any, Detected]:
+            return detect_image(self._services, self._artifact, self._options, readable[index], slot)
+
+        found = iter(await each_for_itself(slots, one))
         return [item if isinstance(item, HindsightError) else _outcome(next(found)) for item in items]
 
-    def _prediction(self, task: object, outcome: Detected | HindsightError) -> dict[str, Any]:
+    def _prediction(self, task: _Task, outcome: Detected | HindsightError) -> dict[str, Any]:
         if isinstance(outcome, HindsightError):
             log(
                 logging.WARNING,
                 "no prediction for a task",
-                task=task.get("id") if isinstance(task, dict) else None,
+                task=task.number,
                 reason=str(outcome),
             )
             empty = {"model_version": _version(self._artifact), "score": 0.0, "result": []}
@@ -193,14 +234,13 @@ class _Predictor:
         )
 
 
-def _outcome(task: "asyncio.Task[Detected]") -> Detected | HindsightError:
+def _outcome(found: Detected | Exception) -> Detected | HindsightError:
     """Raises what is no matter of this image alone."""
-    error = task.exception()
-    if error is None:
-        return task.result()
-    if not isinstance(error, HindsightError) or problem_for(error).status in _RETRY_LATER:
-        raise error
-    return error
+    if isinstance(found, Detected):
+        return found
+    if not isinstance(found, HindsightError) or problem_for(found).status in _RETRY_LATER:
+        raise found
+    return found
 
 
 async def _document(request: Request, lease: BodyLease) -> dict[str, Any]:

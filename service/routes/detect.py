@@ -1,9 +1,9 @@
 """POST /detect: images in, boxes with class score, predicted IoU, purity and integrity out."""
 
-import asyncio
 import io
 import logging
 import time
+from collections.abc import Coroutine
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -18,7 +18,7 @@ from hindsight.errors import HindsightError, OptionError
 from hindsight.options import DetectOptions
 from hindsight.preprocess import ImageLimits, decode_image
 from service import errors
-from service.access import count_images
+from service.admission import Slot
 from service.body import Images, Item, parse_images
 from service.callers import Caller, caller_of
 from service.formats import to_coco, to_labelstudio, to_yolo
@@ -36,6 +36,8 @@ from service.pipeline import (
 from service.query import refuse_repeats
 from service.responses import server_timing, to_json
 from service.schemas import DetectManyResponse, DetectResponse
+from service.together import each_for_itself
+from service.visit import count_images
 
 router = APIRouter()
 
@@ -142,6 +144,7 @@ async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Re
     with services.budget.lease() as lease:
         body = await receive_body(services, request, caller, lease, artifact.manifest.name)
         read_ms = round((time.perf_counter() - start) * 1000, 3)
+        request.scope["state"]["stages"]["read"] = read_ms  # the first in the log; then those of the images
         work = _detect_all(request, services, caller, artifact, options, query, body)
         del body  # only what is in it is kept while images wait
         images, results = await unless_disconnected(request, work)
@@ -171,25 +174,19 @@ async def _detect_all(
     if query.annotate:  # a list of one, too, is answered with a picture, so its error is the request's
         images = Images(images.items, many=False)
     slots = services.batcher.admit(len(images.items), caller, model=artifact.manifest.name)
-    tasks = [
-        detect_image(services, artifact, options, item, slot)
-        for item, slot in zip(images.items, slots, strict=True)
-    ]
+
+    def one(index: int, slot: Slot) -> Coroutine[Any, Any, Detected]:
+        return detect_image(services, artifact, options, images.items[index], slot)
+
     if not images.many:
-        return images, [await tasks[0]]
-    try:
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    finally:
-        for slot in slots:  # a task that is cancelled before it begins gives nothing back itself
-            slot.release()
+        return images, [await one(0, slots[0])]
+    outcomes = await each_for_itself(slots, one)
     return images, [_result_of(outcome, request_id_of(request)) for outcome in outcomes]
 
 
-def _result_of(outcome: Detected | BaseException, request_id: str) -> Result:
+def _result_of(outcome: Detected | Exception, request_id: str) -> Result:
     if isinstance(outcome, Detected):
         return outcome
-    if not isinstance(outcome, Exception):
-        raise outcome  # cancelled or interrupted: not this image's matter
     if not isinstance(outcome, HindsightError):
         log(logging.ERROR, "unhandled error on one image", exc=outcome, request_id=request_id)
     return errors.problem_of(outcome, request_id)
@@ -209,7 +206,6 @@ class _Answer:
         self._accept = request.headers.get("accept", "")
 
     def document(self, format_name: str, results: list[Result]) -> Response:
-        self._note(results)
         manifest = self._artifact.manifest
         plain = [result.detections if isinstance(result, Detected) else result for result in results]
         encode_start = time.perf_counter()
@@ -226,7 +222,6 @@ class _Answer:
 
     async def picture(self, services: Services, caller: Caller, item: Item, result: Result) -> Response:
         assert isinstance(item, bytes) and isinstance(result, Detected), "annotate takes one image"
-        self._note([result])
         kind = "PNG" if "image/png" in self._accept and "image/jpeg" not in self._accept else "JPEG"
         height, width = result.detections.image_hw
         if kind == "JPEG" and max(height, width) > _LONGEST_JPEG_SIDE:
@@ -265,14 +260,6 @@ class _Answer:
         total = round((time.perf_counter() - self._start) * 1000, 3)
         document["timings_ms"] = {"read": self._read_ms, **result.stages, "total": total}
         return document
-
-    def _note(self, results: list[Result]) -> None:
-        """Milliseconds by stage for the log and Server-Timing: summed over the images."""
-        self._stages["read"] = self._read_ms
-        for result in results:
-            if isinstance(result, Detected):
-                for stage, ms in result.stages.items():
-                    self._stages[stage] = round(self._stages.get(stage, 0.0) + ms, 3)
 
 
 def _names(given: list[str], class_names: tuple[str, ...]) -> list[str]:

@@ -10,7 +10,6 @@ from hindsight import errors as core
 from hindsight.artifact import Artifact
 from hindsight.errors import BoxesError
 from service import errors
-from service.access import count_images
 from service.body import parse_image_and_boxes
 from service.callers import Caller, caller_of
 from service.openapi import RESCORE_BODY, problem_responses
@@ -25,6 +24,7 @@ from service.pipeline import (
 from service.query import refuse_repeats
 from service.responses import json_response, server_timing
 from service.schemas import RescoreResponse
+from service.visit import count_images
 
 router = APIRouter()
 

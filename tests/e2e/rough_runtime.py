@@ -7,17 +7,20 @@ An image's mark is the blue of its first pixel, which leaves its detections as t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
 from hindsight.errors import OutOfMemory, RuntimeFailure
 from hindsight.runtime import Runtime, open_runtime
-from tests.factories import encode, tiles_image
+from tests.factories import encode, make_tiny_artifact, tiles_image
+from tests.server_process import ServerProcess, serving
 
 FAILS, ANSWERS_NAN, ANSWERS_INFINITY = 1, 2, 3
 LOG_VARIABLE = "ROUGH_RUNTIME_LOG"
@@ -36,6 +39,20 @@ def install(folder: Path) -> None:
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: rough\nVersion: 1\n")
     (metadata / "entry_points.txt").write_text(f"[hindsight.runtimes]\nrough = {__name__}:open_rough\n")
+
+
+@contextmanager
+def serving_roughly(folder: Path, backend: str, **limits: object) -> Iterator[tuple[ServerProcess, Path]]:
+    """A server of the model `tiny` with this runtime, and the file of what that executes."""
+    log = folder / "executed.log"
+    log.touch()
+    install(folder / "site")
+    tiny = make_tiny_artifact(folder / "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder / "site"))
+        patch.setenv(LOG_VARIABLE, str(log))
+        with serving(folder / "run", "--model", str(tiny.path), "--backend", backend, **limits) as server:
+            yield server, log
 
 
 def executed(log: Path) -> list[list[int]]:

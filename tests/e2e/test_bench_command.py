@@ -147,6 +147,12 @@ def test_presets_come_to_their_conclusions(waiting: ServerProcess, tmp_path: Pat
     assert any(each["judged"] for each in document["measured"])
     if preset == "fair":
         assert found["poster_images_per_request"] == 16  # 64 in four requests
+        assert found["client_addresses"] == 2
+        lines = [record for record in waiting.log("request") if record["path"] == "/detect"]
+        assert {(record["client"], record.get("images")) for record in lines} >= {
+            ("127.0.0.1", 1),
+            ("127.0.0.2", 16),
+        }
 
 
 def test_ctrl_c_shows_what_was_measured_so_far(waiting: ServerProcess, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -232,7 +233,8 @@ def test_errors_have_grpcs_codes(client: triton.InferenceServerClient) -> None:
     assert code == "RESOURCE_EXHAUSTED" and "1000000" in message
     packed = refused(infer, "tiny", [images_input([TILES])], compression_algorithm="gzip")
     assert packed[0] == "UNIMPLEMENTED"
-    assert refused(client.load_model, "tiny")[0] == "UNIMPLEMENTED"
+    assert refused(client.load_model, "tiny")[0] == "PERMISSION_DENIED"
+    assert refused(client.get_log_settings)[0] == "UNIMPLEMENTED"
     assert client.is_server_ready()
 
 
@@ -254,6 +256,13 @@ def test_request_ids_metrics_and_logs(
     assert ("x-request-id", "mine-1") in [tuple(each) for each in call.trailing_metadata()]
     line = next(each for each in grpc_server.log("request") if each["request_id"] == "mine-1")
     assert line["path"].endswith("/ModelMetadata") and line["status"] == "OK"
+    assert line["client"] == "127.0.0.1"
+    one = service_pb2.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    one.contents.bytes_contents.append(TILES)
+    infer = service_pb2.ModelInferRequest(model_name="tiny", inputs=[one])
+    stub.ModelInfer(infer, metadata=[("x-request-id", "mine-2")], timeout=60)
+    line = next(each for each in grpc_server.log("request") if each["request_id"] == "mine-2")
+    assert (line["model"], line["images"]) == ("tiny", 1) and line["stages_ms"]["model"] > 0
     assert 'method="gRPC"' in grpc_server.client.get("/metrics").text
 
 
@@ -318,6 +327,25 @@ def test_calls_under_way_are_answered_before_the_server_stops(tmp_path: Path) ->
         assert server.close() == 0
 
 
+def test_a_second_signal_does_not_wait_for_calls(tmp_path: Path) -> None:
+    make_tiny_artifact(tmp_path / "tiny")
+    arguments = ("--model", str(tmp_path / "tiny"), "--backend", "sleep:1", "--grpc-port", "0")
+    with serving(tmp_path, *arguments, hang_timeout=100) as server:
+        with triton.InferenceServerClient(address(server)) as client, ThreadPoolExecutor(1) as clients:
+            os.kill(server.worker_pid(), signal.SIGSTOP)  # nothing will be answered
+            before = server.metric("hindsight_batch_size_count")
+            running = clients.submit(refused, client.infer, "tiny", [images_input([TILES])])
+            wait_until(lambda: server.metric("hindsight_batch_size_count") == before + 1, "one to run")
+            server.client.close()
+            start = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: bool(server.log("stopping")), "the first signal to be heard")
+            server.process.send_signal(signal.SIGTERM)
+            assert running.result()[0] in ("CANCELLED", "UNAVAILABLE")
+            assert server.process.wait(60) == 0
+        assert time.monotonic() - start < 15
+
+
 def is_live(client: triton.InferenceServerClient) -> bool:
     try:
         return bool(client.is_server_live(client_timeout=1))
@@ -359,7 +387,7 @@ def test_the_hook_for_keys_refuses_calls() -> None:
 
     async def with_a_key(method: str, metadata: Mapping[str, str]) -> None:
         if method != "ServerLive" and metadata.get("authorization") != "Bearer good":
-            raise errors.Busy("come back with a key", retry_after=2.5)
+            raise errors.Busy("come back with a key", retry_after=2.5, hold=0.4)
 
     async def calls() -> None:
         services = SimpleNamespace(settings=Settings(), metrics=Metrics(), ready=True, requests=Requests())
@@ -373,7 +401,7 @@ def test_the_hook_for_keys_refuses_calls() -> None:
             with pytest.raises(grpc.aio.AioRpcError, match="come back with a key") as caught:
                 await stub.ServerReady(service_pb2.ServerReadyRequest())
             trailing = dict(caught.value.trailing_metadata())
-            assert trailing["retry-after"] == "3" and trailing["grpc-retry-pushback-ms"] == "2500"
+            assert trailing["retry-after"] == "3" and trailing["grpc-retry-pushback-ms"] == "2900"
         await server.stop(1)
 
     asyncio.run(calls())

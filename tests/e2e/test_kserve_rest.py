@@ -201,7 +201,7 @@ def test_unknown_models_versions_and_paths(client_of_triton: triton.InferenceSer
     assert status == "404" and "'2'" in message
     assert refused(client_of_triton.get_model_metadata, "none.tensor")[0] == "404"
     status, message = refused(client_of_triton.load_model, "tiny")
-    assert status == "403" and "no admin key" in message
+    assert status == "403" and "no admin key" in message  # with one: test_kserve_repository.py
     assert "not offered" in refused(client_of_triton.get_log_settings)[1]
 
 

@@ -121,7 +121,8 @@ def test_connecting_a_project(client: httpx.Client, studio: ServerProcess) -> No
     assert client.get("plain/health").status_code == 200 and client.get("versions").json() == {
         "versions": ["tiny 1"]
     }
-    assert_problem(client.get("none/health"), 404, "model-not-found")
+    unknown = assert_problem(client.get("none/health"), 404, "model-not-found")
+    assert "plain" not in unknown["detail"]  # health needs no key
     assert "a secret" not in studio.log_path.read_text()
 
 
@@ -245,6 +246,29 @@ def test_more_tasks_than_one_request_holds_images(client: httpx.Client) -> None:
     too_many = predict_request(*[task("inside.png", number) for number in range(41)])
     assert_problem(client.post("predict", json=too_many), 413, "too-many-images")
     assert client.post("predict", json=predict_request()).json()["results"] == []
+
+
+def test_what_a_task_says_of_itself_does_not_fill_the_log(
+    client: httpx.Client, studio: ServerProcess
+) -> None:
+    for number in ("x" * 1_000_000, list(range(100_000)), 10**300, 17):
+        answer = client.post("predict", json=predict_request({"id": number, "data": {"image": "none.png"}}))
+        assert "no image" in answer.json()["results"][0]["error"]
+    logged = [record["task"] for record in studio.log("no prediction for a task")[-4:]]
+    assert logged == ["x" * 64, None, None, 17]
+
+
+def test_requests_without_one_readable_image_hold_nothing(tmp_path: Path) -> None:
+    """They did: each was taken for one that waits, for ever, so that the server was never idle again."""
+    make_tiny_artifact(tmp_path / "tiny")
+    limits = {"max_queue_seconds": 0.01, "max_queue": 64}
+    arguments = ("--model", str(tmp_path / "tiny"), "--backend", "sleep:20")
+    with serving(tmp_path, *arguments, **limits) as server:
+        for _ in range(3):
+            unreadable = server.client.post("/label-studio/predict", json=predict_request(task("none.png")))
+            assert "MEDIA_ROOT" in unreadable.json()["results"][0]["error"]
+        files = [("image", ("a.png", TILES))] * 64
+        assert server.client.post("/detect", files=files).status_code == 200
 
 
 def test_tasks_without_the_image(client: httpx.Client) -> None:

@@ -4,6 +4,7 @@ run.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -17,6 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from hindsight.bench.target import describe, find_address
+from hindsight.errors import ServiceError
 from service.settings import Settings
 from service.tls import server_context
 from tests.factories import make_tiny_artifact
@@ -101,6 +104,11 @@ def test_https_serves_and_tells_browsers_to_stay(secured: ServerProcess) -> None
     assert answer.headers["strict-transport-security"] == "max-age=31536000"
     admin = secured.ready_line.rpartition("admin: ")[2].rstrip(")")
     assert admin.startswith("https://") and secured.client.get(f"{admin}/metrics").status_code == 200
+
+
+def test_the_load_tool_says_what_to_do_about_a_certificate(secured: ServerProcess) -> None:
+    with pytest.raises(ServiceError, match=r"not trusted .* SSL_CERT_FILE"):
+        asyncio.run(describe(find_address(secured.url), None, {}))
 
 
 def test_plain_http_gets_nothing_on_the_tls_port(secured: ServerProcess) -> None:

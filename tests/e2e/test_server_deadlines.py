@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -12,39 +14,34 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.e2e import rough_runtime
-from tests.e2e.rough_runtime import executed, marked
-from tests.factories import encode, make_tiny_artifact
-from tests.server_process import ServerProcess, assert_problem, serving, stopped_worker, wait_until
+from tests.e2e.rough_runtime import executed, marked, serving_roughly
+from tests.factories import encode
+from tests.server_process import ServerProcess, assert_problem, stopped_worker, wait_until
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rough") / "executed.log"
-    path.touch()
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[ServerProcess]:
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
     """One decoding thread, and a worker that tests stop for as long as they like."""
-    folder = tmp_path_factory.mktemp("server")
-    rough_runtime.install(folder / "site")
-    tiny = make_tiny_artifact(folder / "tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder / "site"))
-        patch.setenv(rough_runtime.LOG_VARIABLE, str(log))
-        limits = {
-            "decode_threads": 1,
-            "timeout": 100,
-            "max_timeout": 100,
-            "hang_timeout": 300,
-            "max_queue_seconds": 60,
-            "body_timeout": 100,
-        }
-        words = ("--model", str(tiny.path), "--backend", "rough")
-        with serving(folder / "run", *words, **limits) as running:
-            yield running
+    limits = {
+        "decode_threads": 1,
+        "timeout": 100,
+        "max_timeout": 100,
+        "hang_timeout": 300,
+        "max_queue_seconds": 60,
+        "body_timeout": 100,
+    }
+    with serving_roughly(tmp_path_factory.mktemp("rough"), "rough", **limits) as running:
+        yield running
+
+
+@pytest.fixture
+def server(rough: tuple[ServerProcess, Path]) -> ServerProcess:
+    return rough[0]
+
+
+@pytest.fixture
+def log(rough: tuple[ServerProcess, Path]) -> Path:
+    return rough[1]
 
 
 def dropped(server: ServerProcess, reason: str) -> float:
@@ -57,13 +54,17 @@ def left(server: ServerProcess) -> int:
     return len([record for record in server.log("request") if record["status"] == 499])
 
 
-def opened(server: ServerProcess, body: bytes, declared: int | None = None, extra: str = "") -> socket.socket:
+def opened(
+    server: ServerProcess,
+    body: bytes,
+    declared: int | None = None,
+    extra: str = "",
+    path: str = "/detect",
+) -> socket.socket:
     """A request on its way, by hand."""
     raw = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     length = len(body) if declared is None else declared
-    raw.sendall(
-        f"POST /detect HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {length}\r\n\r\n".encode() + body
-    )
+    raw.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {length}\r\n\r\n".encode() + body)
     return raw
 
 
@@ -109,6 +110,26 @@ def test_the_time_that_a_body_takes_counts(server: ServerProcess, log: Path) -> 
         assert raw.recv(4096).startswith(b"HTTP/1.1 504")
         assert time.monotonic() - sent < 2.9, "the deadline counts from the first byte, not from the last"
     assert not [batch for batch in executed(log) if 53 in batch]
+
+
+def test_the_time_that_a_client_gives_is_that_of_all_label_studio_tasks(
+    server: ServerProcess, log: Path
+) -> None:
+    image = f"data:image/png;base64,{base64.b64encode(marked(58)).decode()}"
+    config = '<View><Image name="i" value="$image"/><RectangleLabels name="l" toName="i"/></View>'
+    tasks = [{"id": 1, "data": {"image": image}}]
+    body = json.dumps({"tasks": tasks, "label_config": config}).encode()
+    head = "X-Request-Timeout: 3\r\n"
+    with (
+        stopped_worker(server, marked(200)),
+        opened(server, body[:-1], len(body), head, "/label-studio/predict") as raw,
+    ):
+        time.sleep(1.5)
+        raw.sendall(body[-1:])
+        sent = time.monotonic()
+        assert raw.recv(4096).startswith(b"HTTP/1.1 504")
+        assert time.monotonic() - sent < 2.9, "from the first byte on, not anew for each turn of tasks"
+    assert not [batch for batch in executed(log) if 58 in batch]
 
 
 def test_who_leaves_while_sending_is_noticed(server: ServerProcess) -> None:

@@ -9,10 +9,18 @@ from typing import Any
 
 import httpx
 import pytest
+import tritonclient.http as triton
 
-from tests.e2e import rough_runtime
-from tests.e2e.rough_runtime import ANSWERS_INFINITY, ANSWERS_NAN, FAILS, executed, marked
-from tests.factories import make_tiny_artifact
+from tests.e2e.rough_runtime import (
+    ANSWERS_INFINITY,
+    ANSWERS_NAN,
+    FAILS,
+    executed,
+    marked,
+    serving_roughly,
+)
+from tests.e2e.test_kserve_rest import images_input, refused, tensor_inputs
+from tests.factories import encode, make_tiny_artifact, tiles_image
 from tests.server_process import (
     ServerProcess,
     assert_finds_tiles,
@@ -26,25 +34,21 @@ ROOM = 2
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rough") / "executed.log"
-    path.touch()
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[ServerProcess]:
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
     """With room for two images a batch."""
-    folder = tmp_path_factory.mktemp("server")
-    rough_runtime.install(folder / "site")
-    tiny = make_tiny_artifact(folder / "tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder / "site"))
-        patch.setenv(rough_runtime.LOG_VARIABLE, str(log))
-        words = ("--model", str(tiny.path), "--backend", f"rough:{ROOM}")
-        limits = {"batch_work_seconds": 60, "max_queue_seconds": 60, "decode_threads": 1}
-        with serving(folder / "run", *words, **limits) as running:
-            yield running
+    limits = {"batch_work_seconds": 60, "max_queue_seconds": 60, "decode_threads": 1}
+    with serving_roughly(tmp_path_factory.mktemp("rough"), f"rough:{ROOM}", **limits) as running:
+        yield running
+
+
+@pytest.fixture
+def server(rough: tuple[ServerProcess, Path]) -> ServerProcess:
+    return rough[0]
+
+
+@pytest.fixture
+def log(rough: tuple[ServerProcess, Path]) -> Path:
+    return rough[1]
 
 
 def detect_many(server: ServerProcess, marks: list[int]) -> list[dict[str, Any]]:
@@ -85,6 +89,18 @@ def test_an_image_alone_is_answered_by_its_own_problem(server: ServerProcess) ->
     assert_problem(answer, 500, "non-finite-output")
 
 
+def test_kserve_calls_a_bad_output_by_its_name_and_counts_it(server: ServerProcess) -> None:
+    pixels = tiles_image()
+    pixels[0, 0, 2] = ANSWERS_NAN
+    before = server.metric("hindsight_bad_outputs_total")
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}", network_timeout=60) as client:
+        status, message = refused(client.infer, "tiny.tensor", tensor_inputs(1, images=pixels[None]))
+        assert status == "500" and "not all finite" in message
+        image = images_input([marked(ANSWERS_NAN)])
+        assert refused(client.infer, "tiny", [image])[0] == "500"
+    assert server.metric("hindsight_bad_outputs_total") == before + 2
+
+
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(server: ServerProcess, log: Path) -> None:
     marks = list(range(20, 36))
     before = len(executed(log)) + 1
@@ -122,7 +138,7 @@ def test_images_wait_for_memory_and_those_larger_than_all_of_it_are_refused(tmp_
         answer = server.client.post("/detect", files=files)
         for result in answer.json()["results"]:
             assert_finds_tiles(result)
-        large = rough_runtime.encode(rough_runtime.tiles_image(480, 800))
+        large = encode(tiles_image(480, 800))
         problem = assert_problem(server.client.post("/detect", content=large), 413, "image-too-large")
         assert str(budget) in problem["detail"]
         wait_until(lambda: server.metric("hindsight_image_memory_bytes") == 0, "all memory to be given back")

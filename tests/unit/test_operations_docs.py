@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.config import read_configuration
 from service.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,14 @@ def test_every_test_that_a_page_names_is_in_the_file_it_names(name: str) -> None
     assert mentioned == {test for _, test in cited}, "a test is named without its file"
     missing = [f"{path}: {test}" for path, test in cited if f"def {test}(" not in (ROOT / path).read_text()]
     assert not missing
+
+
+def test_the_settings_that_the_page_shows_are_legal() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    shown = re.findall(r"(?i)max[_-]queue ?[= ] ?(\d+)", page)
+    assert len(shown) >= 4
+    for number in shown:
+        read_configuration({}, [f"max_queue={number}"], environment={})
 
 
 def test_every_metric_is_in_the_documentation() -> None:

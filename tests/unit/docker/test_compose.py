@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -13,10 +14,12 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from docker.prove.compose import bounds_of, interpolated
 from docker.prove.dockerfile import parse
 from hindsight.artifact import find_artifact
+from hindsight.decode import footprint
 from hindsight.options import DetectOptions
 from hindsight.preprocess import letterbox
 from service.blocks import packed_size
@@ -175,11 +178,20 @@ def test_shared_memory_holds_what_the_comment_says(name: str) -> None:
 
 
 def test_shared_memory_and_the_rest_fit_the_memory_limit() -> None:
-    decoders = default("decode_threads") * default("max_pixels") * 3 * 2
-    service = services()["hindsight"]
-    processes = 700 * 10**6
-    total = default("max_buffered_bytes") + decoders + size(service["shm_size"]) + processes
-    assert total <= size(service["deploy"]["resources"]["limits"]["memory"])
+    for name, processes in (("hindsight", 700 * 10**6), ("hindsight-gpu", 6 * 10**9)):
+        service = services()[name]
+        images = int(service["environment"].get("HINDSIGHT_MAX_DECODED_BYTES", default("max_decoded_bytes")))
+        total = default("max_buffered_bytes") + images + size(service["shm_size"]) + processes
+        assert total <= size(service["deploy"]["resources"]["limits"]["memory"]), name
+        assert images >= footprint_of_the_largest_photo()
+
+
+def footprint_of_the_largest_photo() -> int:
+    """Bytes that decoding one of `max_pixels` takes at most; less in all would refuse it for good."""
+    sample = io.BytesIO()
+    Image.new("RGBA", (100, 100)).save(sample, "PNG")
+    each_pixel = footprint(sample.getvalue()).working_bytes // (100 * 100)
+    return each_pixel * int(default("max_pixels"))
 
 
 def test_the_proof_reads_the_same_bounds() -> None:
@@ -231,6 +243,9 @@ def test_kubernetes_bounds_are_compose_s() -> None:
     mounts = {each["mountPath"]: volumes[each["name"]] for each in container["volumeMounts"]}
     assert mounts.keys() == {"/models", "/tmp", "/dev/shm"}
     assert size(mounts["/dev/shm"]["emptyDir"]["sizeLimit"]) == size(services()["hindsight"]["shm_size"])
+    env = {each["name"]: each["value"] for each in container["env"]}
+    bytes_of_images = services()["hindsight"]["environment"]["HINDSIGHT_MAX_DECODED_BYTES"]
+    assert int(env["HINDSIGHT_MAX_DECODED_BYTES"]) == int(bytes_of_images)
     limits = container["resources"]["limits"]
     assert size(limits["memory"]) == size(services()["hindsight"]["deploy"]["resources"]["limits"]["memory"])
 

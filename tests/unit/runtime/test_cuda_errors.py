@@ -47,6 +47,8 @@ def test_what_the_next_batch_may_get_over(said: str) -> None:
         "CUDA failure 2: out of memory ; GPU=0",
         "the CUDA driver says CUDA_ERROR_OUT_OF_MEMORY",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "[defaultAllocator.cpp::allocate::58] Error Code 1: Cuda Runtime (out of memory)",
+        "OutOfMemory (Requested size was 9 bytes.)",
         "DefaultCPUAllocator: not enough memory: you tried to allocate 1000 bytes.",
         "Available memory of 5 is smaller than requested bytes of 9",
         "Non-zero status code returned while running Conv node. std::bad_alloc",

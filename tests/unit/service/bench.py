@@ -75,9 +75,15 @@ class RecordingEngine:
 class Bench:
     """Made inside a running loop."""
 
-    def __init__(self, artifact: Artifact, device: str = "cpu", **settings: Any) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: str = "cpu",
+        engine: RecordingEngine | None = None,
+        **settings: Any,
+    ) -> None:
         self.artifact = artifact
-        self.engine = RecordingEngine(device)
+        self.engine = engine or RecordingEngine(device)
         self.settings = Settings(**{"max_queue_seconds": 1000, **settings})
         self.metrics = Metrics()
         self.clock = asyncio.get_running_loop().time

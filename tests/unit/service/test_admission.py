@@ -103,7 +103,7 @@ def test_places_and_waiting_work_are_given_back_once() -> None:
     for slot in slots:
         slot.release()
         slot.release()
-    assert house.admission.waiting == 0
+    assert house.metrics.registry.get_sample_value("hindsight_queue_depth", {"model": "tiny"}) == 0
     assert house.admission.expected_wait("b", 1, IDLE) == 0
     assert len(house.admit(2, "b")) == 2
     house.refused(1, "c")
@@ -143,3 +143,10 @@ def test_places_are_few_even_where_work_is_nothing() -> None:
         admission.admit(1, Caller(client, 60.0, 60.0), "tiny", 0.0, IDLE)
     with pytest.raises(Busy):
         admission.admit(1, caller, "tiny", 0.0, IDLE)
+
+
+def test_a_request_without_images_leaves_nothing_behind() -> None:
+    """Of Label Studio's, where no task has an image that can be read."""
+    house = House(max_queue_seconds=0.01)
+    assert house.admit(0) == []
+    assert house.admit(64, seconds=0.05, capacity=IDLE), "the server is idle"

@@ -248,6 +248,23 @@ def test_when_the_only_worker_is_lost_nobody_waits_in_silence(tiny_artifact: Art
     run(scenario())
 
 
+def test_who_comes_after_the_stop_is_told_at_once(tiny_artifact: Artifact) -> None:
+    """An image may have been with the decoders when the server was told to stop at once."""
+
+    async def scenario() -> None:
+        bench = Bench(tiny_artifact)
+        [slot] = bench.admit(seconds=60)
+        await bench.batcher.stop()
+        start = bench.clock()
+        with pytest.raises(EngineUnavailable, match="shutting down"):
+            await bench.batcher.submit(bench.work(), slot)
+        with pytest.raises(EngineUnavailable, match="shutting down"):
+            bench.admit()
+        assert bench.clock() == start and not bench.batcher.ready
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("given", "used"), [(0.5, 0.5), (0.512, 0.5), (0.53, 0.55), (0.01, 0.05), (1.0, 1.0), (0.999, 1.0)]
 )

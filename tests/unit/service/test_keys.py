@@ -17,14 +17,15 @@ from typer.testing import CliRunner
 
 from hindsight.cli import compose
 from service import keyring
-from service.access import Access, count_images, grpc_authorize
-from service.errors import KeyRequired, RateLimited
+from service.access import Access, grpc_authorize
+from service.errors import KeyRequired, NotAllowed, RateLimited
 from service.keyring import KeyRing
 from service.keys import Key, KeysError, create_key, digest_of, read_keys, revoke_key
 from service.keys_cli import keys as keys_program
 from service.metrics import Metrics
 from service.ratelimit import RateLimits, TokenBucket
 from service.settings import Settings
+from service.visit import count_images
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -168,6 +169,13 @@ def test_a_file_that_everybody_may_write_is_warned_of(file: Path, caplog: pytest
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+def test_a_file_that_is_gone_again_does_not_end_the_watch(file: Path) -> None:
+    create_key(file, "a", "user")
+    ring = KeyRing(file, Metrics())
+    file.unlink()
+    ring.warn_of_writers()  # it had been read a moment before
+
+
 def test_a_bucket_lets_the_burst_pass_and_then_its_rate() -> None:
     now = 100.0
     bucket = TokenBucket(rate=2.0, burst=4, clock=lambda: now)
@@ -213,6 +221,10 @@ def test_grpc_calls_go_by_the_same_rules(file: Path) -> None:
         await asyncio.create_task(call("ModelInfer", 4, authorization=f"Bearer {user}"))
         with pytest.raises(RateLimited):
             await asyncio.create_task(call("ModelInfer", **{"x-api-key": user}))
+        for method in ("RepositoryModelLoad", "RepositoryModelUnload"):
+            with pytest.raises(NotAllowed, match="role admin"):
+                await asyncio.create_task(call(method, **{"x-api-key": user}))
+            await asyncio.create_task(call(method, **{"x-api-key": admin}))
 
     asyncio.run(scenario())
     count_images("m", 5)  # outside of any request: nobody to charge

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.routing import APIRoute
 from starlette.requests import Request
+from starlette.responses import Response
 
 from hindsight.manifest import ResizeRule
 from hindsight.preprocess import ImageLimits
@@ -17,6 +19,7 @@ from service import decode
 from service.decode import CpuPool
 from service.errors import Busy
 from service.handlers import _hindsight_error
+from service.kserve.rest import _Route
 from service.memory import ImageMemory
 from service.metrics import Metrics
 from tests import virtual_time
@@ -45,6 +48,23 @@ def test_a_refusal_is_held_back_as_long_as_somebody_waits_for_it(
         assert loop.time() == pytest.approx(ends_after)
         assert response.status_code == 503 and response.headers["retry-after"] == "3"
         assert json.loads(bytes(response.body))["retry_after_ms"] == 3000
+
+    virtual_time.run(scenario())
+
+
+def test_kserves_refusals_are_held_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry-After is counted from the moment of the answer, whichever protocol the client speaks."""
+
+    async def busy(request: Request) -> Response:
+        raise Busy("x", retry_after=3.0, hold=0.7)
+
+    monkeypatch.setattr(APIRoute, "get_route_handler", lambda self: busy)
+
+    async def scenario() -> None:
+        handle = _Route("/infer", busy).get_route_handler()
+        response = await handle(request_of(100.0))
+        assert asyncio.get_running_loop().time() == pytest.approx(0.7)
+        assert response.status_code == 503 and response.headers["retry-after"] == "3"
 
     virtual_time.run(scenario())
 

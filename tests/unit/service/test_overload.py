@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,48 +10,18 @@ import pytest
 
 from hindsight.artifact import Artifact
 from service import pipeline
-from service.errors import Busy, whole_seconds
+from service.errors import Busy
 from service.memory import ImageMemory
 from service.pipeline import Services
 from tests.unit.service.bench import Bench
+from tests.unit.service.crowd import CAPACITY, CLIENTS, SECONDS, goodput
 from tests.virtual_time import run, settle
-
-CLIENTS, PATIENCE, SECONDS = 64, 2.0, 20.0
-CAPACITY = 10.0  # images a second
 
 
 def loaded(artifact: Artifact) -> Bench:
     bench = Bench(artifact, max_queue_seconds=1.0, max_batch=1)
     bench.engine.seconds_each = 1 / CAPACITY
     return bench
-
-
-async def goodput(bench: Bench, *, polite: bool, think: float = 0.0) -> tuple[float, Counter[int]]:
-    """-> answers a second to clients that were still there, and how many each client got."""
-    answered: Counter[int] = Counter()
-    chance = random.Random(0)
-
-    async def client(number: int) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    [slot] = bench.admit(client="proxy", seconds=30)
-                    await bench.batcher.submit(bench.work(), slot)
-                answered[number] += 1
-                await asyncio.sleep(chance.uniform(0, 2 * think))
-            except Busy as refused:
-                assert refused.retry_after is not None
-                await asyncio.sleep(refused.hold)
-                await asyncio.sleep(whole_seconds(refused.retry_after) if polite else 0.05)
-            except TimeoutError:
-                pass
-
-    clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]
-    await asyncio.sleep(SECONDS)
-    for task in clients:
-        task.cancel()
-    await asyncio.gather(*clients, return_exceptions=True)
-    return answered.total() / SECONDS, answered
 
 
 @pytest.mark.parametrize(("polite", "least"), [(False, 0.95), (True, 0.95)])

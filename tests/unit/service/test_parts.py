@@ -24,7 +24,8 @@ from service.logs import JsonFormatter
 from service.memory import ImageMemory
 from service.metrics import Metrics
 from service.multipart import parse_multipart
-from service.responses import problem_response, to_json
+from service.refusals import MALFORMED, Refusal, refusal_bytes
+from service.responses import SECURITY_HEADERS, problem_response, to_json
 from service.settings import Settings
 
 
@@ -65,6 +66,24 @@ def test_an_unforeseen_error_says_nothing_of_the_inside() -> None:
     response = problem_response(KeyError("secret/path"), "id-1")
     assert response.status_code == 500
     assert b"secret" not in response.body and b"id-1" in response.body
+
+
+def test_a_refusal_before_any_request_carries_the_security_headers() -> None:
+    head = refusal_bytes(Refusal(MALFORMED, "malformed", "no HTTP"), []).partition(b"\r\n\r\n")[0].decode()
+    for name, value in SECURITY_HEADERS.items():
+        assert f"\r\n{name.lower()}: {value}\r\n" in head + "\r\n"
+
+
+def test_every_503_says_when_to_come_back() -> None:
+    later = [
+        core.OutOfMemory("no room"),
+        errors.Busy("full", retry_after=2.5),
+        errors.EngineUnavailable("restarting"),
+    ]
+    for error in later:
+        answer = problem_response(error, "id")
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+        assert json.loads(bytes(answer.body))["retry_after_ms"] > 0
 
 
 def test_retry_after_is_whole_seconds_and_at_least_one() -> None:

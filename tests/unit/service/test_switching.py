@@ -273,6 +273,43 @@ def test_a_retired_worker_that_dies_does_not_touch_readiness(play: Play) -> None
     play(scenario)
 
 
+def test_an_old_worker_is_held_for_as_long_as_a_client_may_have_asked_for(play: Play) -> None:
+    async def scenario(bench: Bench) -> None:
+        brief = {"timeout": 0.01, "body_timeout": 0.01, "hang_timeout": 0.01, "max_timeout": 60}
+        settings = Settings(**brief)
+        bench.control = ModelControl(bench.registry, bench.engines, bench.requests, settings, Metrics())
+        with bench.requests.enter():  # with X-Request-Timeout: 60
+            await loaded(bench)
+            await asyncio.sleep(0.3)
+            assert not bench.workers[0].killed
+        await bench.until(lambda: bench.workers[0].killed)
+
+    play(scenario)
+
+
+def test_a_model_that_is_gone_takes_its_metrics_along(play: Play, tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        other = make_tiny_artifact(tmp_path / "other", name="other")
+        bench.registry.replace([*bench.registry, other])
+        metrics = Metrics()
+        bench.control = ModelControl(bench.registry, bench.engines, bench.requests, bench.settings, metrics)
+        for model in ("tiny", "other"):
+            metrics.images.labels(model, "detect").inc()
+            metrics.queue_depth.labels(model).inc()
+            metrics.stage_seconds.labels(model, "decode").observe(1)
+        with bench.requests.enter():
+            change = bench.control.unload("other", None)
+            await bench.made(4)
+            for worker in bench.workers[2:]:
+                worker.outcome.set_result(None)
+            await bench.control.finished(change)
+            metrics.queue_depth.labels("other").dec()  # a request that began before is still under way
+        await bench.until(lambda: 'model="other"' not in metrics.render().decode())
+        assert metrics.render().decode().count('model="tiny"') > 10
+
+    play(scenario)
+
+
 def test_a_stop_in_the_middle_of_a_change_leaves_no_worker(play: Play) -> None:
     async def scenario(bench: Bench) -> None:
         change = await bench.control.load("tiny", None)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Coroutine
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
@@ -33,7 +33,7 @@ from service.pipeline import (
     services_of,
     unless_disconnected,
 )
-from service.query import refuse_repeats
+from service.query import query_of, with_query
 from service.responses import server_timing, to_json
 from service.schemas import DetectManyResponse, DetectResponse
 from service.together import each_for_itself
@@ -102,12 +102,14 @@ class DetectQuery(BaseModel):
         )
 
 
+Asked = Annotated[DetectQuery, Depends(query_of(DetectQuery))]
+
+
 @router.post(
     "/detect",
-    dependencies=[Depends(refuse_repeats)],
     summary="Find objects in one image or several",
     response_model=None,
-    openapi_extra=DETECT_BODY,
+    openapi_extra=with_query(DetectQuery, DETECT_BODY),
     responses={
         200: {
             "description": "One image: its detections. Several: `results`, in order.",
@@ -135,7 +137,7 @@ class DetectQuery(BaseModel):
         ),
     },
 )
-async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
+async def detect(request: Request, query: Asked) -> Response:
     start = time.perf_counter()
     services = services_of(request)
     caller = caller_of(request, services.settings)

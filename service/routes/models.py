@@ -7,7 +7,7 @@ path, in the middleware.
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
@@ -20,7 +20,7 @@ from service import errors
 from service.model_control import Change
 from service.openapi import problem_responses
 from service.pipeline import Services, services_of
-from service.query import refuse_repeats
+from service.query import query_of, with_query
 from service.responses import json_response
 from service.schemas import ModelsResponse, ModelStatus
 
@@ -36,6 +36,9 @@ class ChangeQuery(BaseModel):
 
     version: str | None = Field(None, pattern=f"^{VERSION_PATTERN}$", examples=["0.2.0"])
     wait: bool = Field(True, description="false: answer 202 at once; `last_change` of /models/{name} tells")
+
+
+Asked = Annotated[ChangeQuery, Depends(query_of(ChangeQuery))]
 
 
 @router.get(
@@ -75,7 +78,7 @@ async def model(request: Request, name: Name) -> Response:
 @router.post(
     "/models/{name}/load",
     summary="Load a model, or load it again, while serving",
-    dependencies=[Depends(refuse_repeats)],
+    openapi_extra=with_query(ChangeQuery, {}),
     response_model=None,
     responses={
         200: {"description": "It is loaded and serves.", "model": ModelStatus},
@@ -89,7 +92,7 @@ async def model(request: Request, name: Name) -> Response:
         ),
     },
 )
-async def load(request: Request, name: Name, query: Annotated[ChangeQuery, Query()]) -> Response:
+async def load(request: Request, name: Name, query: Asked) -> Response:
     """Without `version`: the newest on disk, in place of those loaded. With it: that one, beside those."""
     change = await services_of(request).control.load(name, query.version)
     return await _answer(request, change, query.wait)
@@ -98,7 +101,7 @@ async def load(request: Request, name: Name, query: Annotated[ChangeQuery, Query
 @router.post(
     "/models/{name}/unload",
     summary="Unload a model, or one version of it, while serving",
-    dependencies=[Depends(refuse_repeats)],
+    openapi_extra=with_query(ChangeQuery, {}),
     response_model=None,
     responses={
         200: {"description": "It is unloaded.", "model": ModelStatus},
@@ -112,7 +115,7 @@ async def load(request: Request, name: Name, query: Annotated[ChangeQuery, Query
         ),
     },
 )
-async def unload(request: Request, name: Name, query: Annotated[ChangeQuery, Query()]) -> Response:
+async def unload(request: Request, name: Name, query: Asked) -> Response:
     """Without `version`: all of its versions."""
     change = services_of(request).control.unload(name, query.version)
     return await _answer(request, change, query.wait)

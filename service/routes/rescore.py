@@ -3,7 +3,7 @@
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
@@ -21,7 +21,7 @@ from service.pipeline import (
     services_of,
     unless_disconnected,
 )
-from service.query import refuse_repeats
+from service.query import query_of, with_query
 from service.responses import json_response, server_timing
 from service.schemas import RescoreResponse
 from service.visit import count_images
@@ -39,12 +39,14 @@ class RescoreQuery(BaseModel):
     )
 
 
+Asked = Annotated[RescoreQuery, Depends(query_of(RescoreQuery))]
+
+
 @router.post(
     "/rescore",
-    dependencies=[Depends(refuse_repeats)],
     summary="A second opinion on given boxes",
     response_model=None,
-    openapi_extra=RESCORE_BODY,
+    openapi_extra=with_query(RescoreQuery, RESCORE_BODY),
     responses={
         200: {"description": "One opinion a box, in the order given.", "model": RescoreResponse},
         **problem_responses(
@@ -68,7 +70,7 @@ class RescoreQuery(BaseModel):
         ),
     },
 )
-async def rescore(request: Request, query: Annotated[RescoreQuery, Query()]) -> Response:
+async def rescore(request: Request, query: Asked) -> Response:
     start = time.perf_counter()
     services = services_of(request)
     caller = caller_of(request, services.settings)

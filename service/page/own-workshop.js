@@ -8,7 +8,7 @@ import { fitOf } from "./fit.js";
 import { Opinions, nearestOf, remarkOf, worstFirst } from "./opinions.js";
 import { OwnLayer } from "./own-layer.js";
 import { OwnPanel } from "./own-panel.js";
-import { colourOf, currentImage, imageOf, updateImage } from "./store.js";
+import { colourOf, currentImage, imageOf, shown as shownOf, updateImage } from "./store.js";
 
 const NO_LIST = new BoxList();
 
@@ -116,7 +116,7 @@ export function mount(element, store, api) {
   }
 
   function copyDetections() {
-    const records = api.shown(store.get(), image()).map(({ detection }) => ({ box: detection.box, label: detection.label }));
+    const records = shownOf(store.get(), image()).map(({ detection }) => ({ box: detection.box, label: detection.label }));
     const fresh = missingFrom(list().boxes, records);
     edit((boxes) => boxes.add(fresh), `${fresh.length} of the model's boxes copied`);
   }

@@ -77,7 +77,6 @@ export function lookAt(families, at) {
   return {
     at, counters, queue, models: [...models].sort(),
     started: families.has("process_start_time_seconds") ? gauge("process_start_time_seconds") : null,
-    inFlight: gauge("hindsight_requests_in_flight"),
     workers: { ready: gauge("hindsight_worker_ready"), all: series("hindsight_worker_ready").length },
     version: series("hindsight_build_info")[0]?.labels.get("version") ?? "",
   };
@@ -88,8 +87,8 @@ export const restarted = (before, after) => before.started !== after.started
   || [...before.counters].some(([key, value]) => (after.counters.get(key) ?? 0) < value);
 
 /**
- * The rates between two looks of one run of the server: requests and refusals a second, and by model images a second,
- * images waiting, mean batch (null if none ran), stages [{stage, mean, most}] in seconds (`most`: 95 % took no longer).
+ * The rates between two looks of one run of the server: requests and refusals a second, images waiting, mean batch (null if
+ * none ran), and by model the same with stages [{stage, mean, most}] in seconds (`most`: 95 % took no longer).
  */
 export function ratesOf(before, after) {
   const seconds = Math.max((after.at - before.at) / 1000, 1e-3);
@@ -111,7 +110,9 @@ export function ratesOf(before, after) {
       stage, mean: mean("stages", name, stage), most: quantile(0.95, bucketsOf(name, stage)),
     })).filter(({ mean: value }) => value !== null),
   }));
+  const overAll = (part) => after.models.reduce((sum, name) => sum + grown(["batch", name, "", part, ""].join("\n")), 0);
   return {
+    batch: overAll("count") > 0 ? overAll("sum") / overAll("count") : null,
     requests: grown("requests") / seconds,
     refused: grown("refused") / seconds,
     images: models.reduce((sum, { images }) => sum + images, 0),

@@ -24,12 +24,6 @@ export function sparkPoints(values, width, height) {
   return values.map((value, index) => `${(start + index * step).toFixed(1)},${(height - 1 - ((value ?? 0) / top) * (height - 2)).toFixed(1)}`).join(" ");
 }
 
-/** Batches over all models, weighed by their images. */
-const meanBatch = ({ models }) => {
-  const ran = models.filter(({ batch }) => batch !== null);
-  return ran.length ? ran.reduce((sum, { batch }) => sum + batch, 0) / ran.length : null;
-};
-
 const WHY_NOT = {
   401: "The figures are for keys with the role metrics (or admin). Enter one to see them; it is kept until this page is closed.",
   403: "Your key may not read the figures: they are for keys with the role metrics (or admin). Enter such a key to see them; it is kept until this page is closed.",
@@ -134,12 +128,11 @@ export function mount(details, api) {
   function draw(rates, now) {
     show(`Hindsight ${now.version}, ${now.workers.ready} of ${now.workers.all} workers ready`);
     tiles.hidden = false;
-    const figures = { ...rates, batch: meanBatch(rates) };
     for (const [name] of TILES) {
       const kept = history.get(name);
-      kept.push(figures[name]);
+      kept.push(rates[name]);
       if (kept.length > KEPT) kept.shift();
-      values.get(name).textContent = number(figures[name]);
+      values.get(name).textContent = number(rates[name]);
       lines.get(name).setAttribute("points", sparkPoints(kept, WIDTH, HEIGHT));
     }
     values.get("requests").parentElement.title = `${number(rates.refused)} refused or failed a second`;

@@ -101,9 +101,9 @@ export class OwnPanel {
     this.#drawDetail(view);
   }
 
-  #said({ rows, judges, model, opinions: { busy, waiting, problem }, image }) {
+  #said({ rows, judges, model, opinions: { busy, waiting, problem }, image, held }) {
     if (!image) return "Open an image first.";
-    if (!image.width) return "This image has not been answered yet.";
+    if (!image.width) return `This image has no answer yet${held ? "; its boxes wait for it" : ""}.`;
     if (!judges) return `${model} does not judge boxes, so there is no second opinion; choose another model.`;
     if (problem) return `No second opinion: ${problem.message}. ${problem.detail ?? ""}`.trim();
     if (waiting !== null) return `The server is busy, next try in ${waiting} s`;

@@ -226,6 +226,7 @@ export function mount(element, store, api) {
       rows: worstFirst(rows), selected: entry, image: here, nearest, opinion: entry && judged(here.id, entry),
       classNames: classNames(), newLabel: newLabel ?? classNames()[0] ?? null, judges: state.model?.has_localization ?? true,
       model: state.model?.name, canUndo: list().canUndo, canRedo: list().canRedo, opinions,
+      held: waiting.some(({ imageId }) => imageId === here?.id),
     });
     return layer.draw(rows.filter((row) => row.image.id === here?.id).map(({ entry: item, colour, fit, name, remark }) => {
       const [x1, y1, x2, y2] = item.box.map(Math.round);
@@ -250,6 +251,7 @@ export function mount(element, store, api) {
   store.subscribe(render, "current");
   store.subscribe(() => { render(); judge({ soon: true }); }, "mode", "model", "current", "images");
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") layer.cancel();
     if (!active() || !(event.ctrlKey || event.metaKey) || event.altKey || event.target.closest?.("input, textarea")) return;
     const key = event.key.toLowerCase();
     if (key !== "z" && key !== "y") return;

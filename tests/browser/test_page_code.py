@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -62,7 +63,6 @@ def test_the_pages_own_filters_are_in_the_python(page: Page, server: str, tmp_pa
     records = answer_for(server, sample(server))
     least = round(sorted(record["iou"] for record in records)[4], 2)
     page.locator("#min-iou").fill(str(least))
-    page.wait_for_function("(least) => document.getElementById('snippet-note') && true", arg=least)
     answered = run(code(page, way), way, tmp_path)
     assert len(answered) == sum(record["iou"] >= least for record in records)
     assert "filters of this page" not in page.locator("#snippet-note").inner_text()
@@ -75,7 +75,6 @@ def test_the_pages_own_filters_are_in_the_python(page: Page, server: str, tmp_pa
 def test_any_file_name_is_quoted(page: Page, tmp_path: Path, way: str, name: str) -> None:
     content = encode(tiles_image())
     pick(page, name, content)
-    expect(page.locator("#snippet")).to_contain_text("Content-Type" if way == "curl" else "")
     (tmp_path / name).write_bytes(content)
     page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
     answered = run(code(page, way), way, tmp_path)
@@ -101,7 +100,7 @@ def test_own_boxes_of_a_sample(page: Page, tmp_path: Path, way: str) -> None:
     opinions = answered if way == "curl" else [opinion for _, opinion in answered]
     assert [opinion["label"] for opinion in opinions] == ["red", "green"]
     if way != "curl":
-        assert [box for box, _ in answered] == own_boxes(page)
+        np.testing.assert_allclose([box for box, _ in answered], own_boxes(page), atol=1e-6)
 
 
 def test_the_code_can_be_copied(page: Page) -> None:

@@ -25,6 +25,7 @@ let askForKey = async () => null;
 /** `ask(detail)` is called when the server wants a key; it resolves to one, or to null. */
 export const onKeyNeeded = (ask) => { askForKey = ask; };
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export const keyHeaders = () => (hasKey() ? { "x-api-key": sessionStorage.getItem(KEY) } : {});
 
 const noAnswer = () => (
   new Problem({ title: "No answer from the server", detail: "Check that it is still running.", lost: true }));
@@ -33,9 +34,8 @@ const noAnswer = () => (
 export async function request(url, options = {}) {
   let response;
   const key = sessionStorage.getItem(KEY);
-  const sent = key === null ? options : { ...options, headers: { ...options.headers, "x-api-key": key } };
   try {
-    response = await fetch(url, sent);
+    response = await fetch(url, { ...options, headers: { ...options.headers, ...keyHeaders() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw noAnswer();

@@ -15,7 +15,8 @@ export class BoxLayer {
     this.groups = new Map();
     this.items = new Map();
     this.order = [];
-    this.active = this.selected = null;
+    this.active = this.selected = this.stop = null;
+    this.inert = false;
     this.#listen();
   }
 
@@ -56,10 +57,18 @@ export class BoxLayer {
     this.groups.get(this.stop)?.setAttribute("tabindex", "-1");
     this.stop = this.order.includes(selected) ? selected : this.order[0];
     this.groups.get(selected)?.setAttribute("aria-selected", "true");
-    this.groups.get(this.stop)?.setAttribute("tabindex", "0");
+    this.groups.get(this.stop)?.setAttribute("tabindex", this.inert ? "-1" : "0");
     this.active = active;
     this.selected = selected;
     this.labels.mark(active);
+  }
+
+  /** While something else is worked on, the boxes are scenery: seen, but not for keys or screen readers. */
+  setInert(inert) {
+    if (inert) this.layer.setAttribute("aria-hidden", "true");
+    else this.layer.removeAttribute("aria-hidden");
+    this.inert = inert;
+    this.mark(this.active, this.selected);
   }
 
   focus(key) {

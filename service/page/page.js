@@ -3,16 +3,14 @@
 import * as http from "./api.js";
 import { BoxLayer } from "./boxes.js";
 import { Camera } from "./camera.js";
-import { CompareView } from "./compare_view.js";
 import { byId, element } from "./dom.js";
 import { Filmstrip } from "./filmstrip.js";
 import { Filters } from "./filters.js";
 import { wireIntake } from "./intake.js";
 import { wireKey } from "./key.js";
 import { wireKeyboard } from "./keyboard.js";
-import { showModelCard } from "./model_card.js";
 import { wireNotice } from "./notice.js";
-import { showPicture } from "./picture.js";
+import { showPicture } from "./photo.js";
 import { sentQuery, shownQuery } from "./query.js";
 import { DetectionQueue } from "./queue.js";
 import { Results } from "./results.js";
@@ -20,6 +18,7 @@ import { Stage } from "./stage.js";
 import { FIRST_STATE, createStore, currentImage, newImage } from "./store.js";
 
 const ZOOM_STEP = 1.4;
+const ANNOTATIONS = /\.(json|txt|xml)$/i; // boxes of the user's own: not for the detector
 
 const store = createStore(FIRST_STATE);
 const camera = new Camera();
@@ -30,8 +29,8 @@ const rivalBoxes = new BoxLayer(rivalStage);
 const queue = new DetectionQueue(store);
 const filters = new Filters(store, () => queue.restart());
 const results = new Results(store, boxes);
-const compare = new CompareView(store, boxes, rivalBoxes, queue);
-const film = new Filmstrip(store, { pick, remove, clear });
+let compare = null; // a CompareView, once compare mode has been asked for
+new Filmstrip(store, { pick, remove, clear });
 
 // Images ----------------------------------------------------------------------------------------------------------
 
@@ -41,6 +40,16 @@ function pick(id) {
 
 /** Take in files of the user's: they stand before the samples, and the first of them is looked at. */
 function addImages(files) {
+  const annotations = files.filter(({ name }) => ANNOTATIONS.test(name));
+  const pictures = files.filter((file) => !annotations.includes(file));
+  if (annotations.length) {
+    if (api.useAnnotations) api.useAnnotations(annotations);
+    else api.say(`${annotations[0].name} is no image`);
+  }
+  if (pictures.length) addPictures(pictures);
+}
+
+function addPictures(files) {
   const added = files.map((file) => newImage({ name: file.name || "pasted image", blob: file }));
   const { images } = store.get();
   const own = images.filter(({ sample }) => sample === null);
@@ -108,6 +117,22 @@ function setMode(mode) {
   if (!input.disabled) store.set({ mode });
 }
 
+/** Parts that few visits need are loaded when they are first asked for. */
+async function later(module) {
+  try {
+    return await import(module);
+  } catch (error) {
+    api.say("This part could not be loaded: is the server still running?");
+    throw error;
+  }
+}
+
+async function loadCompare() {
+  if (compare || store.get().mode !== "compare") return;
+  compare = new (await later("./compare_view.js")).CompareView(store, boxes, rivalBoxes, queue);
+  compare.render();
+}
+
 function renderMode() {
   const { mode, model } = store.get();
   for (const input of document.querySelectorAll('input[name="mode"]')) {
@@ -116,13 +141,14 @@ function renderMode() {
     input.disabled = !model?.has_localization;
     input.parentElement.title = input.disabled ? "This model gives no IoU to rank by" : "";
   }
+  boxes.setInert(mode === "own boxes");
   byId("own-boxes").hidden = mode !== "own boxes";
   byId("stages").dataset.mode = mode;
 }
 
 function wireControls() {
   byId("model").addEventListener("change", ({ target }) => useModel(target.value));
-  byId("card-button").addEventListener("click", () => showModelCard(store.get().model));
+  byId("card-button").addEventListener("click", async () => (await later("./model_card.js")).showModelCard(store.get().model));
   byId("retry").addEventListener("click", () => {
     const { pause, current } = store.get();
     if (pause) queue.resume();
@@ -139,6 +165,7 @@ function wireControls() {
   });
   stage.onView(({ pixel }) => { byId("zoom-level").textContent = `${Math.round(100 / pixel)} %`; });
   store.subscribe(renderMode, "mode", "model");
+  store.subscribe(loadCompare, "mode");
   store.subscribe(() => showPicture(currentImage(store.get()), [stage, rivalStage], camera), "images", "current");
   store.subscribe(() => { if (!store.get().pause && store.get().models.length === 0) start(); }, "pause");
 }
@@ -149,7 +176,7 @@ wireKey();
 wireIntake(addImages);
 wireKeyboard({
   step: (by) => {
-    const order = compare.on ? compare.order : results.order;
+    const order = compare?.on ? compare.order : results.order;
     if (order.length === 0) return;
     const at = order.indexOf(boxes.selected);
     boxes.focus(order[Math.min(Math.max(at + by, 0), order.length - 1)]);
@@ -167,12 +194,12 @@ wireKeyboard({
     if (box) stage.lookAt(box);
   },
   mode: setMode,
-  swap: () => compare.swap(),
+  swap: () => compare?.swap(),
   labels: () => byId("labels").click(),
 });
 
-/** What modules get that are mounted into the page's sections: mount(element, store, api). */
-export const api = {
+/** What modules get that are mounted into the page's sections. They may set `useAnnotations(files)`: boxes handed over as files. */
+const api = {
   ...http, sentQuery, shownQuery, addImages,
   say: (text) => { byId("status").textContent = text; },
   stage: {

@@ -23,6 +23,7 @@ export class Stage {
     camera.onChange(() => this.update());
     new ResizeObserver(() => this.update()).observe(this.svg);
     this.#wirePointers();
+    this.#wireSpace();
     host.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
   }
 
@@ -110,7 +111,7 @@ export class Stage {
       this.moved = 0;
       const pans = event.button === 1 || (event.button === 0 && (this.dragPans() || this.spaceHeld));
       if (!pans && event.pointerType !== "touch") return;
-      if (event.button === 1) event.preventDefault();
+      if (event.button === 1 || this.spaceHeld) event.preventDefault(); // nobody else's press
       this.pointers.set(event.pointerId, { x: event.clientX, y: event.clientY, pans });
     });
     svg.addEventListener("pointermove", (event) => this.#drag(event));
@@ -123,6 +124,17 @@ export class Stage {
     svg.addEventListener("dblclick", (event) => {
       if (this.dragPans()) this.#zoomAt(event, event.shiftKey ? 0.5 : 2);
     });
+  }
+
+  /** Where a plain drag does something else, Space and drag moves the image. */
+  #wireSpace() {
+    addEventListener("keydown", (event) => {
+      if (event.key !== " " || this.dragPans() || event.target.closest?.("input, button, select, textarea, a")) return;
+      event.preventDefault();
+      this.spaceHeld = true;
+    });
+    addEventListener("keyup", ({ key }) => { if (key === " ") this.spaceHeld = false; });
+    addEventListener("blur", () => { this.spaceHeld = false; });
   }
 
   #drag(event) {

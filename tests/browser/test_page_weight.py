@@ -1,0 +1,51 @@
+"""What opening the page costs: bytes, time, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Browser, Response, expect
+
+from tests.browser.browsing import REPOSITORY, wait_for_all
+
+PAGE_FOLDER = REPOSITORY / "service" / "page"
+MOST_BYTES = 150_000
+
+
+def test_opening_the_page_transfers_less_than_150_kilobytes_without_images(browser: Browser, server: str) -> None:
+    page = browser.new_context().new_page()
+    sizes: dict[str, int] = {}
+
+    def note(response: Response) -> None:
+        if not response.headers.get("content-type", "").startswith("image/"):
+            sizes[response.url] = len(response.body()) + sum(len(pair) for pair in response.headers.items())
+
+    page.on("requestfinished", lambda request: note(request.response()))
+    page.goto(server)
+    wait_for_all(page)
+    expect(page.locator("#boxes .detections g").first).to_be_visible()
+    assert len(sizes) > 10
+    assert sum(sizes.values()) < MOST_BYTES, sizes
+    page.context.close()
+
+
+def test_the_frame_is_there_within_a_second(browser: Browser, server: str) -> None:
+    """On a machine that is busy with other tests, the best of five."""
+    times = []
+    for _ in range(5):
+        page = browser.new_context().new_page()
+        page.goto(server)
+        times.append(
+            page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+        )
+        page.context.close()
+    assert min(times) < 1000, times
+
+
+def test_the_page_is_plain_files_that_name_no_other_place() -> None:
+    files = [path for path in Path(PAGE_FOLDER).rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".html", ".css", ".js"}
+    for path in files:
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "https://" not in text and "http://www" not in text, path.name
+        assert max(len(line) for line in text.splitlines()) < 600, f"{path.name} is not made to be read"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.browsing import OpenPage, answer_for, pick, sample
+from tests.browser.browsing import OpenPage, answer_for, pick, sample, wait_for_all
 from tests.browser.workbench import choose, drag, own_boxes, own_mode, wait_for_opinions
 from tests.factories import COLOURS, encode, tiles_image
 
@@ -70,8 +70,7 @@ def test_coco_of_what_is_on_screen(board: tuple[Page, float, bytes], server: str
 def test_coco_of_all_images_respects_the_filters_too(board: tuple[Page, float, bytes], server: str) -> None:
     page, least, _ = board
     page.get_by_role("checkbox", name="green").uncheck()
-    choose(page, "tiles.jpg")  # a sample is fetched when it is looked at
-    page.wait_for_function("document.getElementById('export-facts').textContent.length > 0")
+    wait_for_all(page)
     all_images(page)
     expect(page.locator("#export-facts")).to_contain_text("on 2 images")
     name, content = saved(page, "COCO JSON")
@@ -134,8 +133,7 @@ def test_the_annotated_picture_has_the_images_size_and_its_boxes(page: Page) -> 
 
 
 def test_pictures_of_all_images_come_in_one_archive(page: Page) -> None:
-    choose(page, "tiles.jpg")
-    choose(page, "board.jpg")
+    wait_for_all(page)
     all_images(page)
     expect(page.locator("#export-facts")).to_contain_text("on 2 images")
     with page.expect_download() as download:

@@ -392,7 +392,7 @@ def test_a_huge_file_is_refused_before_it_is_read(tiles: Page) -> None:
 
 def test_a_dropped_file_of_boxes_opens_the_mode(page: Page) -> None:
     choose(page, "tiles.jpg")
-    drop(page, "drop", "tiles.txt", b"0 .3 .1667 .2 .3333\n", "text/plain")
+    drop(page, "drop", ("tiles.txt", b"0 .3 .1667 .2 .3333\n", "text/plain"))
     expect(page.locator('input[name="mode"][value="own boxes"]')).to_be_checked()
     wait_for_opinions(page, 1)
     np.testing.assert_allclose(own_boxes(page), [RED], atol=0.01)

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 from playwright.sync_api import Page, expect
 
+from tests.browser.browsing import tile, wait_for_all
+
 PIXEL = 1.5  # of an image that is shown larger than it is: how exact a mouse can be
 
 
@@ -18,8 +20,9 @@ def own_mode(page: Page) -> None:
 
 def choose(page: Page, name: str) -> None:
     """Bring an image of the filmstrip onto the stage."""
-    page.get_by_role("button", name=name).first.click()
-    page.wait_for_function("(name) => document.querySelector('#photo').getAttribute('aria-label').includes(name)", arg=name)
+    wait_for_all(page)
+    tile(page, name).click()
+    expect(page.locator("#photo")).to_have_attribute("aria-label", f"Photo {name}")
 
 
 def screen(page: Page, x: float, y: float) -> tuple[float, float]:

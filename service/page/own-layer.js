@@ -58,7 +58,7 @@ export class OwnLayer {
       const edge = group.querySelector(".edge");
       edge.style.stroke = colour;
       group.querySelector(".tint").style.fill = colour;
-      for (const rectangle of group.children) place(rectangle, box);
+      if (id !== this.drag?.id) for (const rectangle of group.children) place(rectangle, box);
       group.dataset.fit = fit;
       group.setAttribute("aria-label", name);
       group.setAttribute("aria-pressed", id === selected);
@@ -159,6 +159,7 @@ export class OwnLayer {
     } else if (drag.box) {
       this.handlers.change(drag.id, drag.box, null);
     }
+    if (drag.id) this.focus(drag.id); // a browser may have taken the focus away when the button went down
     this.#placeHandles();
   }
 

@@ -84,7 +84,10 @@ export class OwnPanel {
     this.view = view;
     const { rows, selected, image, canUndo, canRedo } = view;
     const options = [...view.classNames.map((name) => [name, name]), ["", "no class"]];
-    this.label.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
+    if (view.classNames.join("\n") !== this.classes) { // a list that is open would close
+      this.classes = view.classNames.join("\n");
+      this.label.replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
+    }
     const label = selected ? selected.label : view.newLabel;
     this.label.value = view.classNames.includes(label) ? label : "";
     const ready = Boolean(image?.width);

@@ -17,7 +17,7 @@ export function mount(element, store, api) {
   const lists = new Map(); // image id -> BoxList
   let selected = null;
   let waiting = []; // entries of a file whose images have not been looked at yet
-  let newLabel = null; // the class that the next box gets
+  let newLabel; // the class that the next box gets (null: none); undefined until one is chosen
   let shown = 0; // id of the image that was current at the last render
   const opinions = new Opinions({ ask, changed: () => { for (const id of lists.keys()) publish(id); render(); } });
   const modelKey = ({ model }) => `${model?.name}@${model?.version}`;
@@ -27,6 +27,7 @@ export function mount(element, store, api) {
   const list = () => listOf(image()?.id);
   const classNames = () => store.get().model?.classes.map(({ name }) => name) ?? [];
   const active = () => store.get().mode === "own boxes" && Boolean(image()?.width);
+  const labelForNew = () => (newLabel === undefined || (newLabel !== null && !classNames().includes(newLabel)) ? classNames()[0] ?? null : newLabel);
   const labelText = (label) => label ?? "no class";
 
   const panel = new OwnPanel(element, {
@@ -75,7 +76,7 @@ export function mount(element, store, api) {
 
   function add(box) {
     let id;
-    edit((boxes) => { [id] = boxes.add([{ box, label: newLabel ?? classNames()[0] ?? null }]); });
+    edit((boxes) => { [id] = boxes.add([{ box, label: labelForNew() }]); });
     selectIn(image().id, id);
     layer.focus(id);
     api.say(`Box added, ${labelText(list().find(id).label)}; ${list().boxes.length} in all`);
@@ -224,7 +225,7 @@ export function mount(element, store, api) {
       }));
     panel.draw({
       rows: worstFirst(rows), selected: entry, image: here, nearest, opinion: entry && judged(here.id, entry),
-      classNames: classNames(), newLabel: newLabel ?? classNames()[0] ?? null, judges: state.model?.has_localization ?? true,
+      classNames: classNames(), newLabel: labelForNew(), judges: state.model?.has_localization ?? true,
       model: state.model?.name, canUndo: list().canUndo, canRedo: list().canRedo, opinions,
       held: waiting.some(({ imageId }) => imageId === here?.id),
     });
@@ -247,9 +248,8 @@ export function mount(element, store, api) {
       panel.problems(problems.lines, { keep: true });
     }
     render();
-  }, "images");
-  store.subscribe(render, "current");
-  store.subscribe(() => { render(); judge({ soon: true }); }, "mode", "model", "current", "images");
+    judge({ soon: true });
+  }, "images", "current", "model", "mode");
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") layer.cancel();
     if (!active() || !(event.ctrlKey || event.metaKey) || event.altKey || event.target.closest?.("input, textarea")) return;

@@ -40,7 +40,8 @@ export class OwnPanel {
     this.trouble = make("ul");
     this.alert = make("div", { className: "own-problems", role: "alert", hidden: true }, this.trouble,
       button("Close", () => { this.alert.hidden = true; this.addButton.focus(); }));
-    this.state = make("p", { className: "muted", id: "own-state", role: "status" });
+    this.state = make("p", { className: "muted", id: "own-state" });
+    this.said = make("p", { className: "muted", id: "own-said", role: "status" }); // the page's own status line speaks of detections
     this.again = button("Ask again", handlers.retry, { hidden: true });
     this.whole = make("input", { type: "checkbox", id: "own-whole", onchange: handlers.changed });
     this.list = make("ol", { className: "own-list", "aria-label": "Your boxes, the worst-fitting first" });
@@ -61,7 +62,7 @@ export class OwnPanel {
         make("p", {}, "Files: our JSON, COCO JSON, YOLO .txt (with classes.txt, or the model's classes), Pascal VOC .xml; matched to the open images by name.")),
       make("div", { className: "own-tools" }, this.addButton, upload, this.copy),
       make("div", { className: "own-tools" }, make("label", { htmlFor: "own-label" }, "Class "), this.label, this.undo, this.redo, this.remove, this.clear),
-      this.alert, this.detail,
+      this.alert, this.said, this.detail,
       make("div", { className: "own-tools" }, this.state, this.again),
       make("label", { className: "toggle" }, this.whole, " Boxes of all images"),
       this.list, this.more);
@@ -70,6 +71,8 @@ export class OwnPanel {
   get wholeSet() { return this.whole.checked; }
   get showsNearest() { return this.near.checked; }
   focusAdd() { this.addButton.focus(); }
+
+  say(text) { this.said.textContent = text; }
 
   /** Show lines of trouble, in place of the ones before unless `keep`. None: nothing is shown. */
   problems(lines, { keep = false } = {}) {

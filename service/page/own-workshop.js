@@ -71,7 +71,7 @@ export function mount(element, store, api) {
     publish(image().id);
     render();
     judge();
-    if (said) api.say(said);
+    if (said) panel.say(said);
   }
 
   function add(box) {
@@ -79,7 +79,7 @@ export function mount(element, store, api) {
     edit((boxes) => { [id] = boxes.add([{ box, label: labelForNew() }]); });
     selectIn(image().id, id);
     layer.focus(id);
-    api.say(`Box added, ${labelText(list().find(id).label)}; ${list().boxes.length} in all`);
+    panel.say(`Box added, ${labelText(list().find(id).label)}; ${list().boxes.length} in all`);
   }
 
   function remove(id) {
@@ -146,7 +146,7 @@ export function mount(element, store, api) {
     const found = settle(readBoxes(texts, classNames(), problems), problems);
     store.set({ mode: "own boxes" });
     panel.problems(problems.lines);
-    return api.say(found);
+    return panel.say(found);
   }
 
   /** Put entries where they belong; returns what to say. */
@@ -244,7 +244,7 @@ export function mount(element, store, api) {
     if (ready.length) {
       waiting = waiting.filter((entry) => !ready.includes(entry));
       const problems = new Problems();
-      api.say(settle(ready, problems));
+      panel.say(settle(ready, problems));
       panel.problems(problems.lines, { keep: true });
     }
     render();

@@ -195,7 +195,7 @@ def test_what_was_exported_can_be_read_again(page: Page) -> None:
     once = own_boxes(page)
     members = [{"name": name, "mimeType": "text/plain", "buffer": archive.read(name)} for name in archive.namelist()]
     file.set_input_files(members)
-    expect(page.locator("#status")).to_contain_text("2 were there already")
+    expect(page.locator("#own-said")).to_contain_text("2 were there already")
     assert own_boxes(page) == once
     assert page.evaluate("document.querySelectorAll('#own-layer [data-own]').length") == 2
 

@@ -87,7 +87,7 @@ def test_screen_readers_hear_boxes_and_their_doubts(page: Page) -> None:
     expect(page.get_by_role("list", name="Your boxes, the worst-fitting first").get_by_role("listitem")).to_have_count(4)
     expect(page.get_by_role("alert").filter(has_text="leaves the image")).to_be_visible()
     drag(page, (60, 60), (80, 80))
-    expect(page.locator("#status")).to_have_text("Box added, red; 5 in all")
+    expect(page.locator("#own-said")).to_have_text("Box added, red; 5 in all")
 
 
 def test_a_finger_draws_and_the_page_does_not_scroll_away(open_page: OpenPage) -> None:

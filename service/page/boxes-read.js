@@ -62,8 +62,8 @@ export function readBoxes(files, classNames, problems) {
   for (const { name, text } of files.filter((file) => !isNames(file.name))) {
     try {
       for (const entry of parse(name, text, names, problems)) {
+        if (entry.boxes.length > room) throw new Unreadable(`more than ${LIMITS.boxes.toLocaleString("en")} boxes at a time; the rest is left out`);
         room -= entry.boxes.length;
-        if (room < 0) throw new Unreadable(`more than ${LIMITS.boxes.toLocaleString("en")} boxes at a time; the rest is left out`);
         entries.push({ file: name, ...entry });
       }
     } catch (error) {

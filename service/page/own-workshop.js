@@ -132,6 +132,7 @@ export function mount(element, store, api) {
 
   /** Read annotation files [File]; what fits is added, what does not is said, what is there stays. */
   async function useAnnotations(files) {
+    store.set({ mode: "own boxes" }); // where the answer is shown
     const refused = tooMuch(files);
     if (refused) return panel.problems([refused]);
     const problems = new Problems();
@@ -144,7 +145,6 @@ export function mount(element, store, api) {
       }
     }
     const found = settle(readBoxes(texts, classNames(), problems), problems);
-    store.set({ mode: "own boxes" });
     panel.problems(problems.lines);
     return panel.say(found);
   }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 CALL = """async ([base, module, code, value]) => {
     const found = await import(new URL(`page/${module}.js`, base));
@@ -24,3 +26,12 @@ class Modules:
     def call(self, module: str, code: str, value: object = None) -> Any:
         """`code`: an expression over `module` (the module's exports) and `value` (JSON)."""
         return self._page.evaluate(CALL, [self.base, module, code, value])
+
+
+@contextmanager
+def open_modules(browser: Browser, server: str) -> Iterator[Modules]:
+    context = browser.new_context(bypass_csp=True)
+    page = context.new_page()
+    page.goto(f"{server}docs.css")  # any small document of the server's
+    yield Modules(page, server)
+    context.close()

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 from hindsight.detections import Detections
 from hindsight.manifest import ClassInfo
 from service.formats import to_coco, to_labelstudio, to_yolo
-from tests.browser.modules import Modules
+from tests.browser.modules import Modules, open_modules
 
 CLASSES = ("red", "green & <b>", "blau ß")
 
@@ -30,11 +30,8 @@ class OfClasses:
 
 @pytest.fixture(scope="module")
 def modules(browser: Browser, server: str) -> Iterator[Modules]:
-    context = browser.new_context(bypass_csp=True)
-    page = context.new_page()
-    page.goto(f"{server}docs.css")
-    yield Modules(page, server)
-    context.close()
+    with open_modules(browser, server) as found:
+        yield found
 
 
 def detections(seed: int, size: tuple[int, int], *, localization: bool = True, count: int = 40) -> Detections:
@@ -160,7 +157,7 @@ def test_names_in_archives_cannot_leave_their_folder_or_meet(modules: Modules) -
     archive = zipfile.ZipFile(io.BytesIO(zipped(modules, [(name, b"1") for name in names])))
     members = archive.namelist()
     assert members == [
-        "passwd", "c.txt", "A.txt", "a (2).txt", "file", "file (2)", "x_y______.txt", "x", "a (3).txt", "con",
+        "passwd", "c.txt", "A.txt", "a (2).txt", "file", "file (2)", "x_y_______.txt", "x", "a (3).txt", "con",
     ]  # fmt: skip
     assert len({member.lower() for member in members}) == len(names)
 

@@ -14,17 +14,14 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 
 from service.keys import create_key
 from tests.browser.browsing import OpenPage, Watch, running_server, sample
-from tests.browser.modules import Modules
+from tests.browser.modules import Modules, open_modules
 from tests.factories import make_tiny_artifact
 
 
 @pytest.fixture(scope="module")
 def modules(browser: Browser, server: str) -> Iterator[Modules]:
-    context = browser.new_context(bypass_csp=True)
-    page = context.new_page()
-    page.goto(f"{server}docs.css")
-    yield Modules(page, server)
-    context.close()
+    with open_modules(browser, server) as found:
+        yield found
 
 
 def open_panel(page: Page) -> None:

@@ -156,18 +156,19 @@ export function mount(element, store, api) {
       entries, { images: state.images, current: image(), classNames: classNames() }, problems);
     waiting = [...waiting, ...later];
     let [added, known] = [0, 0];
-    for (const [id, boxes] of placed) {
+    const filled = new Map([...placed].filter(([, boxes]) => boxes.length));
+    for (const [id, boxes] of filled) {
       const fresh = missingFrom(listOf(id).boxes, boxes);
       ensureList(id).add(fresh);
       [added, known] = [added + fresh.length, known + boxes.length - fresh.length];
       publish(id);
     }
-    const [first] = placed.keys();
-    if (first !== undefined && !placed.has(state.current)) store.set({ current: first });
+    const [first] = filled.keys();
+    if (first !== undefined && !filled.has(state.current)) store.set({ current: first });
     render();
     judge();
     const also = [known && `${known} were there already`, later.length && `boxes of ${later.length} images wait until those are detected`];
-    return [`${added} boxes on ${placed.size} ${placed.size === 1 ? "image" : "images"} added`, ...also.filter(Boolean)].join("; ");
+    return [`${added} ${added === 1 ? "box" : "boxes"} on ${filled.size} ${filled.size === 1 ? "image" : "images"} added`, ...also.filter(Boolean)].join("; ");
   }
 
   // The second opinion ------------------------------------------------------------------------------------------

@@ -88,10 +88,11 @@ export class CompareView {
 
   /** The class score's ranking of the image, or null: then it is asked for. */
   #rivalsOf(state, image) {
-    if (image?.state !== "done" || !state.model.has_localization) return null;
+    if (!image || !state.model.has_localization) return null;
     const query = rivalQuery(state);
     const key = JSON.stringify(query);
     if (image.rivals?.key === key) return image.rivals;
+    if (image.state !== "done") return null;
     const wanted = `${image.id} ${key}`;
     if (!state.pause && this.asked.key !== wanted) {
       this.asked.controller?.abort();

@@ -105,8 +105,9 @@ async function start() {
     const { models, default: preferred } = await http.fetchModels();
     byId("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
     byId("model").disabled = models.length < 2;
+    if (models.length === 0) throw new http.Problem({ title: "No model is loaded", detail: "Load one, then try again.", status: 503 });
     store.set({ models });
-    useModel(preferred);
+    useModel((models.find(({ name }) => name === preferred) ?? models[0]).name);
   } catch (error) {
     if (!(error instanceof http.Problem)) throw error;
     queue.hold(error);

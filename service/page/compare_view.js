@@ -22,7 +22,11 @@ export class CompareView {
     this.asked = { key: null, controller: null };
     this.handlers = {
       hover: (row) => { this.hovered = row; this.#mark(); },
-      select: (row) => { this.selected = row; this.hovered = null; this.#mark(); },
+      select: (row) => {
+        if (row === null) return;
+        Object.assign(this, { selected: row, hovered: null });
+        this.#mark();
+      },
     };
     this.#wire();
     store.subscribe(() => this.render(), ...TOUCHED);
@@ -81,6 +85,7 @@ export class CompareView {
 
   #summary(state, image, rivals, known) {
     if (known && state.options.iou_weight === 0) return "Both sides rank by class score: raise the IoU weight w.";
+    if (known && this.count === 0) return "No box passes the filters.";
     if (known) return summaryOf(this.rows, this.count);
     if (rivals?.problem) return `${rivals.problem.title}: ${rivals.problem.detail}`;
     return image ? "Asking for the ranking by class score…" : "Add an image to compare.";
@@ -88,10 +93,11 @@ export class CompareView {
 
   /** The class score's ranking of the image, or null: then it is asked for. */
   #rivalsOf(state, image) {
-    if (image?.state !== "done" || !state.model.has_localization) return null;
+    if (!image || !state.model.has_localization) return null;
     const query = rivalQuery(state);
     const key = JSON.stringify(query);
     if (image.rivals?.key === key) return image.rivals;
+    if (image.state !== "done") return null;
     const wanted = `${image.id} ${key}`;
     if (!state.pause && this.asked.key !== wanted) {
       this.asked.controller?.abort();

@@ -1,7 +1,7 @@
 // The sliders and class boxes. The four on top filter what is on screen, live; the two below are asked of the server, once the
 // hand rests.
 import { byId, decimals, element, svgElement } from "./dom.js";
-import { currentImage } from "./store.js";
+import { currentImage, reaches } from "./store.js";
 
 const ASK_DELAY_MS = 250;
 const BINS = 25;
@@ -14,7 +14,8 @@ export class Filters {
     this.store = store;
     this.ask = ask;
     this.timer = 0;
-    this.bars = new Map();
+    this.bars = new Map(); // filter -> its histogram
+    this.chips = new Map(); // class -> {input, count}
     byId("filters").replaceChildren(...FILTERS.map((filter) => this.#slider(filter)));
     for (const [id, name] of OPTIONS) {
       byId(id).addEventListener("input", ({ target }) => {
@@ -86,30 +87,39 @@ export class Filters {
       for (const [key, path] of this.bars) {
         path.setAttribute("d", histogramPath((detections ?? []).map((detection) => detection[key])));
       }
-      this.chipsFor = null;
+      this.#makeChips(state, detections ?? []);
     }
-    if (this.chipsFor !== state.filters.hidden) this.#renderClasses(state, detections ?? []);
+    const counts = new Map();
+    for (const detection of detections ?? []) {
+      if (reaches(state, detection)) counts.set(detection.label, (counts.get(detection.label) ?? 0) + 1);
+    }
+    for (const [name, { input, count }] of this.chips) {
+      input.checked = !state.filters.hidden.has(name);
+      count.textContent = counts.get(name) ?? 0;
+    }
   }
 
-  #renderClasses(state, detections) {
-    this.chipsFor = state.filters.hidden;
+  /** A box to tick for each class that was found. */
+  #makeChips(state, detections) {
     const focused = document.activeElement?.closest("#classes input")?.value;
-    const counts = new Map();
-    for (const { label } of detections) counts.set(label, (counts.get(label) ?? 0) + 1);
-    const chips = (state.model?.classes ?? []).filter(({ name }) => counts.has(name)).map(({ name, colour }) => {
+    const found = new Set(detections.map(({ label }) => label));
+    this.chips = new Map();
+    const chips = (state.model?.classes ?? []).filter(({ name }) => found.has(name)).map(({ name, colour }) => {
       const swatch = element("i", { className: "swatch" });
       swatch.style.background = colour;
-      const input = element("input", { type: "checkbox", checked: !state.filters.hidden.has(name), value: name });
+      const input = element("input", { type: "checkbox", value: name });
       input.addEventListener("change", () => {
         const hidden = new Set(this.store.get().filters.hidden);
         if (input.checked) hidden.delete(name);
         else hidden.add(name);
         this.#set({ hidden });
       });
-      return element("label", { className: "chip" }, input, swatch, name, element("small", {}, counts.get(name)));
+      const count = element("small", {});
+      this.chips.set(name, { input, count });
+      return element("label", { className: "chip" }, input, swatch, name, count);
     });
     byId("classes").replaceChildren(byId("classes").firstElementChild, ...chips);
-    if (focused !== undefined) byId("classes").querySelector(`input[value="${CSS.escape(focused)}"]`)?.focus();
+    this.chips.get(focused)?.input.focus();
   }
 }
 

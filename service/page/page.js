@@ -18,6 +18,9 @@ import { Stage } from "./stage.js";
 import { FIRST_STATE, createStore, currentImage, newImage } from "./store.js";
 
 const ZOOM_STEP = 1.4;
+const PARTS = [
+  ["own-boxes", "./own-boxes.js"], ["export", "./export.js"], ["snippets", "./snippets.js"], ["server-panel", "./server-panel.js"],
+]; // section of the page -> the module that fills it
 const ANNOTATIONS = /\.(json|txt|xml)$/i; // boxes of the user's own: not for the detector
 
 const store = createStore(FIRST_STATE);
@@ -102,8 +105,9 @@ async function start() {
     const { models, default: preferred } = await http.fetchModels();
     byId("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
     byId("model").disabled = models.length < 2;
+    if (models.length === 0) throw new http.Problem({ title: "No model is loaded", detail: "Load one, then try again.", status: 503 });
     store.set({ models });
-    useModel(preferred);
+    useModel((models.find(({ name }) => name === preferred) ?? models[0]).name);
   } catch (error) {
     if (!(error instanceof http.Problem)) throw error;
     queue.hold(error);
@@ -207,6 +211,20 @@ const api = {
     onView: (listener) => stage.onView(listener),
   },
 };
+
+/** Fill the page's other sections, once the first image is not kept waiting by it. */
+function mountParts() {
+  for (const [id, module] of PARTS) {
+    import(module).then(({ mount }) => mount(byId(id), store, api), reportError);
+  }
+}
+
+const stopWaiting = store.subscribe(() => {
+  const { images, model } = store.get();
+  if (!model || (images.length && !images.some(({ state }) => state === "done" || state === "failed"))) return;
+  stopWaiting();
+  mountParts();
+}, "images", "model");
 
 await start();
 

@@ -17,7 +17,10 @@ export function sentQuery(state) {
 }
 
 /** The query sent for the same boxes ranked by class score alone. */
-export const rivalQuery = (state) => ({ ...sentQuery(state), iou_weight: 0 });
+export function rivalQuery(state) {
+  const options = { ...state.options, iou_weight: state.model.defaults.iou_weight }; // whose own weight does not matter
+  return { ...sentQuery({ ...state, options }), iou_weight: 0 };
+}
 
 /** The query whose answer is what the page shows. (The least IoU, purity and integrity are the page's own filters.) */
 export function shownQuery(state) {

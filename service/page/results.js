@@ -35,6 +35,7 @@ export class Results {
     const seen = [image, state.filters, state.sort, state.mode === "compare"];
     if (seen.every((value, at) => value === this.drawn[at])) return; // another image's news
     this.drawn = seen;
+    showTimings(image);
     if (state.mode === "compare") {
       this.loaded = null; // the stage is used for something else
       return;
@@ -63,7 +64,6 @@ export class Results {
     const hovered = order.includes(state.hovered) ? state.hovered : null;
     this.store.set({ selected, hovered });
     this.#mark();
-    showTimings(image);
   }
 
   #mark() {

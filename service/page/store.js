@@ -95,10 +95,12 @@ export function updateImage(store, id, patch) {
   store.set({ images: store.get().images.map((image) => (image.id === id ? { ...image, ...patch } : image)) });
 }
 
-/** Whether a detection passes the filters; a number that the model does not give is not filtered by. */
-export const passes = ({ filters }, detection) => (
-  ["score", "iou", "purity", "integrity"].every((key) => (detection[key] ?? 1) >= filters[key])
-  && !filters.hidden.has(detection.label));
+/** Whether a detection has the least numbers asked for; one that the model does not give is not filtered by. */
+export const reaches = ({ filters }, detection) => (
+  ["score", "iou", "purity", "integrity"].every((key) => (detection[key] ?? 1) >= filters[key]));
+
+/** Whether a detection passes all filters, the classes' too. */
+export const passes = (state, detection) => reaches(state, detection) && !state.filters.hidden.has(detection.label);
 
 /** What of an image is on screen: [{index (into its detections), detection}], best score first. */
 export const shown = (state, image = currentImage(state)) => (image?.detections ?? [])

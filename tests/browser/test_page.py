@@ -50,8 +50,11 @@ def test_first_sample_is_detected_on_opening(page: Page, server: str) -> None:
         assert row[2:7] == [f"{record[key]:.2f}" for key in ("score", *NUMBERS)]
     assert page.locator("#timings").inner_text().count(" ms") >= 2
     expect(page.locator("#status")).to_contain_text("9 boxes in")
-    labels = page.locator("#boxes .label:not(.off) text").all_inner_texts()
-    assert sorted(labels) == sorted(f"{record['label']} {record['score']:.2f}" for record in expected)
+    labels = page.locator("#boxes .label:not(.off) text")
+    expect(labels).to_have_count(9)
+    assert sorted(labels.all_text_contents()) == sorted(
+        f"{record['label']} {record['score']:.2f}" for record in expected
+    )
 
 
 def test_boxes_lie_on_the_photo_at_any_shape(page: Page) -> None:

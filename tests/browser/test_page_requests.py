@@ -158,7 +158,7 @@ def test_moving_a_slider_of_the_server_asks_once_and_drops_what_was_asked_before
 ) -> None:
     page, watch = open_page()
     wait_for_all(page)
-    page.evaluate(SLOW_DETECT, 400)
+    page.evaluate(SLOW_DETECT, 3000)
     asked = len(watch.detections)
     for weight in (0.9, 0.7, 0.2):  # faster than the page's patience: one question
         set_slider(page, "iou-weight", weight)

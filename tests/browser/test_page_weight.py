@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.sync_api import Browser, Response, expect
+from playwright.sync_api import Browser, Request, expect
 
 from tests.browser.browsing import REPOSITORY, wait_for_all
 
@@ -14,16 +14,21 @@ MOST_BYTES = 150_000
 
 def test_opening_the_page_transfers_less_than_150_kilobytes_without_images(browser: Browser, server: str) -> None:
     page = browser.new_context().new_page()
-    sizes: dict[str, int] = {}
-
-    def note(response: Response) -> None:
-        if not response.headers.get("content-type", "").startswith("image/"):
-            sizes[response.url] = len(response.body()) + sum(len(pair) for pair in response.headers.items())
-
-    page.on("requestfinished", lambda request: note(request.response()))
+    finished: list[Request] = []
+    page.on("requestfinished", finished.append)
     page.goto(server)
     wait_for_all(page)
     expect(page.locator("#boxes .detections g").first).to_be_visible()
+    expect(page.locator("#export h2 + *").first).to_be_attached()  # the sections that fill themselves later
+    page.wait_for_load_state("networkidle")
+    sizes = {}
+    for request in finished:
+        response = request.response()
+        if response is None or not request.url.startswith(server):
+            continue
+        if not response.headers.get("content-type", "").startswith("image/"):
+            size = request.sizes()
+            sizes[request.url] = size["responseBodySize"] + size["responseHeadersSize"]
     assert len(sizes) > 10
     assert sum(sizes.values()) < MOST_BYTES, sizes
     page.context.close()

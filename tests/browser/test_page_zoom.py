@@ -172,7 +172,7 @@ def test_edges_and_labels_keep_their_size_on_screen(page: Page) -> None:
 
 
 def test_labels_can_be_switched_off(page: Page) -> None:
-    assert page.locator("#boxes .label:not(.off)").count() == 9
+    expect(page.locator("#boxes .label:not(.off)")).to_have_count(9)
     page.get_by_role("checkbox", name="Labels").uncheck()
     expect(page.locator("#boxes .label:not(.off)")).to_have_count(1)  # that of the selected box
     page.keyboard.press("l")

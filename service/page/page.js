@@ -227,7 +227,3 @@ const stopWaiting = store.subscribe(() => {
 }, "images", "model");
 
 await start();
-
-// The workbench: each part fills the section of its name. Loaded last, so that the first image does not wait for it.
-const PARTS = [["own-boxes", "./own-boxes.js"], ["export", "./export.js"], ["snippets", "./snippets.js"], ["server-panel", "./server-panel.js"]];
-await Promise.all(PARTS.map(async ([id, module]) => (await later(module)).mount(byId(id), store, api)));

@@ -9,6 +9,7 @@ does just that.
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -61,6 +63,42 @@ def filtered(page: Page) -> None:
     set_slider(page, "min-iou", 0.7)
 
 
+def doubt(page: Page) -> None:
+    """Labels of somebody's, made of the model's boxes: one too large, one too small, one shifted, one of another class."""
+    image = page.evaluate("document.querySelector('#film .tile').dataset.file")
+    model = page.locator("#model").input_value()
+    content = httpx.get(f"{page.url}models/{model}/samples/{image}").raise_for_status().content
+    found = httpx.post(f"{page.url}detect", params={"model": model, "score_threshold": 0.5}, content=content)
+    labels = [{"box": record["box"], "label": record["label"]} for record in found.raise_for_status().json()["detections"]]
+    names = [entry["name"] for entry in httpx.get(f"{page.url}models").json()["models"][0]["classes"]]
+    inside = [label for label in labels if label["box"][0] > 60 and label["box"][1] > 60]
+    for label, (left, top, right, bottom) in zip(
+        inside, [(0.35, 0.3, 0.35, 0.3), (-0.2, -0.25, -0.2, -0.2), (-0.3, 0, 0.3, 0)], strict=False
+    ):
+        x1, y1, x2, y2 = label["box"]
+        width, height = x2 - x1, y2 - y1
+        label["box"] = [x1 - left * width, y1 - top * height, x2 + right * width, y2 + bottom * height]
+    labels[0]["label"] = next(name for name in names if name != labels[0]["label"])
+    page.get_by_role("radio", name="Own boxes").check()
+    file = {"name": "labels.json", "mimeType": "application/json", "buffer": json.dumps(labels).encode()}
+    page.locator("#own-file").set_input_files(file)
+    page.get_by_text("boxes, the worst-fitting first").wait_for()
+    page.locator(".own-list button").first.focus()
+    page.evaluate("scrollTo(0, 0)")
+
+
+def work(page: Page) -> None:
+    """The sections below the image, with the figures of a server that has just been busy."""
+    page.get_by_text("Live figures", exact=True).click()
+    page.locator("#server-state", has_text="workers ready").wait_for()
+    content = httpx.get(f"{page.url}models/cells/samples/BloodImage_00296.jpg").raise_for_status().content
+    for _ in range(12):
+        httpx.post(f"{page.url}detect", content=content).raise_for_status()
+    page.locator("table[data-model=cells] tbody tr").first.wait_for()
+    page.locator(".tools").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('.tools').scrollIntoView()")
+
+
 @dataclass(frozen=True)
 class Picture:
     name: str
@@ -87,9 +125,14 @@ PICTURES = (
     Picture("page-zoom", 1280, 800, "light", zoom),
     Picture("page-pcb", 1280, 800, "dark", boards),
     Picture("page-card", 1280, 800, "light", card),
+    Picture("page-own-boxes", 1280, 1000, "light", doubt),
+    Picture("page-own-boxes-dark", 1280, 1000, "dark", doubt),
+    Picture("page-own-boxes-phone", 390, 844, "light", doubt, whole=True),
+    Picture("page-tools", 1280, 700, "light", work),
+    Picture("page-tools-dark", 1280, 700, "dark", work),
     Picture("page-whole", 1280, 800, "light", filtered, whole=True),
 )
-KEPT = {"page", "page-wide-dark", "page-phone", "page-compare", "page-pcb"}
+KEPT = {"page", "page-wide-dark", "page-phone", "page-compare", "page-pcb", "page-own-boxes"}
 
 
 def take(browser: Browser, address: str, picture: Picture) -> bytes:

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from service.keys import create_key
-from tests.browser.browsing import REPOSITORY, Watch, answer_for, pick, running_server, sample
+from tests.browser.browsing import REPOSITORY, Watch, answer_for, pick, running_server, sample, wait_for_count
 from tests.browser.workbench import choose, drag, own_boxes, own_mode, wait_for_opinions
 from tests.factories import encode, make_tiny_artifact, tiles_image
 
@@ -76,7 +76,7 @@ def test_any_file_name_is_quoted(page: Page, tmp_path: Path, way: str, name: str
     content = encode(tiles_image())
     pick(page, name, content)
     (tmp_path / name).write_bytes(content)
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
+    wait_for_count(page, 2, 2)
     answered = run(code(page, way), way, tmp_path)
     assert [record["label"] for record in answered] == ["red", "green"]
     own_mode(page)
@@ -133,7 +133,7 @@ def test_a_key_is_named_and_never_shown(browser: Browser, keyed: tuple[str, str]
     page.goto(address)
     page.get_by_label("API key", exact=True).fill(key)
     page.get_by_role("button", name="Use this key").click()
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
+    wait_for_count(page, 2, 2)
     for mode in ("detections", "own boxes"):
         if mode == "own boxes":
             own_mode(page)

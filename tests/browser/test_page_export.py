@@ -175,7 +175,7 @@ def test_own_boxes_are_exported_as_labels(page: Page) -> None:
     np.testing.assert_allclose(row["bbox"], [x1, y1, x2 - x1, y2 - y1], atol=0.011)
     assert (row["category_id"], "score" in row) == (2, False)
     assert row["class_score"] > 0.9
-    assert row["iou"] == pytest.approx(0.8, abs=0.02)
+    assert row["iou"] == pytest.approx(0.76, abs=0.02)  # purity .94, integrity .8
     archive = zipfile.ZipFile(io.BytesIO(saved(page, "YOLO")[1]))
     [line] = archive.read("tiles.txt").decode().splitlines()
     assert len(line.split()) == 5 and line.startswith("1 ")

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 
 from service.keys import create_key
-from tests.browser.browsing import OpenPage, Watch, running_server, sample
+from tests.browser.browsing import OpenPage, Watch, running_server, sample, wait_for_count
 from tests.browser.modules import Modules, open_modules
 from tests.factories import make_tiny_artifact
 
@@ -255,7 +255,7 @@ def test_a_server_with_keys_wants_one_for_metrics(browser: Browser, tmp_path: Pa
         page, watch = opened(browser, address)
         page.get_by_label("API key", exact=True).fill(user)
         page.get_by_role("button", name="Use this key").click()
-        page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
+        wait_for_count(page, 2, 2)
         open_panel(page)
         expect(page.locator("#server-state")).to_contain_text("Your key may not read the figures")
         page.get_by_label("Metrics key").fill(metrics)
@@ -264,6 +264,6 @@ def test_a_server_with_keys_wants_one_for_metrics(browser: Browser, tmp_path: Pa
         expect(page.get_by_label("Metrics key")).to_be_hidden()
         assert metrics not in page.evaluate("JSON.stringify({...sessionStorage, ...localStorage}) + document.cookie")
         page.reload()  # the key for images is still the user's
-        page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
+        wait_for_count(page, 2, 2)
         watch.check(page)
         page.context.close()

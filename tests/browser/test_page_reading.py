@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import Browser
@@ -99,6 +100,25 @@ def test_voc_counts_pixels_from_one(modules: Modules) -> None:
     size = "<size><width>640</width><height>480</height><depth>3</depth></size>"
     found = read(modules, ("other.xml", f'<?xml version="1.0"?>\n{voc(size=size, corners=(11, 21, 30, 40))}'))
     assert found["placed"] == {"1": [[[10, 20, 30, 40], "RBC"]]}
+
+
+def test_xml_is_read_as_a_standard_parser_reads_it(modules: Modules) -> None:
+    texts = [
+        '<?xml version="1.0" encoding="utf-8"?>\n<!-- a > b --><annotation verified="yes">\n<a>x &amp; &lt;y&gt; &#233;&#x1F600;</a>'
+        "<b/><c at='1' bt = \"2\" /><d><![CDATA[<not> & a tag]]></d>\n</annotation>\n",
+        "<annotation><o><n>1</n></o><o><n>2</n></o></annotation>",
+        "\ufeff<annotation>x<b>y</b>z</annotation>",
+    ]
+
+    def plain(node: ElementTree.Element) -> dict[str, Any]:
+        text = (node.text or "") + "".join(child.tail or "" for child in node)
+        return {"tag": node.tag, "text": text, "children": [plain(child) for child in node]}
+
+    for text in texts:
+        assert modules.call("boxes-voc", "module.parseXml(value)", text) == plain(ElementTree.fromstring(text.lstrip("\ufeff")))
+    code = "(() => { try { return module.parseXml(value); } catch (error) { return error.message; } })()"
+    for broken in ("", "x", "<a>", "<a></b>", "<a/><b/>", "<a><b></a></b>", "<a b=1/>", "<a", "</a>", "<a>" * 60, "<1/>", "<a/>x"):
+        assert "XML" in modules.call("boxes-voc", code, broken) or "nested" in modules.call("boxes-voc", code, broken)
 
 
 def test_our_own_json(modules: Modules) -> None:

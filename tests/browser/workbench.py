@@ -37,6 +37,7 @@ def screen(page: Page, x: float, y: float) -> tuple[float, float]:
 
 def drag(page: Page, start: tuple[float, float], end: tuple[float, float], *, release: bool = True) -> None:
     """From one point of the image to another."""
+    page.locator("#stage").scroll_into_view_if_needed()
     page.mouse.move(*screen(page, *start))
     page.mouse.down()
     middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)

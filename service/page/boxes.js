@@ -21,8 +21,8 @@ export class BoxLayer {
   }
 
   /**
-   * Have these boxes: [{key, detection, colour, text, change}]. `key` names a box among its items, `text` is its label,
-   * `change` (compare mode) how its place differs between two rankings.
+   * Have these boxes: [{key, detection, colour, text, short, change}]. `key` names a box among its items, `text` is its
+   * label, `short` the same for a small stage, `change` (compare mode) how its place differs between two rankings.
    */
   load(items) {
     const focused = this.#focusedKey();

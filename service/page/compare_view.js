@@ -141,8 +141,8 @@ export class CompareView {
     const { detection, rank } = { a, b }[name];
     const move = { rises: ` ▲${a?.rank - b?.rank}`, falls: ` ▼${b?.rank - a?.rank}` }[change] ?? "";
     const mark = MARKS[change] ? ` ${MARKS[change]}` : name === "b" ? move : "";
-    const text = `${rank} · ${detection.label} ${decimals(detection.score)}${mark}`;
-    return { key, rank, detection, change, text, colour: colourOf(state, detection.label) };
+    const text = `${rank}${mark}`;
+    return { key, rank, detection, change, text, short: text, colour: colourOf(state, detection.label) };
   }
 
   #fill(layer, items) {

@@ -6,6 +6,7 @@ const FONT = "600 12px system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation
 const HEIGHT = 18; // CSS pixels
 const PADDING = 5;
 const STRIPE = 4; // of the class's colour
+const NARROW = 520; // a stage of fewer CSS pixels has short labels: the stripe says the class
 
 const measure = document.createElement("canvas").getContext("2d");
 const widths = new Map();
@@ -28,12 +29,14 @@ export class LabelLayer {
     this.all = true;
     this.active = null;
     this.frame = 0;
+    this.narrow = false; // a small stage: short texts
     stage.onView(() => this.#placeSoon());
   }
 
   load(items) {
     this.items = new Map(items.map((item) => [item.key, item]));
     this.nodes = new Map(items.map((item) => [item.key, label(item)]));
+    this.#write();
     this.layer.replaceChildren(...this.nodes.values());
     this.active = null;
   }
@@ -67,8 +70,27 @@ export class LabelLayer {
     });
   }
 
+  /** The texts, long or short, and their backgrounds. */
+  #write() {
+    for (const [key, node] of this.nodes) {
+      const text = this.#textOf(key);
+      node.querySelector("text").textContent = text;
+      node.querySelector(".label-back").setAttribute("width", widthOf(text));
+    }
+  }
+
+  #textOf(key) {
+    const { text, short } = this.items.get(key);
+    return this.narrow ? short : text;
+  }
+
   #place() {
     const { view } = this.stage;
+    const narrow = view !== undefined && view.width / view.pixel < NARROW;
+    if (narrow !== this.narrow) {
+      this.narrow = narrow;
+      this.#write();
+    }
     const wanted = new Set(this.order.includes(this.active) ? [this.active] : []);
     if (this.all) for (const key of this.order) wanted.add(key);
     for (const [key, node] of this.nodes) node.classList.toggle("off", !wanted.has(key));
@@ -76,9 +98,9 @@ export class LabelLayer {
     const { pixel } = view;
     const placed = [];
     for (const key of wanted) {
-      const { detection: { box: [x1, y1, x2, y2] }, text } = this.items.get(key);
+      const { detection: { box: [x1, y1, x2, y2] } } = this.items.get(key);
       const node = this.nodes.get(key);
-      const width = widthOf(text);
+      const width = widthOf(this.#textOf(key));
       const [left, top] = [(x1 - view.x) / pixel, (y1 - view.y) / pixel];
       const [right, bottom] = [(x2 - view.x) / pixel, (y2 - view.y) / pixel];
       const outside = right < 0 || bottom < 0 || left > view.width / pixel || top > view.height / pixel;
@@ -97,13 +119,12 @@ export class LabelLayer {
   }
 }
 
-function label({ key, text, colour, change }) {
+function label({ key, colour, change }) {
   const node = svgElement("g", { class: "label off", "data-label": key });
   if (change) node.setAttribute("data-change", change);
   const stripe = svgElement("rect", { width: STRIPE, height: HEIGHT, rx: 1 });
   stripe.style.fill = colour;
   const words = svgElement("text", { x: STRIPE + PADDING, y: 13 });
-  words.textContent = text;
-  node.append(svgElement("rect", { class: "label-back", width: widthOf(text), height: HEIGHT, rx: 2 }), stripe, words);
+  node.append(svgElement("rect", { class: "label-back", height: HEIGHT, rx: 2 }), stripe, words);
   return node;
 }

@@ -44,7 +44,7 @@ export class Results {
     const detections = image?.detections ?? null;
     const items = (detections ?? []).map((detection, index) => ({
       key: index, index, detection, colour: colourOf(state, detection.label),
-      text: `${detection.label} ${decimals(detection.score)}`,
+      text: `${detection.label} ${decimals(detection.score)}`, short: decimals(detection.score),
     }));
     let chosen = state.selected;
     if (detections !== this.loaded) {

@@ -85,7 +85,7 @@ def test_differences_are_told_and_highlighted(open_page: OpenPage) -> None:
     assert sorted(xyxy[0] for xyxy in shown_boxes(page, "rival-boxes").values()) == [5, 35, 65, 95]
     expect(page.locator('#boxes [data-change="enters"] .halo')).to_have_css("stroke", "rgb(24, 192, 106)")
     expect(page.locator('#rival-boxes [data-change="leaves"] .halo')).to_have_css("stroke", "rgb(255, 138, 60)")
-    expect(page.locator('#boxes .label[data-change="rises"] text')).to_have_text("1 · red 0.85 ▲1")
+    expect(page.locator('#boxes .label[data-change="rises"] text')).to_have_text("1 ▲1")
 
 
 def test_rows_and_both_stages_are_linked(open_page: OpenPage) -> None:

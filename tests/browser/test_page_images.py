@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from hindsight.artifact import write_artifact_manifest
 from tests.browser.browsing import (
@@ -112,8 +112,8 @@ def test_own_images_can_be_removed_and_samples_stay(page: Page) -> None:
 
 def test_an_image_removed_while_it_is_asked_for_is_gone(page: Page) -> None:
     wait_for_all(page)
-    held = []
-    page.route("**/detect*", held.append)
+    held: list[Route] = []
+    page.route("**/detect*", lambda route: held.append(route))
     pick_all(page, [("a.png", PHOTO, "image/png")])
     page.wait_for_function("document.querySelector('#film li').dataset.state === 'running'")
     page.wait_for_timeout(100)

@@ -124,7 +124,10 @@ def test_an_answer_that_is_no_json_is_reported(open_page: OpenPage) -> None:
     wait_for_count(page, 2, 2)
 
 
-def test_a_server_that_is_lost_when_the_page_opens_is_asked_again(page: Page) -> None:
+def test_a_server_that_is_lost_when_the_page_opens_is_asked_again(open_page: OpenPage) -> None:
+    page, watch = open_page()
+    wait_for_all(page)
+    watch.allow_failed_requests()
     page.route("**/models", lambda route: route.abort(), times=1)
     page.reload()
     expect(page.get_by_role("alert")).to_contain_text("No answer from the server")

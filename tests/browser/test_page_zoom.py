@@ -55,7 +55,7 @@ def test_the_wheel_zooms_about_the_pointer_and_out_again(page: Page) -> None:
     at = tuple(on_screen(page, 40, 30))
     wheel(page, at, -600)
     wait_for_scale(page, ">", 1.5 * fit)
-    np.testing.assert_allclose(on_screen(page, 40, 30), at, atol=1)
+    np.testing.assert_allclose(on_screen(page, 40, 30), at, atol=2)  # a wheel's place comes in whole pixels
     expect(page.locator("#zoom-level")).to_have_text(f"{100 * scale(page):.0f} %")
     wheel(page, at, 3000)
     page.wait_for_function("!document.getElementById('stage').classList.contains('zoomed')")
@@ -81,12 +81,13 @@ def test_dragging_moves_the_image_but_not_out_of_sight(page: Page) -> None:
     np.testing.assert_allclose(moved, [-60, 40], atol=2)
     # A drag that ends on a box does not choose it.
     expect(page.locator('#boxes g[aria-selected="true"]')).to_have_attribute("data-index", selected or "")
-    page.mouse.move(*start)
-    page.mouse.down()
-    page.mouse.move(start[0] + 5000, start[1] + 5000, steps=5)
-    page.mouse.up()
     stage = page.locator("#boxes").bounding_box()
     assert stage is not None
+    for _ in range(6):
+        page.mouse.move(stage["x"] + 20, stage["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(stage["x"] + stage["width"] - 20, stage["y"] + stage["height"] - 20, steps=3)
+        page.mouse.up()
     np.testing.assert_allclose(on_screen(page, 0, 0), [stage["x"] + 4, stage["y"] + 4], atol=1)
     # What was dragged too far does not have to be dragged back.
     page.mouse.move(*start)
@@ -136,7 +137,7 @@ def test_keys_and_buttons_zoom_move_and_fit(page: Page) -> None:
     page.get_by_role("button", name="Zoom out").click()
     assert scale(page) == pytest.approx(fit)
     page.get_by_role("button", name="Zoom in").click()
-    page.get_by_role("button", name="Fit").click()
+    page.locator("#zoom-fit").click()
     assert scale(page) == pytest.approx(fit)
 
 

@@ -203,8 +203,8 @@ def test_a_lost_and_restarted_server(open_page: OpenPage) -> None:
     expect(page.locator("#server-state")).to_have_text("No answer from the server; trying again.")
     page.unroute("**/metrics")
     expect(page.locator("#server-state")).to_contain_text("workers ready")
-    said = []
-    page.expose_function("said", said.append)
+    said: list[str] = []
+    page.expose_function("said", lambda text: said.append(text))
     page.evaluate(
         """new MutationObserver(() => window.said(document.getElementById("server-state").textContent))
             .observe(document.getElementById("server-state"), { childList: true, characterData: true, subtree: true })"""

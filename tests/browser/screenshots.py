@@ -69,7 +69,10 @@ def doubt(page: Page) -> None:
     model = page.locator("#model").input_value()
     content = httpx.get(f"{page.url}models/{model}/samples/{image}").raise_for_status().content
     found = httpx.post(f"{page.url}detect", params={"model": model, "score_threshold": 0.5}, content=content)
-    labels = [{"box": record["box"], "label": record["label"]} for record in found.raise_for_status().json()["detections"]]
+    labels = [
+        {"box": record["box"], "label": record["label"]}
+        for record in found.raise_for_status().json()["detections"]
+    ]
     names = [entry["name"] for entry in httpx.get(f"{page.url}models").json()["models"][0]["classes"]]
     inside = [label for label in labels if label["box"][0] > 60 and label["box"][1] > 60]
     for label, (left, top, right, bottom) in zip(
@@ -153,7 +156,9 @@ def small(content: bytes) -> bytes:
     for colours in (None, 256, 128):
         image = Image.open(io.BytesIO(content)).convert("RGB")
         if colours is not None:
-            image = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
+            image = image.quantize(
+                colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG
+            )
         stream = io.BytesIO()
         image.save(stream, "PNG", optimize=True)
         if len(stream.getvalue()) <= MOST_BYTES:
@@ -169,7 +174,9 @@ def main(arguments: list[str]) -> None:
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with (
         tempfile.TemporaryDirectory() as logs,
-        running_server(Path(logs) / "server.log", HINDSIGHT_MODEL="cells,pcb", HINDSIGHT_BACKEND="onnxruntime") as address,
+        running_server(
+            Path(logs) / "server.log", HINDSIGHT_MODEL="cells,pcb", HINDSIGHT_BACKEND="onnxruntime"
+        ) as address,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)

@@ -94,7 +94,9 @@ def test_yolo_is_a_zip_with_classes(board: tuple[Page, float, bytes], server: st
     archive = zipfile.ZipFile(io.BytesIO(content))
     assert archive.testzip() is None
     assert archive.namelist() == ["board.txt", "classes.txt"]
-    assert archive.read("board.txt").decode() == served(server, image, score_threshold=least, format="yolo").text
+    assert (
+        archive.read("board.txt").decode() == served(server, image, score_threshold=least, format="yolo").text
+    )
     assert archive.read("classes.txt") == b"red\ngreen\nblue\n"
 
 
@@ -193,7 +195,9 @@ def test_what_was_exported_can_be_read_again(page: Page) -> None:
     file.set_input_files({"name": "a.json", "mimeType": "application/json", "buffer": coco})
     wait_for_opinions(page, 2)
     once = own_boxes(page)
-    members = [{"name": name, "mimeType": "text/plain", "buffer": archive.read(name)} for name in archive.namelist()]
+    members = [
+        {"name": name, "mimeType": "text/plain", "buffer": archive.read(name)} for name in archive.namelist()
+    ]
     file.set_input_files(members)
     expect(page.locator("#own-said")).to_contain_text("2 were there already")
     assert own_boxes(page) == once

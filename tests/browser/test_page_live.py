@@ -52,16 +52,22 @@ def test_the_text_format_is_read_as_prometheus_writes_it(modules: Modules) -> No
     assert {labels["name"]: float(value) for labels, value in families["odd_value"]} == {
         name: index + 0.5 for index, name in enumerate(names)
     }
-    assert families["took_seconds_bucket"] == [[{"le": "0.1"}, "1"], [{"le": "1.0"}, "2"], [{"le": "+Inf"}, "3"]]
+    assert families["took_seconds_bucket"] == [
+        [{"le": "0.1"}, "1"],
+        [{"le": "1.0"}, "2"],
+        [{"le": "+Inf"}, "3"],
+    ]
     assert families["took_seconds_sum"] == [[{}, "7.55"]]
-    odd = "a 1e3 1700000000000\nb +Inf\nc -Inf\nd NaN\n\n# TYPE e counter\ne{x=\"1\",} 2\n"
+    odd = 'a 1e3 1700000000000\nb +Inf\nc -Inf\nd NaN\n\n# TYPE e counter\ne{x="1",} 2\n'
     found = dict(modules.call("prometheus", AS_LISTS, odd))
     assert [found[name][0][1] for name in "abcde"] == ["1000", "Infinity", "-Infinity", "NaN", "2"]
 
 
 @pytest.mark.parametrize("text", ["<html>Please log in</html>", '{"a": 1}', 'a{b="c} 1', "a{b} 1", "a"])
 def test_what_is_no_such_text_is_refused(modules: Modules, text: str) -> None:
-    code = "(() => { try { module.parseMetrics(value); return null; } catch (error) { return error.name; } })()"
+    code = (
+        "(() => { try { module.parseMetrics(value); return null; } catch (error) { return error.name; } })()"
+    )
     assert modules.call("prometheus", code, text) == "SyntaxError"
 
 
@@ -126,7 +132,9 @@ def test_a_restart_is_noticed(modules: Modules) -> None:
 def test_quantiles_are_promqls(modules: Modules) -> None:
     def quantile(share: float, buckets: list[tuple[float, float]]) -> float | None:
         code = "module.quantile(value[0], value[1].map(([bound, count]) => [bound ?? Infinity, count]))"
-        return modules.call("prometheus", code, [share, [[None if b == float("inf") else b, c] for b, c in buckets]])
+        return modules.call(
+            "prometheus", code, [share, [[None if b == float("inf") else b, c] for b, c in buckets]]
+        )
 
     buckets = [(0.1, 10.0), (0.2, 20.0), (1.0, 20.0), (float("inf"), 20.0)]
     assert quantile(0.25, buckets) == pytest.approx(0.05)
@@ -157,7 +165,9 @@ def test_live_figures_follow_the_traffic(page: Page, server: str) -> None:
             seen.add("spark")
     assert seen == {"rates", "tiny", "plain", "spark"}
     table = page.locator('table[data-model="tiny"]')
-    expect(table.locator("caption")).to_contain_text(re.compile(r"tiny: [\d.]+ images/s, \d+ waiting, mean batch"))
+    expect(table.locator("caption")).to_contain_text(
+        re.compile(r"tiny: [\d.]+ images/s, \d+ waiting, mean batch")
+    )
 
 
 def asked_in(page: Page, milliseconds: int) -> int:
@@ -209,7 +219,9 @@ def test_a_lost_and_restarted_server(open_page: OpenPage) -> None:
         """new MutationObserver(() => window.said(document.getElementById("server-state").textContent))
             .observe(document.getElementById("server-state"), { childList: true, characterData: true, subtree: true })"""
     )
-    page.route("**/metrics", lambda route: route.fulfill(body=exposition(1, started=5), content_type="text/plain"))
+    page.route(
+        "**/metrics", lambda route: route.fulfill(body=exposition(1, started=5), content_type="text/plain")
+    )
     expect(page.locator("#server-state")).to_have_text("Hindsight 1.2, 2 of 2 workers ready")
     assert "The server has been restarted: measuring anew…" in said
 
@@ -220,7 +232,9 @@ def test_foreign_answers_are_said_and_never_shown_as_html(open_page: OpenPage) -
     body = "<img src=x onerror=alert(1)>"
     page.route("**/metrics", lambda route: route.fulfill(body=body, content_type="text/plain"))
     open_panel(page)
-    expect(page.locator("#server-state")).to_contain_text(f"The figures could not be read: not a line of Prometheus text: {body}")
+    expect(page.locator("#server-state")).to_contain_text(
+        f"The figures could not be read: not a line of Prometheus text: {body}"
+    )
     assert page.locator("#server-panel img").count() == 0
     page.unroute("**/metrics")
     page.locator("#server-panel").get_by_role("button", name="Try again").click()
@@ -238,10 +252,14 @@ def opened(browser: Browser, address: str) -> tuple[Page, Watch]:
 
 def test_figures_on_an_admin_port_are_said_to_be_elsewhere(browser: Browser, tmp_path: Path) -> None:
     tiny = make_tiny_artifact(tmp_path / "tiny")
-    with running_server(tmp_path / "log", HINDSIGHT_MODEL=str(tiny.path), HINDSIGHT_ADMIN_PORT="0") as address:
+    with running_server(
+        tmp_path / "log", HINDSIGHT_MODEL=str(tiny.path), HINDSIGHT_ADMIN_PORT="0"
+    ) as address:
         page, watch = opened(browser, address)
         open_panel(page)
-        expect(page.locator("#server-state")).to_have_text(re.compile("This server has no figures on this port"))
+        expect(page.locator("#server-state")).to_have_text(
+            re.compile("This server has no figures on this port")
+        )
         assert asked_in(page, 4500) == 0
         watch.check(page)
         page.context.close()
@@ -262,7 +280,9 @@ def test_a_server_with_keys_wants_one_for_metrics(browser: Browser, tmp_path: Pa
         page.get_by_role("button", name="Use it").click()
         expect(page.locator("#server-state")).to_contain_text("1 of 1 workers ready")
         expect(page.get_by_label("Metrics key")).to_be_hidden()
-        assert metrics not in page.evaluate("JSON.stringify({...sessionStorage, ...localStorage}) + document.cookie")
+        assert metrics not in page.evaluate(
+            "JSON.stringify({...sessionStorage, ...localStorage}) + document.cookie"
+        )
         page.reload()  # the key for images is still the user's
         wait_for_count(page, 2, 2)
         watch.check(page)

@@ -54,7 +54,9 @@ def test_a_drawn_box_gets_the_servers_opinion(tiles: Page, server: str) -> None:
     np.testing.assert_allclose(box, [30, 50, 70, 90], atol=PIXEL)
     [opinion] = rescored(server, sample(server, "tiles.jpg"), [box])
     assert shown_ious(tiles) == [f"{opinion['iou']:.2f}"]
-    expect(tiles.locator(".own-list button").first).to_contain_text("red")  # the first class, until another is chosen
+    expect(tiles.locator(".own-list button").first).to_contain_text(
+        "red"
+    )  # the first class, until another is chosen
 
 
 def test_each_box_has_one_plain_line(tiles: Page) -> None:
@@ -70,7 +72,9 @@ def test_each_box_has_one_plain_line(tiles: Page) -> None:
     half = [32.0, 0.0, 64.0, 44.0]
     given(tiles, half, label="red")
     wait_for_opinions(tiles, 4)
-    expect(tiles.locator(".own-list")).to_contain_text(re.compile(r"loose and cut: 2\d % of this box is background, 20 %"))
+    expect(tiles.locator(".own-list")).to_contain_text(
+        re.compile(r"loose and cut: 2\d % of this box is background, 20 %")
+    )
 
 
 def test_the_worst_fitting_come_first(tiles: Page, server: str) -> None:
@@ -330,7 +334,10 @@ def test_a_model_that_judges_no_boxes_says_so_and_drawing_still_works(page: Page
 def labels_of_two_images() -> str:
     return json.dumps(
         {
-            "images": [{"id": 1, "file_name": "data/tiles.jpg"}, {"id": 2, "file_name": "mine.png", "width": 160, "height": 96}],
+            "images": [
+                {"id": 1, "file_name": "data/tiles.jpg"},
+                {"id": 2, "file_name": "mine.png", "width": 160, "height": 96},
+            ],
             "categories": [{"id": 1, "name": "Red"}, {"id": 2, "name": "cat"}],
             "annotations": [
                 {"image_id": 1, "category_id": 1, "bbox": [32, 0, 32, 32]},
@@ -367,7 +374,12 @@ def test_a_file_for_several_images_is_one_list_of_doubts(tiles: Page) -> None:
 def test_a_broken_file_changes_nothing(tiles: Page) -> None:
     drag(tiles, (20, 20), (60, 60))
     before = own_boxes(tiles)
-    for name, content in [("bad.json", b"{"), ("bad.xml", b"<a>"), ("x.bin", bytes(range(256))), ("bad.txt", b"\xff\xfe\x00")]:
+    for name, content in [
+        ("bad.json", b"{"),
+        ("bad.xml", b"<a>"),
+        ("x.bin", bytes(range(256))),
+        ("bad.txt", b"\xff\xfe\x00"),
+    ]:
         read_file(tiles, name, content)
         expect(tiles.locator(".own-problems li").first).to_contain_text(f"{name}: ")
         assert own_boxes(tiles) == before
@@ -422,12 +434,18 @@ def test_foreign_text_stays_text(tiles: Page) -> None:
     document = {
         "images": [{"id": 1, "file_name": name}],
         "categories": [{"id": 1, "name": label}],
-        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 30, 30]}, {"image_id": "<i>2</i>", "bbox": []}],
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "bbox": [1, 1, 30, 30]},
+            {"image_id": "<i>2</i>", "bbox": []},
+        ],
     }
     read_file(tiles, "<u>labels.json", json.dumps(document))
     expect(tiles.locator(".own-problems li")).to_have_count(2)
     expect(tiles.locator(".own-problems")).to_contain_text("<b>bold</b>")
     tiles.get_by_label("Boxes of all images").check()
     expect(tiles.locator(".own-list small")).to_have_text(name)
-    assert tiles.locator("#own-boxes :is(b, i, u, script, img)", has_text=re.compile("bold|2|labels")).count() == 0
+    assert (
+        tiles.locator("#own-boxes :is(b, i, u, script, img)", has_text=re.compile("bold|2|labels")).count()
+        == 0
+    )
     assert tiles.locator("#own-boxes img").count() == 0

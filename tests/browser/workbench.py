@@ -73,7 +73,9 @@ def read_file(page: Page, name: str, content: str | bytes) -> None:
     page.locator("#own-file").set_input_files({"name": name, "mimeType": "", "buffer": data})
 
 
-def rescored(server: str, image: bytes, boxes: list[list[float]], model: str = "tiny") -> list[dict[str, Any]]:
+def rescored(
+    server: str, image: bytes, boxes: list[list[float]], model: str = "tiny"
+) -> list[dict[str, Any]]:
     answer = httpx.post(
         f"{server}rescore",
         params={"model": model},

@@ -64,7 +64,7 @@ def filtered(page: Page) -> None:
 
 
 def doubt(page: Page) -> None:
-    """Labels of somebody's, made of the model's boxes: one too large, one too small, one shifted, one of another class."""
+    """Somebody's labels, made of the model's boxes: one too large, one too small, one shifted, one misnamed."""
     image = page.evaluate("document.querySelector('#film .tile').dataset.file")
     model = page.locator("#model").input_value()
     content = httpx.get(f"{page.url}models/{model}/samples/{image}").raise_for_status().content

@@ -35,7 +35,7 @@ def modules(browser: Browser, server: str) -> Iterator[Modules]:
 
 
 def detections(seed: int, size: tuple[int, int], *, localization: bool = True, count: int = 40) -> Detections:
-    """Boxes on whole pixels, on halves, and on any float32: the first give decimals that end in an exact half."""
+    """Boxes on whole pixels, on eighths and on any float32: the first give decimals that end in halves."""
     rng = np.random.default_rng(seed)
     height, width = size
     corners = rng.uniform(0, 1, (count, 2, 2)) * [width, height]
@@ -186,7 +186,8 @@ def test_names_in_archives_cannot_leave_their_folder_or_meet(modules: Modules) -
     archive = zipfile.ZipFile(io.BytesIO(zipped(modules, [(name, b"1") for name in names])))
     members = archive.namelist()
     assert members == [
-        "passwd", "c.txt", "A.txt", "a (2).txt", "file", "file (2)", "x_y_______.txt", "x", "a (3).txt", "con",
+        "passwd", "c.txt", "A.txt", "a (2).txt", "file", "file (2)", "x_y_______.txt", "x",
+        "a (3).txt", "con",
     ]  # fmt: skip
     assert len({member.lower() for member in members}) == len(names)
 
@@ -215,5 +216,6 @@ def test_texts_on_pictures_lie_where_the_server_puts_them(modules: Modules) -> N
         place = _free_place(box, size, (640, 640), taken)
         taken.append(place)
         ours.append(list(place))
-    code = """value.reduce((places, [box, size]) => [...places, module.freePlace(box, size, [640, 640], places)], [])"""
+    code = """value.reduce(
+        (places, [box, size]) => [...places, module.freePlace(box, size, [640, 640], places)], [])"""
     np.testing.assert_allclose(modules.call("picture", code, queries), ours, atol=1e-6)

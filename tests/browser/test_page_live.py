@@ -33,7 +33,7 @@ def figure(page: Page, name: str) -> float:
     return float(text) if re.fullmatch(r"[\d.]+", text) else 0.0
 
 
-# The parser ------------------------------------------------------------------------------------------------------
+# The parser -------------------------------------------------------------------------------------------------
 
 AS_LISTS = """[...module.parseMetrics(value)].map(([name, series]) =>
     [name, series.map(({ labels, value: number }) => [Object.fromEntries(labels), String(number)])])"""
@@ -100,7 +100,8 @@ def exposition(scale: float, *, started: float = 1000.0, models: tuple[str, ...]
 
 
 RATES = """(() => {
-    const [before, after] = value.map((text, index) => module.lookAt(module.parseMetrics(text), 1000 + 2000 * index));
+    const [before, after] = value
+        .map((text, index) => module.lookAt(module.parseMetrics(text), 1000 + 2000 * index));
     return { restarted: module.restarted(before, after), ...module.ratesOf(before, after) };
 })()"""
 
@@ -144,7 +145,7 @@ def test_quantiles_are_promqls(modules: Modules) -> None:
     assert quantile(0.5, []) is None
 
 
-# The panel -------------------------------------------------------------------------------------------------------
+# The panel --------------------------------------------------------------------------------------------------
 
 
 def test_live_figures_follow_the_traffic(page: Page, server: str) -> None:
@@ -184,7 +185,8 @@ def asked_in(page: Page, milliseconds: int) -> int:
 
 
 HIDE = """(hidden) => {
-    Object.defineProperty(document, "visibilityState", { value: hidden ? "hidden" : "visible", configurable: true });
+    const value = hidden ? "hidden" : "visible";
+    Object.defineProperty(document, "visibilityState", { value, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
 
@@ -214,10 +216,16 @@ def test_a_lost_and_restarted_server(open_page: OpenPage) -> None:
     page.unroute("**/metrics")
     expect(page.locator("#server-state")).to_contain_text("workers ready")
     said: list[str] = []
-    page.expose_function("said", lambda text: said.append(text))
+
+    def note(text: str) -> None:
+        said.append(text)
+
+    page.expose_function("said", note)
     page.evaluate(
-        """new MutationObserver(() => window.said(document.getElementById("server-state").textContent))
-            .observe(document.getElementById("server-state"), { childList: true, characterData: true, subtree: true })"""
+        """(() => {
+            const state = document.getElementById("server-state");
+            new MutationObserver(() => window.said(state.textContent)).observe(state, { childList: true });
+        })()"""
     )
     page.route(
         "**/metrics", lambda route: route.fulfill(body=exposition(1, started=5), content_type="text/plain")

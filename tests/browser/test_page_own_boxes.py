@@ -184,7 +184,7 @@ def test_place_and_class_can_be_typed(tiles: Page) -> None:
     assert own_boxes(tiles) == [[10, 0, 42, 32]]
     tiles.get_by_label("Width", exact=True).fill("400")
     tiles.get_by_label("Width", exact=True).press("Enter")
-    expect(tiles.locator(".own-problems")).to_contain_text("leaves the image, which is 160 × 96 pixels")
+    expect(tiles.locator(".own-problems")).to_contain_text("leaves the image, which is 160 x 96 pixels")
     assert own_boxes(tiles) == [[10, 0, 42, 32]]
     tiles.locator("#own-label").select_option("blue")
     expect(tiles.locator(".own-list button b")).to_have_text("blue")
@@ -218,7 +218,7 @@ def test_the_models_boxes_can_be_copied_once(tiles: Page) -> None:
     assert len(own_boxes(tiles)) == 2
 
 
-# The second opinion's requests -----------------------------------------------------------------------------------
+# The second opinion's requests ------------------------------------------------------------------------------
 
 
 def test_many_edits_are_one_request_and_an_undo_is_none(tiles: Page) -> None:
@@ -328,7 +328,7 @@ def test_a_model_that_judges_no_boxes_says_so_and_drawing_still_works(page: Page
     assert len(own_boxes(page)) == 1
 
 
-# Files -----------------------------------------------------------------------------------------------------------
+# Files ------------------------------------------------------------------------------------------------------
 
 
 def labels_of_two_images() -> str:
@@ -355,7 +355,7 @@ def test_a_file_for_several_images_is_one_list_of_doubts(tiles: Page) -> None:
     read_file(tiles, "labels.json", labels_of_two_images())
     expect(tiles.locator(".own-problems li")).to_have_text(
         [
-            "labels.json: annotation 4: [150, 40, 180, 90] leaves the image, which is 160 × 96 pixels",
+            "labels.json: annotation 4: [150, 40, 180, 90] leaves the image, which is 160 x 96 pixels",
             "labels.json: “cat” is no class of this model (red, green, blue): 1 box taken without a class",
         ]
     )
@@ -401,7 +401,8 @@ def test_a_huge_file_is_refused_before_it_is_read(tiles: Page) -> None:
         })()"""
     )
     expect(tiles.locator(".own-problems li")).to_have_text(
-        "huge.json: 21 MB; at most 20 MB can be read here. Split the file, or use `hindsight audit` for a whole data set."
+        "huge.json: 21 MB; at most 20 MB can be read here. "
+        "Split the file, or use `hindsight audit` for a whole data set."
     )
 
 
@@ -415,7 +416,11 @@ def test_a_dropped_file_of_boxes_opens_the_mode(page: Page) -> None:
 
 def test_boxes_wait_for_an_image_that_has_no_answer_yet(tiles: Page) -> None:
     held: list[Route] = []
-    tiles.route("**/detect*", lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    tiles.route("**/detect*", hold)
     pick(tiles, "slow.png", encode(tiles_image()))
     expect(tiles.locator("#own-state")).to_have_text("This image has no answer yet.")
     read_file(tiles, "slow.txt", "0 .3 .1667 .2 .3333\n")

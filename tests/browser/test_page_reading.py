@@ -35,9 +35,11 @@ def read(modules: Modules, *files: tuple[str, str], current: int = 0) -> dict[st
         const problems = new module.Problems();
         const entries = module.readBoxes(value.files, value.classes, problems);
         const images = value.images;
-        const found = place.placeBoxes(entries, { images, current: images[value.current], classNames: value.classes }, problems);
+        const around = { images, current: images[value.current], classNames: value.classes };
+        const found = place.placeBoxes(entries, around, problems);
+        const plain = ([id, boxes]) => [id, boxes.map(({ box, label }) => [box, label])];
         return {
-            placed: Object.fromEntries([...found.placed].map(([id, boxes]) => [id, boxes.map(({ box, label }) => [box, label])])),
+            placed: Object.fromEntries([...found.placed].map(plain)),
             waiting: found.waiting.map(({ imageId }) => imageId),
             problems: problems.lines,
         };
@@ -109,7 +111,8 @@ def test_voc_counts_pixels_from_one(modules: Modules) -> None:
 
 def test_xml_is_read_as_a_standard_parser_reads_it(modules: Modules) -> None:
     texts = [
-        '<?xml version="1.0" encoding="utf-8"?>\n<!-- a > b --><annotation verified="yes">\n<a>x &amp; &lt;y&gt; &#233;&#x1F600;</a>'
+        '<?xml version="1.0" encoding="utf-8"?>\n<!-- a > b --><annotation verified="yes">\n'
+        "<a>x &amp; &lt;y&gt; &#233;&#x1F600;</a>"
         "<b/><c at='1' bt = \"2\" /><d><![CDATA[<not> & a tag]]></d>\n</annotation>\n",
         "<annotation><o><n>1</n></o><o><n>2</n></o></annotation>",
         "\ufeff<annotation>x<b>y</b>z</annotation>",
@@ -177,7 +180,7 @@ MISTAKES = [
     (
         "a.json",
         "[[1, 1, 642, 9]]",
-        "a.json: box 1: [1, 1, 642, 9] leaves the image, which is 640 × 480 pixels",
+        "a.json: box 1: [1, 1, 642, 9] leaves the image, which is 640 x 480 pixels",
     ),
     ("a.json", coco(GOOD | {"image_id": 1}), "a.json: annotation 1: no image has the id “1”"),
     ("a.json", coco(GOOD | {"bbox": [1, 2, 3]}), "a.json: annotation 1: expected bbox"),
@@ -189,7 +192,7 @@ MISTAKES = [
     (
         "a.json",
         coco(GOOD, images=[{"id": 7, "file_name": "a.jpg", "width": 64, "height": 48}]),
-        "a.json: is for “a.jpg” of 64 × 48 pixels; the open one has 640 × 480",
+        "a.json: is for “a.jpg” of 64 x 48 pixels; the open one has 640 x 480",
     ),
     ("a.txt", "hello world", "a.txt: line 1: expected class, cx, cy, width, height"),
     ("a.txt", "0 .1 .1 .2 .2 .3 .3", "a.txt: line 1: 7 numbers are a polygon"),
@@ -263,7 +266,8 @@ def test_too_many_boxes_or_bytes_are_refused(modules: Modules) -> None:
 
 
 BOXES = [
-    [0, 0, 640, 480], [-1, -1, 641, 481], [-1.1, 0, 5, 5], [0, 0, 641.5, 5], [3, 3, 3, 9], [9, 3, 3, 9], [640, 3, 641, 9],
+    [0, 0, 640, 480], [-1, -1, 641, 481], [-1.1, 0, 5, 5], [0, 0, 641.5, 5], [3, 3, 3, 9], [9, 3, 3, 9],
+    [640, 3, 641, 9],
     [639.5, 3, 641, 9], [-0.5, -0.5, 0, 4], [10.25, 20.5, 30, 40],
 ]  # fmt: skip
 

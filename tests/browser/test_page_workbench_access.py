@@ -1,4 +1,4 @@
-"""The workbench for every user: names, contrast, small screens, both colour schemes. Screenshots go to tests/.output."""
+"""The workbench for every user: names, contrast, small screens, both schemes. Screenshots: tests/.output."""
 
 from __future__ import annotations
 
@@ -58,9 +58,12 @@ def test_every_control_has_a_name_and_shows_its_focus(page: Page) -> None:
                 const node = document.activeElement;
                 if (node === document.body) return null;
                 if (!node.closest(sections)) return { outside: true };
-                const shown = node.matches("input[type=file], input[type=radio]") ? node.nextElementSibling : node;
-                const halo = node.matches("[data-own]") && getComputedStyle(node.querySelector(".halo")).strokeWidth === "8px";
-                return { marked: halo || getComputedStyle(shown).outlineStyle !== "none", html: node.outerHTML.slice(0, 160) };
+                const beside = node.matches("input[type=file], input[type=radio]");
+                const shown = beside ? node.nextElementSibling : node;
+                const outlined = getComputedStyle(shown).outlineStyle !== "none";
+                const halo = node.matches("[data-own]") ? node.querySelector(".halo") : null;
+                const marked = halo ? getComputedStyle(halo).strokeWidth === "8px" : outlined;
+                return { marked, html: node.outerHTML.slice(0, 160) };
             }""",
             SECTIONS,
         )

@@ -28,8 +28,11 @@ def choose(page: Page, name: str) -> None:
 def screen(page: Page, x: float, y: float) -> tuple[float, float]:
     """Where a point of the image is in the window."""
     found = page.evaluate(
-        """([x, y]) => { const at = new DOMPoint(x, y).matrixTransform(document.getElementById("boxes").getScreenCTM());
-            return [at.x, at.y]; }""",
+        """([x, y]) => {
+            const matrix = document.getElementById("boxes").getScreenCTM();
+            const at = new DOMPoint(x, y).matrixTransform(matrix);
+            return [at.x, at.y];
+        }""",
         [x, y],
     )
     return found[0], found[1]
@@ -53,7 +56,9 @@ def own_boxes(page: Page) -> list[list[float]]:
         """[...document.querySelectorAll("#own-layer [data-own]")]
             .sort((a, b) => a.dataset.own - b.dataset.own)
             .map((group) => {
-                const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => Number(group.querySelector(".edge").getAttribute(name)));
+                const edge = group.querySelector(".edge");
+                const [x, y, width, height] = ["x", "y", "width", "height"]
+                    .map((name) => Number(edge.getAttribute(name)));
                 return [x, y, x + width, y + height];
             })"""
     )

@@ -10,7 +10,7 @@ export function checkBox(box, { width, height }) {
   const said = `[${box.map((value) => Math.round(100 * value) / 100).join(", ")}]`;
   if (!box.every(Number.isFinite)) return { problem: `${said} has a coordinate that is no number` };
   if (x2 <= x1 || y2 <= y1) return { problem: `${said} is empty or inverted` };
-  const leaves = { problem: `${said} leaves the image, which is ${width} × ${height} pixels` };
+  const leaves = { problem: `${said} leaves the image, which is ${width} x ${height} pixels` };
   if (Math.min(x1, y1) < -ROUNDING || x2 > width + ROUNDING || y2 > height + ROUNDING) return leaves;
   const clipped = [Math.max(x1, 0), Math.max(y1, 0), Math.min(x2, width), Math.min(y2, height)];
   return clipped[2] <= clipped[0] || clipped[3] <= clipped[1] ? leaves : { box: clipped };
@@ -59,7 +59,7 @@ export function placeBoxes(entries, { images, current, classNames }, problems) {
     } else if (!image.width) {
       waiting.push({ ...entry, imageId: image.id });
     } else if (entry.size && (entry.size[0] !== image.width || entry.size[1] !== image.height)) {
-      problems.add(entry.file, `is for ${short(image.name)} of ${entry.size.join(" × ")} pixels; the open one has ${image.width} × ${image.height}`);
+      problems.add(entry.file, `is for ${short(image.name)} of ${entry.size.join(" x ")} pixels; the open one has ${image.width} x ${image.height}`);
     } else {
       const boxes = placed.get(image.id) ?? [];
       placed.set(image.id, boxes);

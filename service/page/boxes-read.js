@@ -2,6 +2,7 @@
 // entry = {file, image (file name, or null: whichever is open), size ([width, height] that the file gives, or null),
 //          boxes: [{box (xyxy pixels) or relative (centre x, y, width, height in shares), label (name or null), where}]}
 // Nothing here touches what the page holds; boxes-place.js fits the entries to the open images.
+import { XmlError, fromVoc } from "./boxes-voc.js";
 import { baseName } from "./zip.js";
 
 export const LIMITS = { bytes: 20_000_000, files: 2000, boxes: 5000 };
@@ -67,7 +68,7 @@ export function readBoxes(files, classNames, problems) {
         entries.push({ file: name, ...entry });
       }
     } catch (error) {
-      if (!(error instanceof Unreadable)) throw error;
+      if (!(error instanceof Unreadable || error instanceof XmlError)) throw error;
       problems.add(name, error.message);
     }
   }
@@ -182,24 +183,4 @@ function fromYolo(name, text, names, problems) {
     }
   });
   return { image: name, byStem: true, size: null, boxes };
-}
-
-// Pascal VOC ------------------------------------------------------------------------------------------------------
-
-const child = (node, tag) => [...(node?.children ?? [])].find((entry) => entry.tagName === tag);
-const textOf = (node, tag) => child(node, tag)?.textContent.trim() ?? "";
-
-/** Pixels count from 1 and both ends belong to the box: 1 is taken from the minima (as training/data/voc.py does). */
-function fromVoc(name, text) {
-  if (/<!(DOCTYPE|ENTITY)/i.test(text)) refuse("declares a DOCTYPE or entities, which VOC files do not need");
-  const document = new DOMParser().parseFromString(text, "application/xml");
-  if (document.querySelector("parsererror")) refuse("is not well-formed XML");
-  const root = document.documentElement;
-  if (root.tagName !== "annotation") refuse(`has the root <${root.tagName.slice(0, SHOWN)}>; Pascal VOC has <annotation>`);
-  const size = ["width", "height"].map((tag) => Number(textOf(child(root, "size"), tag)));
-  const boxes = [...root.children].filter((node) => node.tagName === "object").map((node, index) => {
-    const [x1, y1, x2, y2] = ["xmin", "ymin", "xmax", "ymax"].map((tag) => Number(textOf(child(node, "bndbox"), tag) || NaN));
-    return { box: [x1 - 1, y1 - 1, x2, y2], label: textOf(node, "name") || null, where: `object ${index + 1}` };
-  });
-  return { image: textOf(root, "filename") || name, byStem: true, size: size.every((side) => side > 0) ? size : null, boxes };
 }

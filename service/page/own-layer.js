@@ -24,6 +24,7 @@ export class OwnLayer {
     Object.assign(this, { stage, handlers, layer: stage.layer, groups: new Map(), boxes: [], selected: null, drag: null });
     this.layer.setAttribute("role", "application"); // arrow keys belong to the boxes, not to a screen reader's cursor
     this.layer.setAttribute("aria-label", "Your boxes");
+    this.layer.setAttribute("tabindex", "-1"); // Chromium puts what listens for focus events among the tab stops
     this.shapes = svgElement("g");
     this.ghost = svgElement("rect", { class: "own-ghost" });
     this.fresh = svgElement("rect", { class: "own-fresh" });

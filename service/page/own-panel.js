@@ -30,7 +30,7 @@ export class OwnPanel {
       },
     });
     const upload = make("span", { className: "pick" }, this.file,
-      make("label", { htmlFor: "own-file", className: "button primary" }, "Read boxes from files"));
+      make("label", { htmlFor: "own-file", className: "button primary" }, "Read a file"));
     this.label = make("select", { id: "own-label", onchange: () => handlers.relabel(this.label.value || null) });
     this.undo = button("Undo", handlers.undo, { title: "Ctrl+Z" });
     this.redo = button("Redo", handlers.redo, { title: "Ctrl+Shift+Z" });
@@ -62,10 +62,8 @@ export class OwnPanel {
         make("p", {}, "Files: our JSON, COCO JSON, YOLO .txt (with classes.txt, or the model's classes), Pascal VOC .xml; matched to the open images by name.")),
       make("div", { className: "own-tools" }, this.addButton, upload, this.copy),
       make("div", { className: "own-tools" }, make("label", { htmlFor: "own-label" }, "Class "), this.label, this.undo, this.redo, this.remove, this.clear),
-      this.alert, this.said, this.detail,
-      make("div", { className: "own-tools" }, this.state, this.again),
-      make("label", { className: "toggle" }, this.whole, " Boxes of all images"),
-      this.list, this.more);
+      this.alert, this.said, make("div", { className: "own-tools" }, this.state, this.again),
+      make("label", { className: "toggle" }, this.whole, " Boxes of all images"), this.list, this.more, this.detail);
   }
 
   get wholeSet() { return this.whole.checked; }

@@ -71,7 +71,7 @@ export async function annotated(blob, { width, height, records }, colourOf) {
   const canvas = document.createElement("canvas");
   Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
-  if (!context) throw new ExportError(`this browser has no room for a picture of ${width} × ${height} pixels`);
+  if (!context) throw new ExportError(`this browser has no room for a picture of ${width} x ${height} pixels`);
   context.fillStyle = "#fff"; // transparency is put on white, as the server does
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
@@ -79,6 +79,6 @@ export async function annotated(blob, { width, height, records }, colourOf) {
   drawBoxes(context, records, colourOf);
   const picture = await new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
   canvas.width = canvas.height = 0; // gives its memory back at once
-  if (!picture) throw new ExportError(`this browser has no room for a picture of ${width} × ${height} pixels`);
+  if (!picture) throw new ExportError(`this browser has no room for a picture of ${width} x ${height} pixels`);
   return picture;
 }

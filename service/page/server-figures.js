@@ -8,7 +8,7 @@ const FIRST_MS = 1000; // the second look, so that figures come soon
 const PATIENCE_MS = 10_000;
 const KEPT = 60; // points of a sparkline: two minutes
 const [WIDTH, HEIGHT] = [120, 28];
-const TILES = [["requests", "Requests/s"], ["images", "Images/s"], ["waiting", "Images waiting"], ["batch", "Mean batch"]];
+const TILES = [["requests", "Requests/s"], ["images", "Images/s"], ["waiting", "Waiting"], ["batch", "Batch"]];
 
 const number = (value) => {
   if (value === null) return "–";

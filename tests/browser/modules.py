@@ -16,8 +16,8 @@ CALL = """async ([base, module, code, value]) => {
 
 
 class Modules:
-    """`page` stands anywhere on the server at `base`. It must allow `new Function`: the context bypasses the CSP
-    here, because the test's own code is text; the page itself is tested under its policy.
+    """`page` stands anywhere on the server at `base`. It must allow `new Function`: the context bypasses the
+    CSP, because the test's own code is text; the page itself is tested under its policy.
     """
 
     def __init__(self, page: Page, base: str) -> None:

@@ -74,12 +74,15 @@ def filtered(page: Page) -> None:
 
 
 def doubt(page: Page) -> None:
-    """Labels of somebody's, made of the model's boxes: one too large, one too small, one shifted, one of another class."""
+    """Somebody's labels, made of the model's boxes: one too large, one too small, one shifted, one misnamed."""
     image = page.evaluate("document.querySelector('#film .tile').dataset.file")
     model = page.locator("#model").input_value()
     content = httpx.get(f"{page.url}models/{model}/samples/{image}").raise_for_status().content
     found = httpx.post(f"{page.url}detect", params={"model": model, "score_threshold": 0.5}, content=content)
-    labels = [{"box": record["box"], "label": record["label"]} for record in found.raise_for_status().json()["detections"]]
+    labels = [
+        {"box": record["box"], "label": record["label"]}
+        for record in found.raise_for_status().json()["detections"]
+    ]
     names = [entry["name"] for entry in httpx.get(f"{page.url}models").json()["models"][0]["classes"]]
     inside = [label for label in labels if label["box"][0] > 60 and label["box"][1] > 60]
     for label, (left, top, right, bottom) in zip(
@@ -178,7 +181,9 @@ def _palette(image: Image.Image, colours: int) -> Image.Image:
     flat = [colour for _, colour in sorted(counted, reverse=True)[:FLAT_COLOURS]]
     others = image.quantize(colours - FLAT_COLOURS, method=Image.Quantize.MEDIANCUT).getpalette() or []
     palette = Image.new("P", (1, 1))
-    palette.putpalette([value for colour in flat for value in colour] + others[: 3 * (colours - FLAT_COLOURS)])
+    palette.putpalette(
+        [value for colour in flat for value in colour] + others[: 3 * (colours - FLAT_COLOURS)]
+    )
     return palette
 
 
@@ -189,7 +194,9 @@ def main(arguments: list[str]) -> None:
     executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with (
         tempfile.TemporaryDirectory() as logs,
-        running_server(Path(logs) / "server.log", HINDSIGHT_MODEL="cells,pcb", HINDSIGHT_BACKEND="onnxruntime") as address,
+        running_server(
+            Path(logs) / "server.log", HINDSIGHT_MODEL="cells,pcb", HINDSIGHT_BACKEND="onnxruntime"
+        ) as address,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from service.keys import create_key
-from tests.browser.browsing import REPOSITORY, Watch, answer_for, pick, running_server, sample
+from tests.browser.browsing import REPOSITORY, Watch, answer_for, pick, running_server, sample, wait_for_count
 from tests.browser.workbench import choose, drag, own_boxes, own_mode, wait_for_opinions
 from tests.factories import encode, make_tiny_artifact, tiles_image
 
@@ -31,9 +31,13 @@ def code(page: Page, way: str) -> str:
 def run(text: str, way: str, folder: Path, **environment: str) -> list[Any]:
     """Run the code in `folder`; what it prints as records: detections, or [box, opinion] pairs."""
     command = ["bash", "-c", text] if way == "curl" else [sys.executable, "-W", "error", "-c", text]
-    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | environment
+    environment = {
+        name: value for name, value in os.environ.items() if "proxy" not in name.lower()
+    } | environment
     environment["PYTHONPATH"] = str(REPOSITORY)
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     if way == "curl":
         answer = json.loads(ran.stdout)
@@ -45,7 +49,9 @@ def run(text: str, way: str, folder: Path, **environment: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_samples_request_answers_what_the_page_shows(page: Page, server: str, tmp_path: Path, way: str) -> None:
+def test_a_samples_request_answers_what_the_page_shows(
+    page: Page, server: str, tmp_path: Path, way: str
+) -> None:
     records = answer_for(server, sample(server))
     least = round(sorted(record["score"] for record in records)[4], 2)
     page.locator("#min-score").fill(str(least))
@@ -67,16 +73,20 @@ def test_the_pages_own_filters_are_in_the_python(page: Page, server: str, tmp_pa
     assert len(answered) == sum(record["iou"] >= least for record in records)
     assert "filters of this page" not in page.locator("#snippet-note").inner_text()
     code(page, "curl")
-    expect(page.locator("#snippet-note")).to_contain_text("The least IoU, purity and integrity are filters of this page")
+    expect(page.locator("#snippet-note")).to_contain_text(
+        "The least IoU, purity and integrity are filters of this page"
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", ["it's <b>50%</b> $(touch x) `ls`.png", 'a "quoted"; \\ b,c.png', "-", "größe 日本.png"])
+@pytest.mark.parametrize(
+    "name", ["it's <b>50%<b> $(touch x) `ls`.png", 'a "quoted"; \\ b,c.png', "-", "größe 日本.png"]
+)
 def test_any_file_name_is_quoted(page: Page, tmp_path: Path, way: str, name: str) -> None:
     content = encode(tiles_image())
     pick(page, name, content)
     (tmp_path / name).write_bytes(content)
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
+    wait_for_count(page, 2, 2)
     answered = run(code(page, way), way, tmp_path)
     assert [record["label"] for record in answered] == ["red", "green"]
     own_mode(page)
@@ -133,7 +143,7 @@ def test_a_key_is_named_and_never_shown(browser: Browser, keyed: tuple[str, str]
     page.goto(address)
     page.get_by_label("API key", exact=True).fill(key)
     page.get_by_role("button", name="Use this key").click()
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
+    wait_for_count(page, 2, 2)
     for mode in ("detections", "own boxes"):
         if mode == "own boxes":
             own_mode(page)

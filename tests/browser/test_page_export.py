@@ -94,7 +94,9 @@ def test_yolo_is_a_zip_with_classes(board: tuple[Page, float, bytes], server: st
     archive = zipfile.ZipFile(io.BytesIO(content))
     assert archive.testzip() is None
     assert archive.namelist() == ["board.txt", "classes.txt"]
-    assert archive.read("board.txt").decode() == served(server, image, score_threshold=least, format="yolo").text
+    assert (
+        archive.read("board.txt").decode() == served(server, image, score_threshold=least, format="yolo").text
+    )
     assert archive.read("classes.txt") == b"red\ngreen\nblue\n"
 
 
@@ -175,7 +177,7 @@ def test_own_boxes_are_exported_as_labels(page: Page) -> None:
     np.testing.assert_allclose(row["bbox"], [x1, y1, x2 - x1, y2 - y1], atol=0.011)
     assert (row["category_id"], "score" in row) == (2, False)
     assert row["class_score"] > 0.9
-    assert row["iou"] == pytest.approx(0.8, abs=0.02)
+    assert row["iou"] == pytest.approx(0.76, abs=0.02)  # purity .94, integrity .8
     archive = zipfile.ZipFile(io.BytesIO(saved(page, "YOLO")[1]))
     [line] = archive.read("tiles.txt").decode().splitlines()
     assert len(line.split()) == 5 and line.startswith("1 ")
@@ -193,7 +195,9 @@ def test_what_was_exported_can_be_read_again(page: Page) -> None:
     file.set_input_files({"name": "a.json", "mimeType": "application/json", "buffer": coco})
     wait_for_opinions(page, 2)
     once = own_boxes(page)
-    members = [{"name": name, "mimeType": "text/plain", "buffer": archive.read(name)} for name in archive.namelist()]
+    members = [
+        {"name": name, "mimeType": "text/plain", "buffer": archive.read(name)} for name in archive.namelist()
+    ]
     file.set_input_files(members)
     expect(page.locator("#own-said")).to_contain_text("2 were there already")
     assert own_boxes(page) == once

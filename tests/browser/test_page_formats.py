@@ -35,7 +35,7 @@ def modules(browser: Browser, server: str) -> Iterator[Modules]:
 
 
 def detections(seed: int, size: tuple[int, int], *, localization: bool = True, count: int = 40) -> Detections:
-    """Boxes on whole pixels, on halves, and on any float32: the first give decimals that end in an exact half."""
+    """Boxes on whole pixels, on eighths and on any float32: the first give decimals that end in halves."""
     rng = np.random.default_rng(seed)
     height, width = size
     corners = rng.uniform(0, 1, (count, 2, 2)) * [width, height]
@@ -98,7 +98,9 @@ def test_label_studio_is_the_servers(modules: Modules) -> None:
         assert prediction.pop("score") == pytest.approx(expected.pop("score"), abs=1e-6)
         assert prediction == expected
     empty = found.select([])
-    assert modules.call("boxes-write", "module.toLabelStudio(value, {name: 'a', version: '1'})", as_image(empty)) == {
+    assert modules.call(
+        "boxes-write", "module.toLabelStudio(value, {name: 'a', version: '1'})", as_image(empty)
+    ) == {
         "model_version": "a 1",
         "score": 0,
         "result": [],
@@ -107,10 +109,21 @@ def test_label_studio_is_the_servers(modules: Modules) -> None:
 
 def test_numbers_are_rounded_as_python_rounds_them(modules: Modules) -> None:
     rng = np.random.default_rng(5)
-    values = [*(rng.integers(0, 4096, 500) / 1024), *rng.uniform(0, 500, 500), 0, 0.5, 1.5, 2.5, 0.0078125, 1e-7]
+    values = [
+        *(rng.integers(0, 4096, 500) / 1024),
+        *rng.uniform(0, 500, 500),
+        0,
+        0.5,
+        1.5,
+        2.5,
+        0.0078125,
+        1e-7,
+    ]
     values = [float(value) for value in values]
     for digits in (0, 2, 3, 6):
-        written = modules.call("boxes-write", "value[0].map((number) => module.fixed(number, value[1]))", [values, digits])
+        written = modules.call(
+            "boxes-write", "value[0].map((number) => module.fixed(number, value[1]))", [values, digits]
+        )
         assert written == [f"{value:.{digits}f}" for value in values]
 
 
@@ -119,8 +132,13 @@ def test_a_persons_boxes_carry_no_score(modules: Modules) -> None:
     classes = [{"name": name} for name in CLASSES]
     coco = modules.call("boxes-write", "module.toCoco([value[0]], value[1])", [image, classes])
     assert all("score" not in row and "iou" in row for row in coco["annotations"])
-    assert all(len(line.split()) == 5 for line in modules.call("boxes-write", "module.toYolo(value)", image).splitlines())
-    [task] = modules.call("boxes-write", "module.toLabelStudioTasks([value], {name: 'a', version: '1'}, '')", image)
+    assert all(
+        len(line.split()) == 5
+        for line in modules.call("boxes-write", "module.toYolo(value)", image).splitlines()
+    )
+    [task] = modules.call(
+        "boxes-write", "module.toLabelStudioTasks([value], {name: 'a', version: '1'}, '')", image
+    )
     assert set(task) == {"data", "annotations"}
     assert all("score" not in region for region in task["annotations"][0]["result"])
 
@@ -153,11 +171,23 @@ def test_archives_are_whole_and_hold_their_files(modules: Modules) -> None:
 
 
 def test_names_in_archives_cannot_leave_their_folder_or_meet(modules: Modules) -> None:
-    names = ["../../etc/passwd", "a\\b\\c.txt", "A.txt", "a.txt", "..", "", 'x<y>:"|?*\n.txt', "C:\\x", "a.txt", "con. "]
+    names = [
+        "../../etc/passwd",
+        "a\\b\\c.txt",
+        "A.txt",
+        "a.txt",
+        "..",
+        "",
+        'x<y>:"|?*\n.txt',
+        "C:\\x",
+        "a.txt",
+        "con. ",
+    ]
     archive = zipfile.ZipFile(io.BytesIO(zipped(modules, [(name, b"1") for name in names])))
     members = archive.namelist()
     assert members == [
-        "passwd", "c.txt", "A.txt", "a (2).txt", "file", "file (2)", "x_y_______.txt", "x", "a (3).txt", "con",
+        "passwd", "c.txt", "A.txt", "a (2).txt", "file", "file (2)", "x_y_______.txt", "x",
+        "a (3).txt", "con",
     ]  # fmt: skip
     assert len({member.lower() for member in members}) == len(names)
 
@@ -165,7 +195,9 @@ def test_names_in_archives_cannot_leave_their_folder_or_meet(modules: Modules) -
 def test_yolo_files_have_their_images_names(modules: Modules) -> None:
     image = as_image(detections(7, (480, 640), count=1))
     images = [image | {"name": name} for name in ("a.jpg", "a.png", "classes.jpg")]
-    files = modules.call("boxes-write", "module.yoloFiles(value[0], value[1])", [images, [{"name": "red"}, {"name": "b"}]])
+    files = modules.call(
+        "boxes-write", "module.yoloFiles(value[0], value[1])", [images, [{"name": "red"}, {"name": "b"}]]
+    )
     assert [name for name, _ in files] == ["a.txt", "a (2).txt", "classes (2).txt", "classes.txt"]
     assert files[-1][1] == "red\nb\n"
 
@@ -184,5 +216,6 @@ def test_texts_on_pictures_lie_where_the_server_puts_them(modules: Modules) -> N
         place = _free_place(box, size, (640, 640), taken)
         taken.append(place)
         ours.append(list(place))
-    code = """value.reduce((places, [box, size]) => [...places, module.freePlace(box, size, [640, 640], places)], [])"""
+    code = """value.reduce(
+        (places, [box, size]) => [...places, module.freePlace(box, size, [640, 640], places)], [])"""
     np.testing.assert_allclose(modules.call("picture", code, queries), ours, atol=1e-6)

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 
 from service.keys import create_key
-from tests.browser.browsing import OpenPage, Watch, running_server, sample
+from tests.browser.browsing import OpenPage, Watch, running_server, sample, wait_for_count
 from tests.browser.modules import Modules, open_modules
 from tests.factories import make_tiny_artifact
 
@@ -33,7 +33,7 @@ def figure(page: Page, name: str) -> float:
     return float(text) if re.fullmatch(r"[\d.]+", text) else 0.0
 
 
-# The parser ------------------------------------------------------------------------------------------------------
+# The parser -------------------------------------------------------------------------------------------------
 
 AS_LISTS = """[...module.parseMetrics(value)].map(([name, series]) =>
     [name, series.map(({ labels, value: number }) => [Object.fromEntries(labels), String(number)])])"""
@@ -52,16 +52,22 @@ def test_the_text_format_is_read_as_prometheus_writes_it(modules: Modules) -> No
     assert {labels["name"]: float(value) for labels, value in families["odd_value"]} == {
         name: index + 0.5 for index, name in enumerate(names)
     }
-    assert families["took_seconds_bucket"] == [[{"le": "0.1"}, "1"], [{"le": "1.0"}, "2"], [{"le": "+Inf"}, "3"]]
+    assert families["took_seconds_bucket"] == [
+        [{"le": "0.1"}, "1"],
+        [{"le": "1.0"}, "2"],
+        [{"le": "+Inf"}, "3"],
+    ]
     assert families["took_seconds_sum"] == [[{}, "7.55"]]
-    odd = "a 1e3 1700000000000\nb +Inf\nc -Inf\nd NaN\n\n# TYPE e counter\ne{x=\"1\",} 2\n"
+    odd = 'a 1e3 1700000000000\nb +Inf\nc -Inf\nd NaN\n\n# TYPE e counter\ne{x="1",} 2\n'
     found = dict(modules.call("prometheus", AS_LISTS, odd))
     assert [found[name][0][1] for name in "abcde"] == ["1000", "Infinity", "-Infinity", "NaN", "2"]
 
 
 @pytest.mark.parametrize("text", ["<html>Please log in</html>", '{"a": 1}', 'a{b="c} 1', "a{b} 1", "a"])
 def test_what_is_no_such_text_is_refused(modules: Modules, text: str) -> None:
-    code = "(() => { try { module.parseMetrics(value); return null; } catch (error) { return error.name; } })()"
+    code = (
+        "(() => { try { module.parseMetrics(value); return null; } catch (error) { return error.name; } })()"
+    )
     assert modules.call("prometheus", code, text) == "SyntaxError"
 
 
@@ -94,7 +100,8 @@ def exposition(scale: float, *, started: float = 1000.0, models: tuple[str, ...]
 
 
 RATES = """(() => {
-    const [before, after] = value.map((text, index) => module.lookAt(module.parseMetrics(text), 1000 + 2000 * index));
+    const [before, after] = value
+        .map((text, index) => module.lookAt(module.parseMetrics(text), 1000 + 2000 * index));
     return { restarted: module.restarted(before, after), ...module.ratesOf(before, after) };
 })()"""
 
@@ -126,7 +133,9 @@ def test_a_restart_is_noticed(modules: Modules) -> None:
 def test_quantiles_are_promqls(modules: Modules) -> None:
     def quantile(share: float, buckets: list[tuple[float, float]]) -> float | None:
         code = "module.quantile(value[0], value[1].map(([bound, count]) => [bound ?? Infinity, count]))"
-        return modules.call("prometheus", code, [share, [[None if b == float("inf") else b, c] for b, c in buckets]])
+        return modules.call(
+            "prometheus", code, [share, [[None if b == float("inf") else b, c] for b, c in buckets]]
+        )
 
     buckets = [(0.1, 10.0), (0.2, 20.0), (1.0, 20.0), (float("inf"), 20.0)]
     assert quantile(0.25, buckets) == pytest.approx(0.05)
@@ -136,7 +145,7 @@ def test_quantiles_are_promqls(modules: Modules) -> None:
     assert quantile(0.5, []) is None
 
 
-# The panel -------------------------------------------------------------------------------------------------------
+# The panel --------------------------------------------------------------------------------------------------
 
 
 def test_live_figures_follow_the_traffic(page: Page, server: str) -> None:
@@ -157,7 +166,9 @@ def test_live_figures_follow_the_traffic(page: Page, server: str) -> None:
             seen.add("spark")
     assert seen == {"rates", "tiny", "plain", "spark"}
     table = page.locator('table[data-model="tiny"]')
-    expect(table.locator("caption")).to_contain_text(re.compile(r"tiny: [\d.]+ images/s, \d+ waiting, mean batch"))
+    expect(table.locator("caption")).to_contain_text(
+        re.compile(r"tiny: [\d.]+ images/s, \d+ waiting, mean batch")
+    )
 
 
 def asked_in(page: Page, milliseconds: int) -> int:
@@ -174,7 +185,8 @@ def asked_in(page: Page, milliseconds: int) -> int:
 
 
 HIDE = """(hidden) => {
-    Object.defineProperty(document, "visibilityState", { value: hidden ? "hidden" : "visible", configurable: true });
+    const value = hidden ? "hidden" : "visible";
+    Object.defineProperty(document, "visibilityState", { value, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
 
@@ -203,13 +215,21 @@ def test_a_lost_and_restarted_server(open_page: OpenPage) -> None:
     expect(page.locator("#server-state")).to_have_text("No answer from the server; trying again.")
     page.unroute("**/metrics")
     expect(page.locator("#server-state")).to_contain_text("workers ready")
-    said = []
-    page.expose_function("said", said.append)
+    said: list[str] = []
+
+    def note(text: str) -> None:
+        said.append(text)
+
+    page.expose_function("said", note)
     page.evaluate(
-        """new MutationObserver(() => window.said(document.getElementById("server-state").textContent))
-            .observe(document.getElementById("server-state"), { childList: true, characterData: true, subtree: true })"""
+        """(() => {
+            const state = document.getElementById("server-state");
+            new MutationObserver(() => window.said(state.textContent)).observe(state, { childList: true });
+        })()"""
     )
-    page.route("**/metrics", lambda route: route.fulfill(body=exposition(1, started=5), content_type="text/plain"))
+    page.route(
+        "**/metrics", lambda route: route.fulfill(body=exposition(1, started=5), content_type="text/plain")
+    )
     expect(page.locator("#server-state")).to_have_text("Hindsight 1.2, 2 of 2 workers ready")
     assert "The server has been restarted: measuring anew…" in said
 
@@ -220,7 +240,9 @@ def test_foreign_answers_are_said_and_never_shown_as_html(open_page: OpenPage) -
     body = "<img src=x onerror=alert(1)>"
     page.route("**/metrics", lambda route: route.fulfill(body=body, content_type="text/plain"))
     open_panel(page)
-    expect(page.locator("#server-state")).to_contain_text(f"The figures could not be read: not a line of Prometheus text: {body}")
+    expect(page.locator("#server-state")).to_contain_text(
+        f"The figures could not be read: not a line of Prometheus text: {body}"
+    )
     assert page.locator("#server-panel img").count() == 0
     page.unroute("**/metrics")
     page.locator("#server-panel").get_by_role("button", name="Try again").click()
@@ -238,10 +260,14 @@ def opened(browser: Browser, address: str) -> tuple[Page, Watch]:
 
 def test_figures_on_an_admin_port_are_said_to_be_elsewhere(browser: Browser, tmp_path: Path) -> None:
     tiny = make_tiny_artifact(tmp_path / "tiny")
-    with running_server(tmp_path / "log", HINDSIGHT_MODEL=str(tiny.path), HINDSIGHT_ADMIN_PORT="0") as address:
+    with running_server(
+        tmp_path / "log", HINDSIGHT_MODEL=str(tiny.path), HINDSIGHT_ADMIN_PORT="0"
+    ) as address:
         page, watch = opened(browser, address)
         open_panel(page)
-        expect(page.locator("#server-state")).to_have_text(re.compile("This server has no figures on this port"))
+        expect(page.locator("#server-state")).to_have_text(
+            re.compile("This server has no figures on this port")
+        )
         assert asked_in(page, 4500) == 0
         watch.check(page)
         page.context.close()
@@ -255,15 +281,17 @@ def test_a_server_with_keys_wants_one_for_metrics(browser: Browser, tmp_path: Pa
         page, watch = opened(browser, address)
         page.get_by_label("API key", exact=True).fill(user)
         page.get_by_role("button", name="Use this key").click()
-        page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
+        wait_for_count(page, 2, 2)
         open_panel(page)
         expect(page.locator("#server-state")).to_contain_text("Your key may not read the figures")
         page.get_by_label("Metrics key").fill(metrics)
         page.get_by_role("button", name="Use it").click()
         expect(page.locator("#server-state")).to_contain_text("1 of 1 workers ready")
         expect(page.get_by_label("Metrics key")).to_be_hidden()
-        assert metrics not in page.evaluate("JSON.stringify({...sessionStorage, ...localStorage}) + document.cookie")
+        assert metrics not in page.evaluate(
+            "JSON.stringify({...sessionStorage, ...localStorage}) + document.cookie"
+        )
         page.reload()  # the key for images is still the user's
-        page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 2")
+        wait_for_count(page, 2, 2)
         watch.check(page)
         page.context.close()

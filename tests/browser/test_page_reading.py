@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import Browser
@@ -34,9 +35,11 @@ def read(modules: Modules, *files: tuple[str, str], current: int = 0) -> dict[st
         const problems = new module.Problems();
         const entries = module.readBoxes(value.files, value.classes, problems);
         const images = value.images;
-        const found = place.placeBoxes(entries, { images, current: images[value.current], classNames: value.classes }, problems);
+        const around = { images, current: images[value.current], classNames: value.classes };
+        const found = place.placeBoxes(entries, around, problems);
+        const plain = ([id, boxes]) => [id, boxes.map(({ box, label }) => [box, label])];
         return {
-            placed: Object.fromEntries([...found.placed].map(([id, boxes]) => [id, boxes.map(({ box, label }) => [box, label])])),
+            placed: Object.fromEntries([...found.placed].map(plain)),
             waiting: found.waiting.map(({ imageId }) => imageId),
             problems: problems.lines,
         };
@@ -53,7 +56,10 @@ def read(modules: Modules, *files: tuple[str, str], current: int = 0) -> dict[st
 
 def coco(*annotations: dict[str, Any], **changes: Any) -> str:
     document = {
-        "images": [{"id": 7, "file_name": "train/a.jpg", "width": 640, "height": 480}, {"id": "x", "file_name": "b.png"}],
+        "images": [
+            {"id": 7, "file_name": "train/a.jpg", "width": 640, "height": 480},
+            {"id": "x", "file_name": "b.png"},
+        ],
         "categories": [{"id": 3, "name": "WBC"}, {"id": 4, "name": "platelets "}, {"id": 5, "name": "cat"}],
         "annotations": list(annotations),
     }
@@ -85,7 +91,9 @@ def test_yolo_with_the_models_classes_or_its_own(modules: Modules) -> None:
     assert read(modules, ("b.txt", ""))["problems"] == []  # an image without objects
 
 
-def voc(name: str = "RBC", corners: tuple[object, ...] = (1, 1, 640, 480), size: str = "", filename: str = "a.jpg") -> str:
+def voc(
+    name: str = "RBC", corners: tuple[object, ...] = (1, 1, 640, 480), size: str = "", filename: str = "a.jpg"
+) -> str:
     tags = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
     places = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
     return (
@@ -101,6 +109,43 @@ def test_voc_counts_pixels_from_one(modules: Modules) -> None:
     assert found["placed"] == {"1": [[[10, 20, 30, 40], "RBC"]]}
 
 
+def test_xml_is_read_as_a_standard_parser_reads_it(modules: Modules) -> None:
+    texts = [
+        '<?xml version="1.0" encoding="utf-8"?>\n<!-- a > b --><annotation verified="yes">\n'
+        "<a>x &amp; &lt;y&gt; &#233;&#x1F600;</a>"
+        "<b/><c at='1' bt = \"2\" /><d><![CDATA[<not> & a tag]]></d>\n</annotation>\n",
+        "<annotation><o><n>1</n></o><o><n>2</n></o></annotation>",
+        "\ufeff<annotation>x<b>y</b>z</annotation>",
+    ]
+
+    def plain(node: ElementTree.Element) -> dict[str, Any]:
+        text = (node.text or "") + "".join(child.tail or "" for child in node)
+        return {"tag": node.tag, "text": text, "children": [plain(child) for child in node]}
+
+    for text in texts:
+        assert modules.call("boxes-voc", "module.parseXml(value)", text) == plain(
+            ElementTree.fromstring(text.lstrip("\ufeff"))
+        )
+    code = "(() => { try { return module.parseXml(value); } catch (error) { return error.message; } })()"
+    for broken in (
+        "",
+        "x",
+        "<a>",
+        "<a></b>",
+        "<a/><b/>",
+        "<a><b></a></b>",
+        "<a b=1/>",
+        "<a",
+        "</a>",
+        "<a>" * 60,
+        "<1/>",
+        "<a/>x",
+    ):
+        assert "XML" in modules.call("boxes-voc", code, broken) or "nested" in modules.call(
+            "boxes-voc", code, broken
+        )
+
+
 def test_our_own_json(modules: Modules) -> None:
     box = [1, 2, 30, 40]
     for text in (
@@ -112,7 +157,9 @@ def test_our_own_json(modules: Modules) -> None:
         assert read(modules, ("boxes.json", text))["placed"] == {"1": [[box, None]]}
     labelled = json.dumps([{"box": box, "label": "WBC"}])
     assert read(modules, ("boxes.json", labelled), current=1)["placed"] == {"2": [[box, "WBC"]]}
-    answers = {"results": [{"detections": [{"box": box, "label": "RBC"}]}, {"detections": []}, {"detections": []}]}
+    answers = {
+        "results": [{"detections": [{"box": box, "label": "RBC"}]}, {"detections": []}, {"detections": []}]
+    }
     assert read(modules, ("all.json", json.dumps(answers)))["placed"]["1"] == [[box, "RBC"]]
     answers["results"].pop()
     [line] = set(read(modules, ("all.json", json.dumps(answers)))["problems"])
@@ -130,14 +177,22 @@ MISTAKES = [
     ("a.json", "[[1, 2, 3]]", "a.json: box 1: expected [x1, y1, x2, y2], got “[1,2,3]”"),
     ("a.json", '[["1", 2, 3, 4]]', "a.json: box 1: expected"),
     ("a.json", "[[5, 5, 5, 9]]", "a.json: box 1: [5, 5, 5, 9] is empty or inverted"),
-    ("a.json", "[[1, 1, 642, 9]]", "a.json: box 1: [1, 1, 642, 9] leaves the image, which is 640 × 480 pixels"),
+    (
+        "a.json",
+        "[[1, 1, 642, 9]]",
+        "a.json: box 1: [1, 1, 642, 9] leaves the image, which is 640 x 480 pixels",
+    ),
     ("a.json", coco(GOOD | {"image_id": 1}), "a.json: annotation 1: no image has the id “1”"),
     ("a.json", coco(GOOD | {"bbox": [1, 2, 3]}), "a.json: annotation 1: expected bbox"),
-    ("a.json", coco(GOOD, images=[{"id": 7, "file_name": "c.jpg"}]), "a.json: no open image is called “c.jpg”"),
+    (
+        "a.json",
+        coco(GOOD, images=[{"id": 7, "file_name": "c.jpg"}]),
+        "a.json: no open image is called “c.jpg”",
+    ),
     (
         "a.json",
         coco(GOOD, images=[{"id": 7, "file_name": "a.jpg", "width": 64, "height": 48}]),
-        "a.json: is for “a.jpg” of 64 × 48 pixels; the open one has 640 × 480",
+        "a.json: is for “a.jpg” of 64 x 48 pixels; the open one has 640 x 480",
     ),
     ("a.txt", "hello world", "a.txt: line 1: expected class, cx, cy, width, height"),
     ("a.txt", "0 .1 .1 .2 .2 .3 .3", "a.txt: line 1: 7 numbers are a polygon"),
@@ -147,7 +202,11 @@ MISTAKES = [
     ("a.xml", "<annotation>", "a.xml: is not well-formed XML"),
     ("a.xml", "<svg/>", "a.xml: has the root <svg>"),
     ("a.xml", '<!DOCTYPE x [<!ENTITY a "b">]><annotation/>', "a.xml: declares a DOCTYPE"),
-    ("a.xml", voc(corners=("nine", 1, 20, 20)), "a.xml: object 1: [NaN, 0, 20, 20] has a coordinate that is no number"),
+    (
+        "a.xml",
+        voc(corners=("nine", 1, 20, 20)),
+        "a.xml: object 1: [NaN, 0, 20, 20] has a coordinate that is no number",
+    ),
     ("a.png", "\x89PNG", "a.png: is not one of the files that can be read"),
 ]
 
@@ -163,12 +222,17 @@ def test_what_does_not_fit_is_said_in_one_line(modules: Modules, name: str, text
 def test_one_bad_box_or_file_does_not_cost_the_others(modules: Modules) -> None:
     text = coco(GOOD, GOOD | {"bbox": [0, 0, 9000, 10]}, GOOD | {"category_id": 99})
     found = read(modules, ("broken.xml", "<"), ("labels.json", text), ("b.txt", "1 .5 .5 .5 .5"))
-    assert found["placed"] == {"1": [[[10, 20, 40, 60], "WBC"], [[10, 20, 40, 60], None]], "2": [[[25, 50, 75, 150], "WBC"]]}
+    assert found["placed"] == {
+        "1": [[[10, 20, 40, 60], "WBC"], [[10, 20, 40, 60], None]],
+        "2": [[[25, 50, 75, 150], "WBC"]],
+    }
     assert [line.split(":")[0] for line in found["problems"]] == ["broken.xml", "labels.json", "labels.json"]
 
 
 def test_an_unknown_class_is_counted_and_its_boxes_have_none(modules: Modules) -> None:
-    found = read(modules, ("labels.json", coco(*[GOOD | {"category_id": 5, "bbox": [n, 0, 9, 9]} for n in range(3)])))
+    found = read(
+        modules, ("labels.json", coco(*[GOOD | {"category_id": 5, "bbox": [n, 0, 9, 9]} for n in range(3)]))
+    )
     assert [label for _, label in found["placed"]["1"]] == [None] * 3
     assert found["problems"] == [
         "labels.json: “cat” is no class of this model (RBC, WBC, Platelets): 3 boxes taken without a class"
@@ -202,7 +266,8 @@ def test_too_many_boxes_or_bytes_are_refused(modules: Modules) -> None:
 
 
 BOXES = [
-    [0, 0, 640, 480], [-1, -1, 641, 481], [-1.1, 0, 5, 5], [0, 0, 641.5, 5], [3, 3, 3, 9], [9, 3, 3, 9], [640, 3, 641, 9],
+    [0, 0, 640, 480], [-1, -1, 641, 481], [-1.1, 0, 5, 5], [0, 0, 641.5, 5], [3, 3, 3, 9], [9, 3, 3, 9],
+    [640, 3, 641, 9],
     [639.5, 3, 641, 9], [-0.5, -0.5, 0, 4], [10.25, 20.5, 30, 40],
 ]  # fmt: skip
 
@@ -221,5 +286,9 @@ def test_boxes_are_checked_as_the_server_checks_them(modules: Modules, box: list
 def test_what_is_read_twice_is_there_once(modules: Modules) -> None:
     code = "module.missingFrom(value[0], value[1])"
     there = [{"box": [1, 2, 3, 4], "label": "RBC"}]
-    new = [{"box": [1.1, 2, 3, 4], "label": "RBC"}, {"box": [1, 2, 3, 4], "label": None}, {"box": [1, 2, 3, 9], "label": "RBC"}]
+    new = [
+        {"box": [1.1, 2, 3, 4], "label": "RBC"},
+        {"box": [1, 2, 3, 4], "label": None},
+        {"box": [1, 2, 3, 9], "label": "RBC"},
+    ]
     assert modules.call("boxes-place", code, [there, new]) == new[1:]

@@ -28,8 +28,11 @@ def choose(page: Page, name: str) -> None:
 def screen(page: Page, x: float, y: float) -> tuple[float, float]:
     """Where a point of the image is in the window."""
     found = page.evaluate(
-        """([x, y]) => { const at = new DOMPoint(x, y).matrixTransform(document.getElementById("boxes").getScreenCTM());
-            return [at.x, at.y]; }""",
+        """([x, y]) => {
+            const matrix = document.getElementById("boxes").getScreenCTM();
+            const at = new DOMPoint(x, y).matrixTransform(matrix);
+            return [at.x, at.y];
+        }""",
         [x, y],
     )
     return found[0], found[1]
@@ -37,6 +40,7 @@ def screen(page: Page, x: float, y: float) -> tuple[float, float]:
 
 def drag(page: Page, start: tuple[float, float], end: tuple[float, float], *, release: bool = True) -> None:
     """From one point of the image to another."""
+    page.locator("#stage").scroll_into_view_if_needed()
     page.mouse.move(*screen(page, *start))
     page.mouse.down()
     middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
@@ -52,7 +56,9 @@ def own_boxes(page: Page) -> list[list[float]]:
         """[...document.querySelectorAll("#own-layer [data-own]")]
             .sort((a, b) => a.dataset.own - b.dataset.own)
             .map((group) => {
-                const [x, y, width, height] = ["x", "y", "width", "height"].map((name) => Number(group.querySelector(".edge").getAttribute(name)));
+                const edge = group.querySelector(".edge");
+                const [x, y, width, height] = ["x", "y", "width", "height"]
+                    .map((name) => Number(edge.getAttribute(name)));
                 return [x, y, x + width, y + height];
             })"""
     )
@@ -72,7 +78,9 @@ def read_file(page: Page, name: str, content: str | bytes) -> None:
     page.locator("#own-file").set_input_files({"name": name, "mimeType": "", "buffer": data})
 
 
-def rescored(server: str, image: bytes, boxes: list[list[float]], model: str = "tiny") -> list[dict[str, Any]]:
+def rescored(
+    server: str, image: bytes, boxes: list[list[float]], model: str = "tiny"
+) -> list[dict[str, Any]]:
     answer = httpx.post(
         f"{server}rescore",
         params={"model": model},

@@ -147,7 +147,6 @@ function renderMode() {
   }
   boxes.setInert(mode === "own boxes");
   byId("own-boxes").hidden = mode !== "own boxes";
-  byId("detail-card").hidden = mode === "own boxes"; // which has numbers of its own
   byId("stages").dataset.mode = mode;
 }
 

@@ -2,10 +2,10 @@
 
     python -m tests.browser.screenshots [FOLDER] [NAME ...]      (`make page-images` does it)
 
-FOLDER: docs/images if left out. NAME: pictures to take, or --all; left out: those that the documentation shows.
+FOLDER: docs/images if left out. NAME: pictures to take, or --all; left out: those of the documentation.
 
-Needs Chromium and onnxruntime, as the tests do. Each picture is a visit of its own: what it shows is what somebody sees who
-does just that.
+Needs Chromium and onnxruntime, as the tests do. Each picture is a visit of its own: what it shows is what
+somebody sees who does just that.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def look(page: Page, image: str = "BloodImage_00407.jpg", least_score: float = 0
 
 
 def compare(page: Page) -> None:
-    """The best dozen by either ranking: some platelets are surely platelets, and their boxes are not the best."""
+    """The best by either ranking: platelets that are surely platelets, and their boxes not the best."""
     set_slider(page, "min-score", 0.93)
     page.get_by_role("radio", name="Compare").check()
     page.locator('#compare-table tr[data-change="enters"] button').first.focus()
@@ -74,7 +74,7 @@ def filtered(page: Page) -> None:
 
 
 def doubt(page: Page) -> None:
-    """Somebody's labels, made of the model's boxes: one too large, one too small, one shifted, one misnamed."""
+    """Somebody's labels, of the model's boxes: one too large, one too small, one shifted, one misnamed."""
     image = page.evaluate("document.querySelector('#film .tile').dataset.file")
     model = page.locator("#model").input_value()
     content = httpx.get(f"{page.url}models/{model}/samples/{image}").raise_for_status().content
@@ -164,10 +164,11 @@ def take(browser: Browser, address: str, picture: Picture) -> bytes:
 
 def small(content: bytes) -> bytes:
     """The PNG, with fewer colours if it is too large for the repository."""
-    for colours in (None, 256, 128):
+    floyd, none = Image.Dither.FLOYDSTEINBERG, Image.Dither.NONE
+    for colours, dither in ((None, none), (256, floyd), (256, none), (128, none)):
         image = Image.open(io.BytesIO(content)).convert("RGB")
         if colours is not None:
-            image = image.quantize(palette=_palette(image, colours), dither=Image.Dither.FLOYDSTEINBERG)
+            image = image.quantize(palette=_palette(image, colours), dither=dither)
         stream = io.BytesIO()
         image.save(stream, "PNG", optimize=True)
         if len(stream.getvalue()) <= MOST_BYTES:

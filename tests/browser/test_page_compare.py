@@ -1,6 +1,7 @@
 """Compare mode: the same image ranked by class score alone and by hindsight.
 
-The tiny model ranks both ways alike, so the two answers are made up here; test_cells_page.py compares with a real model.
+The tiny model ranks both ways alike, so the two answers are made up here; test_cells_page.py compares with a
+real model.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from tests.browser.browsing import OpenPage, box, set_slider, shown_boxes, tile,
 def detection(x: float, label: str, class_score: float, iou: float, score: float) -> dict[str, Any]:
     """A box 20 wide at x."""
     return {
-        "box": [x, 10.0, x + 20, 50.0], "label": label, "label_id": 0, "score": score, "class_score": class_score,
-        "iou": iou, "purity": (1 + iou) / 2, "integrity": 2 * iou / (1 + iou),
+        "box": [x, 10.0, x + 20, 50.0], "label": label, "label_id": 0, "score": score,
+        "class_score": class_score, "iou": iou, "purity": (1 + iou) / 2, "integrity": 2 * iou / (1 + iou),
     }  # fmt: skip
 
 
@@ -30,7 +31,8 @@ def plain(x: float, label: str, class_score: float, iou: float) -> dict[str, Any
     return detection(x, label, class_score, iou, class_score)
 
 
-# By class score: A .9, B .8, C .7, D .6; E comes fifth. By hindsight: B, A, E, C2 (another box for C's object), then D.
+# By class score: A .9, B .8, C .7, D .6; E comes fifth.
+# By hindsight: B, A, E, C2 (another box for C's object), then D.
 A, B, D, E = (5, "red", 0.9, 0.6), (35, "red", 0.8, 0.9), (95, "blue", 0.6, 0.4), (125, "green", 0.55, 0.95)
 C, C2 = (65, "green", 0.7, 0.3), (67, "green", 0.65, 0.7)
 BY_CLASS = [plain(*A), plain(*B), plain(*C), plain(*D), plain(*E)]
@@ -108,7 +110,8 @@ def test_both_stages_show_the_same_part(open_page: OpenPage) -> None:
     page = opened(open_page)
     page.get_by_role("button", name="Zoom in").click()
     views = page.evaluate(
-        "['boxes', 'rival-boxes'].map((id) => document.getElementById(id).getAttribute('viewBox').split(' ').map(Number))"
+        """["boxes", "rival-boxes"]
+            .map((id) => document.getElementById(id).getAttribute("viewBox").split(" ").map(Number))"""
     )
     assert views[0] == views[1]
 

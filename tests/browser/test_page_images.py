@@ -40,8 +40,12 @@ def test_a_refused_image_is_shown_on_its_tile_and_the_others_go_on(open_page: Op
     )
     wait_for_count(page, 2, 2)  # the first of them is looked at
     expected = {
-        "one.png": "done", "broken.jpg": "failed", "black.png": "done", "board.jpg": "done", "tiles.jpg": "done",
-    }  # fmt: skip
+        "one.png": "done",
+        "broken.jpg": "failed",
+        "black.png": "done",
+        "board.jpg": "done",
+        "tiles.jpg": "done",
+    }
     page.wait_for_function("document.querySelectorAll('#film li[data-state=done]').length === 4")
     assert states(page) == expected
     broken = tile(page, "broken.jpg")
@@ -115,7 +119,7 @@ def test_own_images_can_be_removed_and_samples_stay(page: Page) -> None:
 def test_an_image_removed_while_it_is_asked_for_is_gone(page: Page) -> None:
     wait_for_all(page)
     held: list[Route] = []
-    page.route("**/detect*", lambda route: held.append(route))
+    page.route("**/detect*", lambda route: held.append(route))  # noqa: PLW0108  # playwright marks the function
     pick_all(page, [("a.png", PHOTO, "image/png")])
     page.wait_for_function("document.querySelector('#film li').dataset.state === 'running'")
     page.wait_for_timeout(100)

@@ -62,7 +62,8 @@ def test_a_switch_while_requests_run_shows_the_new_models_answers(page: Page) ->
             const original = window.fetch;
             window.fetch = async (address, options) => { // an answer of the old model that comes late
                 const response = await original(address, options);
-                if (String(address).includes("model=tiny")) await new Promise((resolve) => setTimeout(resolve, 800));
+                const old = String(address).includes("model=tiny");
+                if (old) await new Promise((resolve) => setTimeout(resolve, 800));
                 return response;
             };
         }"""

@@ -27,7 +27,8 @@ PROBLEM = "application/problem+json"
 SLOW_DETECT = """(milliseconds) => {
     const original = window.fetch;
     window.fetch = async (address, options) => {
-        if (String(address).includes("/detect")) await new Promise((resolve) => setTimeout(resolve, milliseconds));
+        const slow = String(address).includes("/detect");
+        if (slow) await new Promise((resolve) => setTimeout(resolve, milliseconds));
         options?.signal?.throwIfAborted();
         return original(address, options);
     };
@@ -214,9 +215,7 @@ def test_many_images_are_asked_for_a_few_at_a_time(open_page: OpenPage) -> None:
     pick_all(page, [(f"{number:02}.png", encode(tiles_image()), "image/png") for number in range(count)])
     answered = 0
     while answered < count:
-        page.wait_for_function(
-            """() => [...document.querySelectorAll("#film li")].some((item) => item.dataset.state === "running")"""
-        )
+        page.wait_for_function("document.querySelector('#film li[data-state=running]') !== null")
         page.wait_for_timeout(30)  # routes are called while playwright waits
         with gate:
             batch, waiting[:] = waiting[:], []

@@ -17,7 +17,7 @@ def test_opening_the_page_transfers_less_than_150_kilobytes_without_images(
 ) -> None:
     page = browser.new_context().new_page()
     finished: list[Request] = []
-    page.on("requestfinished", lambda request: finished.append(request))
+    page.on("requestfinished", lambda request: finished.append(request))  # noqa: PLW0108  # playwright marks the function
     page.goto(server)
     wait_for_all(page)
     expect(page.locator("#boxes .detections g").first).to_be_visible()

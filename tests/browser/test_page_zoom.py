@@ -104,11 +104,15 @@ def test_two_fingers_zoom(page: Page) -> None:
             const svg = document.getElementById("boxes");
             svg.setPointerCapture = () => {}; // there is no such finger
             const touch = (name, pointerId, dx) => svg.dispatchEvent(new PointerEvent(name, {
-                pointerId, pointerType: "touch", button: 0, bubbles: true, cancelable: true, clientX: x + dx, clientY: y,
+                pointerId, pointerType: "touch", button: 0, bubbles: true, cancelable: true,
+                clientX: x + dx, clientY: y,
             }));
             touch("pointerdown", 11, -20);
             touch("pointerdown", 12, 20);
-            for (let apart = 20; apart <= 60; apart += 4) { touch("pointermove", 11, -apart); touch("pointermove", 12, apart); }
+            for (let apart = 20; apart <= 60; apart += 4) {
+                touch("pointermove", 11, -apart);
+                touch("pointermove", 12, apart);
+            }
             touch("pointerup", 11, -60);
             touch("pointerup", 12, 60);
         }""",
@@ -219,7 +223,7 @@ def test_six_hundred_boxes_stay_workable(open_page: OpenPage, crowd: str) -> Non
     assert 1 < labels < 600  # those that have room
     page.evaluate("() => { window.firstBox = document.querySelector('#boxes .detections g'); }")
     times = page.evaluate(LONGEST_WORK)
-    # The tests share slow cores: this is a bound on folly (making 600 boxes anew for each move), not on speed.
+    # The tests share slow cores: this bounds folly (600 boxes made anew at each move), not speed.
     assert times[len(times) // 2] < 500
     assert page.evaluate("document.querySelector('#boxes .detections g') === window.firstBox")
     set_slider(page, "min-score", 0.3)

@@ -4,7 +4,8 @@ import { decimals, element as make, steppedKey } from "./dom.js";
 const MOST_ROWS = 200; // shown at first: a page of thousands of rows is slow and nobody reads it
 const CORNERS = [["x", "Left"], ["y", "Top"], ["width", "Width"], ["height", "Height"]];
 const NUMBERS = [["class_score", "Class score"], ["iou", "IoU"], ["purity", "Purity"], ["integrity", "Integrity"]];
-const ORDERS = { fit: "the worst-fitting first", class: "the most doubted class first" };
+const ORDERS = { fit: "Worst fit first", class: "Doubted class first" };
+const ORDERED = { fit: "the worst-fitting first", class: "the most doubted class first" };
 const HELP = "Drag on the image to draw; drag a box or its handles to change it, with Shift to draw inside another box. Keys: "
   + "arrows move, with Ctrl or Alt resize, with Shift ten pixels at a time; Page up and down go from box to box; 1 to 9 choose a "
   + "class; Delete deletes; Ctrl+Z undoes.";
@@ -48,7 +49,7 @@ export class OwnPanel {
     this.again = button("Ask again", handlers.retry, { hidden: true });
     this.whole = make("input", { type: "checkbox", id: "own-whole", onchange: handlers.changed });
     this.orders = make("select", { id: "own-order", onchange: handlers.changed },
-      ...Object.entries(ORDERS).map(([value, text]) => make("option", { value }, `${text[0].toUpperCase()}${text.slice(1)}`)));
+      ...Object.entries(ORDERS).map(([value, text]) => make("option", { value }, text)));
     this.list = make("ol", { className: "own-list", "aria-label": "Your boxes" });
     this.list.addEventListener("keydown", (event) => this.#step(event));
     this.more = button("Show more", () => { this.#rows += MOST_ROWS; handlers.changed(); }, { hidden: true });
@@ -121,7 +122,7 @@ export class OwnPanel {
     if (waiting !== null) return `The server is busy, next try in ${waiting} s`;
     if (busy) return "Asking for a second opinion…";
     if (!rows.length) return "No boxes yet.";
-    return `${rows.length} ${rows.length === 1 ? "box" : "boxes"}, ${ORDERS[this.order]}`;
+    return `${rows.length} ${rows.length === 1 ? "box" : "boxes"}, ${ORDERED[this.order]}`;
   }
 
   #drawList(rows, selected) {

@@ -104,7 +104,7 @@ def test_doubted_classes_can_come_first(tiles: Page) -> None:
     given(tiles, [32.0, 0.0, 64.0, 60.0], label="red")
     wait_for_opinions(tiles, 2)
     assert "different class" not in rows(tiles)[0]
-    tiles.get_by_label("Order").select_option(label="The most doubted class first")
+    tiles.get_by_label("Order").select_option(label="Doubted class first")
     expect(tiles.locator(".own-list button").first).to_contain_text("may be a different class: green")
 
 

@@ -10,6 +10,7 @@ export class BoxLayer {
   /** `handlers`, which whoever uses the layer sets: hover(key | null), select(key). */
   constructor(stage) {
     this.handlers = { hover() {}, select() {} };
+    this.host = stage.host;
     this.layer = stage.svg.querySelector(".detections");
     this.labels = new LabelLayer(stage, stage.svg.querySelector(".labels"));
     this.groups = new Map();
@@ -89,9 +90,9 @@ export class BoxLayer {
     this.layer.addEventListener("pointerout", ({ relatedTarget }) => {
       if (keyOf(relatedTarget) === null) this.handlers.hover(null);
     });
-    this.layer.addEventListener("focusin", ({ target }) => {
+    this.host.addEventListener("focusin", ({ target }) => { // on an SVG element this listener would make a tab stop of it
       const key = keyOf(target);
-      if (key !== this.selected) this.handlers.select(key);
+      if (key !== null && key !== this.selected) this.handlers.select(key);
     });
     this.layer.addEventListener("click", ({ target }) => this.focus(keyOf(target)));
     this.layer.addEventListener("keydown", (event) => {

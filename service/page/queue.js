@@ -4,7 +4,8 @@ import { Problem, detect, fetchSample } from "./api.js";
 import { sentQuery } from "./query.js";
 import { currentImage, imageOf, updateImage } from "./store.js";
 
-const AT_ONCE = 3; // enough to keep a server busy while it decodes; few enough to stay out of other callers' way
+const MOST_AT_ONCE = 3; // enough to keep a fast server busy while it decodes, few enough to stay out of other callers' way
+const QUICK_MS = 1000; // what all that are asked at once should take: a slow server is asked for one image after the other
 const LONGEST_WAIT_S = 600;
 const LOST_WAITS_S = [2, 4, 8, 15, 30]; // between tries when there is no answer at all; then the user says when
 const MOST_PAUSES = 8;
@@ -19,6 +20,7 @@ export class DetectionQueue {
   constructor(store) {
     this.store = store;
     this.running = new Map(); // image id -> AbortController
+    this.atOnce = 1; // until it is known how fast the server is
     this.pauses = 0; // in a row, with no answer between them
     store.subscribe(() => this.#pump(), "images", "current", "pause", "model");
     addEventListener("online", () => { if (store.get().pause?.problem.lost) this.resume(); });
@@ -40,6 +42,7 @@ export class DetectionQueue {
   hold(problem) {
     if (this.store.get().pause) return;
     const wait = seconds(problem, this.pauses);
+    this.atOnce = 1;
     this.pauses += 1;
     if (!(wait <= LONGEST_WAIT_S) || this.pauses > MOST_PAUSES) {
       this.store.set({ pause: { problem, until: null } });
@@ -74,7 +77,7 @@ export class DetectionQueue {
     const first = currentImage(state);
     if (waiting.includes(first)) waiting.unshift(first);
     for (const image of new Set(waiting)) {
-      if (this.running.size >= AT_ONCE) return;
+      if (this.running.size >= this.atOnce) return;
       this.#run(image);
     }
   }
@@ -97,6 +100,7 @@ export class DetectionQueue {
       const { answer, roundTrip } = await detect(blob, query, signal);
       signal.throwIfAborted();
       this.pauses = 0;
+      this.atOnce = Math.min(Math.max(Math.floor(QUICK_MS / roundTrip), 1), MOST_AT_ONCE);
       const { model, version, image: { width, height }, detections, timings_ms: timings } = answer;
       const request = { query, model, version, timings, roundTrip };
       updateImage(store, id, { state: "done", width, height, detections, request });

@@ -69,6 +69,10 @@ def test_compare_mode_shows_how_hindsight_changes_the_real_ranking(
     for stage, records in (("boxes", best), ("rival-boxes", by_class)):
         shown = sorted(shown_boxes(page, stage).values())
         np.testing.assert_allclose(shown, sorted(record["box"] for record in records), atol=1e-2)
-    changes = set(page.locator("#compare-table tbody tr").evaluate_all("(rows) => rows.map((row) => row.dataset.change)"))
+    changes = set(
+        page.locator("#compare-table tbody tr").evaluate_all(
+            "(rows) => rows.map((row) => row.dataset.change)"
+        )
+    )
     assert changes & {"enters", "leaves", "refits", "rises", "falls"}
     page.screenshot(path=OUTPUT / "page-cells-compare.png", full_page=True)

@@ -117,7 +117,7 @@ def test_keyboard_picks_a_photo_sorts_and_walks_the_table(page: Page) -> None:
     expect(second).to_have_class("active")
     expect(second.get_by_role("button")).to_be_focused()
     index = second.get_attribute("data-index") or ""
-    expect(page.locator("#boxes g.active")).to_have_attribute("data-index", index)
+    expect(page.locator("#boxes .detections g.active")).to_have_attribute("data-index", index)
 
 
 def test_every_visible_control_shows_its_focus_and_has_a_name(page: Page) -> None:
@@ -195,5 +195,5 @@ def test_screen_readers_hear_boxes_numbers_and_status(page: Page) -> None:
     assert "score" in (box.get_attribute("aria-label") or "")
     meter = page.get_by_role("meter", name="Purity")
     assert 0 < float(meter.get_attribute("aria-valuenow") or 0) <= 1
-    expect(page.get_by_role("status")).to_contain_text("9 boxes in")
+    expect(page.locator("#status[role=status]")).to_contain_text("9 boxes in")
     assert page.get_by_role("heading", level=1).count() == 1

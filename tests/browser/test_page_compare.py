@@ -84,7 +84,9 @@ def test_differences_are_told_and_highlighted(open_page: OpenPage) -> None:
     assert sorted(xyxy[0] for xyxy in shown_boxes(page, "boxes").values()) == [5, 35, 67, 125]
     assert sorted(xyxy[0] for xyxy in shown_boxes(page, "rival-boxes").values()) == [5, 35, 65, 95]
     expect(page.locator('#boxes [data-change="enters"] .halo')).to_have_css("stroke", "rgb(24, 192, 106)")
-    expect(page.locator('#rival-boxes [data-change="leaves"] .halo')).to_have_css("stroke", "rgb(255, 138, 60)")
+    expect(page.locator('#rival-boxes [data-change="leaves"] .halo')).to_have_css(
+        "stroke", "rgb(255, 138, 60)"
+    )
     expect(page.locator('#boxes .label[data-change="rises"] text')).to_have_text("1 ▲1")
 
 

@@ -93,7 +93,9 @@ def test_annotation_files_are_not_sent_to_the_detector(open_page: OpenPage) -> N
 
 
 def test_own_images_can_be_removed_and_samples_stay(page: Page) -> None:
-    pick_all(page, [("a.png", PHOTO, "image/png"), ("b.png", BLACK, "image/png"), ("c.png", PHOTO, "image/png")])
+    pick_all(
+        page, [("a.png", PHOTO, "image/png"), ("b.png", BLACK, "image/png"), ("c.png", PHOTO, "image/png")]
+    )
     wait_for_all(page)
     tile(page, "a.png").hover()
     page.get_by_role("button", name="Remove a.png").click()

@@ -5,7 +5,15 @@ from __future__ import annotations
 import httpx
 from playwright.sync_api import Page, expect
 
-from tests.browser.browsing import OpenPage, pick, set_slider, states, table_rows, wait_for_all, wait_for_count
+from tests.browser.browsing import (
+    OpenPage,
+    pick,
+    set_slider,
+    states,
+    table_rows,
+    wait_for_all,
+    wait_for_count,
+)
 from tests.factories import encode, tiles_image
 
 
@@ -13,7 +21,16 @@ def test_the_card_says_what_the_model_is(page: Page, server: str) -> None:
     entry = next(model for model in httpx.get(f"{server}models").json()["models"] if model["name"] == "tiny")
     page.get_by_role("button", name="Model card").click()
     card = page.get_by_role("dialog", name="tiny 1")
-    for text in (entry["description"], entry["licence"], "red", "green", "blue", "AP50", "0.900", "score ≥ 0.3"):
+    for text in (
+        entry["description"],
+        entry["licence"],
+        "red",
+        "green",
+        "blue",
+        "AP50",
+        "0.900",
+        "score ≥ 0.3",
+    ):
         expect(card).to_contain_text(text)
     page.keyboard.press("Escape")
     expect(card).to_be_hidden()

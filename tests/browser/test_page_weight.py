@@ -12,7 +12,9 @@ PAGE_FOLDER = REPOSITORY / "service" / "page"
 MOST_BYTES = 150_000
 
 
-def test_opening_the_page_transfers_less_than_150_kilobytes_without_images(browser: Browser, server: str) -> None:
+def test_opening_the_page_transfers_less_than_150_kilobytes_without_images(
+    browser: Browser, server: str
+) -> None:
     page = browser.new_context().new_page()
     finished: list[Request] = []
     page.on("requestfinished", lambda request: finished.append(request))
@@ -39,9 +41,7 @@ def test_the_frame_is_there_within_a_second(browser: Browser, server: str) -> No
     for _ in range(5):
         page = browser.new_context().new_page()
         page.goto(server)
-        times.append(
-            page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
-        )
+        times.append(page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"))
         page.context.close()
     assert min(times) < 1000, times
 

@@ -118,7 +118,9 @@ def test_two_fingers_zoom(page: Page) -> None:
     centre = on_screen(page, 80, 48)
     stage = page.locator("#boxes").bounding_box()
     assert stage is not None
-    np.testing.assert_allclose(centre, [stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2], atol=12)
+    np.testing.assert_allclose(
+        centre, [stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2], atol=12
+    )
 
 
 def test_keys_and_buttons_zoom_move_and_fit(page: Page) -> None:

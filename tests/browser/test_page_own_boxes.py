@@ -109,7 +109,7 @@ def test_doubted_classes_can_come_first(tiles: Page) -> None:
 
 
 def test_a_box_that_is_badly_placed_on_an_object_is_not_called_empty(modules: Modules) -> None:
-    """Of such a box the classifier says background; a box of the model's beside it says that something is there."""
+    """Of such a box the classifier says background; the model's own box beside it shows that it is not."""
     opinion = {"label": "red", "class_score": 0.01, "class_scores": {"red": 0.01}, "iou": 0.4}
     opinion |= {"purity": 0.9, "integrity": 0.42}
     code = "module.remarkOf('red', value[0], value[1])"

@@ -15,6 +15,8 @@ export function fitOf({ purity, integrity }) {
   return cut ? "cut" : "fits";
 }
 
+export const isOff = (judged) => /loose|cut/.test(fitOf(judged) ?? "");
+
 /** One plain sentence on how the box sits on its object. */
 export function meaningOf(detection) {
   const { iou, purity, integrity } = detection;

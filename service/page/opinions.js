@@ -1,8 +1,9 @@
 // What the model thinks of a person's boxes: asking POST /rescore, and saying it in words. No DOM.
 import { decimals } from "./dom.js";
-import { fitOf, meaningOf } from "./fit.js";
+import { isOff, meaningOf } from "./fit.js";
 
 const NOTHING_THERE = 0.1; // best class score below which the model sees none of its classes in the box
+const NEAR = 0.1; // IoU with a box of the model's from which it is about the same thing
 const SURE = 0.5; // class score from which another class than the given one is worth a word
 const WAIT_MS = 300; // after an edit: who still drags or types is not done
 const TRIES = 4;
@@ -30,20 +31,37 @@ export function otherClass(label, opinion) {
     ? opinion.label : null;
 }
 
-/** One plain line about a box and its class. */
-export function remarkOf(label, opinion) {
-  if (opinion.class_score < NOTHING_THERE) {
+/**
+ * Whether the model sees nothing in the box: no class scores, and no box of its own is near. (A low class score alone says
+ * little: of a box that is badly placed on its object, the classifier says background, too.)
+ */
+export const seesNothing = (opinion, nearest) => opinion.class_score < NOTHING_THERE && (nearest?.overlap ?? 0) < NEAR;
+
+/** One plain line about a box of class `label`; `nearest`: see nearestOf. */
+export function remarkOf(label, opinion, nearest) {
+  if (seesNothing(opinion, nearest)) {
     return `may be no object: the best class is ${opinion.label} ${decimals(opinion.class_score)}`;
   }
   const other = otherClass(label, opinion);
   const doubt = other && `may be a different class: ${other} ${decimals(opinion.class_score)}`;
   if (!doubt) return meaningOf(opinion);
-  return fitOf(opinion) === "tight" || fitOf(opinion) === null ? doubt : `${meaningOf(opinion)}; ${doubt}`;
+  return isOff(opinion) ? `${meaningOf(opinion)}; ${doubt}` : doubt;
 }
 
-/** Rows {entry, opinion, ...} with the lowest predicted IoU first; those without an opinion yet come last. */
-export const worstFirst = (rows) => [...rows].sort((a, b) => (
-  (a.opinion?.iou ?? 2) - (b.opinion?.iou ?? 2) || a.entry.id - b.entry.id));
+const byIoU = (a, b) => (a.opinion?.iou ?? 2) - (b.opinion?.iou ?? 2) || a.entry.id - b.entry.id;
+
+/** How much the model doubts a row's class: the lead of its own choice over the given class; below 0 where it agrees. */
+function doubtOf({ entry, opinion }) {
+  if (!opinion) return -2;
+  const given = opinion.class_scores[entry.label] ?? 0;
+  return otherClass(entry.label, opinion) ? opinion.class_score - given : -1;
+}
+
+/** Orders of rows {entry, opinion}; those without an opinion yet come last. */
+export const ORDERS = {
+  fit: (rows) => [...rows].sort(byIoU),
+  class: (rows) => [...rows].sort((a, b) => doubtOf(b) - doubtOf(a) || byIoU(a, b)),
+};
 
 const keyOf = (box) => box.join();
 

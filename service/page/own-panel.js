@@ -4,11 +4,15 @@ import { decimals, element as make, steppedKey } from "./dom.js";
 const MOST_ROWS = 200; // shown at first: a page of thousands of rows is slow and nobody reads it
 const CORNERS = [["x", "Left"], ["y", "Top"], ["width", "Width"], ["height", "Height"]];
 const NUMBERS = [["class_score", "Class score"], ["iou", "IoU"], ["purity", "Purity"], ["integrity", "Integrity"]];
+const ORDERS = { fit: "Worst fit first", class: "Doubted class first" };
+const ORDERED = { fit: "the worst-fitting first", class: "the most doubted class first" };
 const HELP = "Drag on the image to draw; drag a box or its handles to change it, with Shift to draw inside another box. Keys: "
   + "arrows move, with Ctrl or Alt resize, with Shift ten pixels at a time; Page up and down go from box to box; 1 to 9 choose a "
   + "class; Delete deletes; Ctrl+Z undoes.";
 
 const button = (text, onclick, properties = {}) => make("button", { type: "button", className: "button", onclick, ...properties }, text);
+const placeOf = ([x1, y1, x2, y2]) => ({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 });
+const tenths = (value) => Math.round(value * 10) / 10;
 const swatch = (colour) => {
   const node = make("i", { className: "swatch" });
   node.style.background = colour;
@@ -44,7 +48,9 @@ export class OwnPanel {
     this.said = make("p", { className: "muted", id: "own-said", role: "status" }); // the page's own status line speaks of detections
     this.again = button("Ask again", handlers.retry, { hidden: true });
     this.whole = make("input", { type: "checkbox", id: "own-whole", onchange: handlers.changed });
-    this.list = make("ol", { className: "own-list", "aria-label": "Your boxes, the worst-fitting first" });
+    this.orders = make("select", { id: "own-order", onchange: handlers.changed },
+      ...Object.entries(ORDERS).map(([value, text]) => make("option", { value }, text)));
+    this.list = make("ol", { className: "own-list", "aria-label": "Your boxes" });
     this.list.addEventListener("keydown", (event) => this.#step(event));
     this.more = button("Show more", () => { this.#rows += MOST_ROWS; handlers.changed(); }, { hidden: true });
     this.near = make("input", { type: "checkbox", id: "own-near", checked: true, onchange: handlers.changed });
@@ -63,9 +69,12 @@ export class OwnPanel {
       make("div", { className: "own-tools" }, this.addButton, upload, this.copy),
       make("div", { className: "own-tools" }, make("label", { htmlFor: "own-label" }, "Class "), this.label, this.undo, this.redo, this.remove, this.clear),
       this.alert, this.said, make("div", { className: "own-tools" }, this.state, this.again),
-      make("label", { className: "toggle" }, this.whole, " Boxes of all images"), this.list, this.more, this.detail);
+      make("div", { className: "own-tools" }, make("label", { htmlFor: "own-order" }, "Order "), this.orders,
+        make("label", { className: "toggle" }, this.whole, " All images")),
+      this.list, this.more, this.detail);
   }
 
+  get order() { return this.orders.value; }
   get wholeSet() { return this.whole.checked; }
   get showsNearest() { return this.near.checked; }
   focusAdd() { this.addButton.focus(); }
@@ -113,7 +122,7 @@ export class OwnPanel {
     if (waiting !== null) return `The server is busy, next try in ${waiting} s`;
     if (busy) return "Asking for a second opinion…";
     if (!rows.length) return "No boxes yet.";
-    return `${rows.length} ${rows.length === 1 ? "box" : "boxes"}, the worst-fitting first`;
+    return `${rows.length} ${rows.length === 1 ? "box" : "boxes"}, ${ORDERED[this.order]}`;
   }
 
   #drawList(rows, selected) {
@@ -144,10 +153,9 @@ export class OwnPanel {
   #drawDetail({ selected, opinion, nearest }) {
     this.detail.hidden = !selected;
     if (!selected) return;
-    const [x1, y1, x2, y2] = selected.box;
-    for (const [name, value] of Object.entries({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 })) {
+    for (const [name, value] of Object.entries(placeOf(selected.box))) {
       const input = this.inputs.get(name);
-      if (document.activeElement !== input) input.value = Math.round(value * 100) / 100;
+      if (document.activeElement !== input) input.value = tenths(value);
     }
     const model = this.near.checked ? nearest?.detection : undefined;
     const row = (title, mine, its) => make("tr", {}, make("th", { scope: "row" }, title), make("td", {}, mine), ...(model ? [make("td", {}, its)] : []));
@@ -164,7 +172,12 @@ export class OwnPanel {
   }
 
   #corners() {
-    const [x, y, width, height] = CORNERS.map(([name]) => this.inputs.get(name).valueAsNumber);
+    if (!this.view.selected) return;
+    const now = placeOf(this.view.selected.box); // shown in tenths: what nobody typed over keeps its exact value
+    const [x, y, width, height] = CORNERS.map(([name]) => {
+      const typed = this.inputs.get(name).valueAsNumber;
+      return typed === tenths(now[name]) ? now[name] : typed;
+    });
     this.handlers.corners([x, y, x + width, y + height]);
   }
 }

@@ -5,7 +5,7 @@ import { tooMuch, readBoxes, Problems } from "./boxes-read.js";
 import { checkBox, missingFrom, placeBoxes } from "./boxes-place.js";
 import { BoxList, middleBox } from "./editing.js";
 import { fitOf } from "./fit.js";
-import { Opinions, nearestOf, remarkOf, worstFirst } from "./opinions.js";
+import { ORDERS, Opinions, nearestOf, remarkOf } from "./opinions.js";
 import { OwnLayer } from "./own-layer.js";
 import { OwnPanel } from "./own-panel.js";
 import { colourOf, currentImage, imageOf, shown as shownOf, updateImage } from "./store.js";
@@ -221,11 +221,11 @@ export function mount(element, store, api) {
         const opinion = judged(of.id, item);
         return {
           image: of, entry: item, opinion, colour: colourOf(state, item.label), name: labelText(item.label),
-          fit: opinion ? fitOf(opinion) : null, remark: opinion ? remarkOf(item.label, opinion) : null,
+          fit: opinion ? fitOf(opinion) : null, remark: opinion ? remarkOf(item.label, opinion, nearestOf(item.box, of.detections)) : null,
         };
       }));
     panel.draw({
-      rows: worstFirst(rows), selected: entry, image: here, nearest, opinion: entry && judged(here.id, entry),
+      rows: ORDERS[panel.order](rows), selected: entry, image: here, nearest, opinion: entry && judged(here.id, entry),
       classNames: classNames(), newLabel: labelForNew(), judges: state.model?.has_localization ?? true,
       model: state.model?.name, canUndo: list().canUndo, canRedo: list().canRedo, opinions,
       held: waiting.some(({ imageId }) => imageId === here?.id),

@@ -1,6 +1,6 @@
 // An image with its boxes drawn on it, at full resolution: the page's counterpart of the server's annotate=true.
 // Places and sizes follow hindsight/draw.py.
-import { fitOf } from "./fit.js";
+import { isOff } from "./fit.js";
 import { ExportError } from "./zip.js";
 
 const BRIGHT = 140; // luma 0..255 from which black text reads better than white
@@ -44,7 +44,8 @@ function drawBoxes(context, records, colourOf) {
   for (const record of [...records].reverse()) { // the strongest on top
     const [x1, y1, x2, y2] = record.box;
     context.strokeStyle = colourOf(record.label);
-    context.setLineDash([null, "tight"].includes(fitOf({ purity: record.purity ?? null, integrity: record.integrity ?? null })) ? [] : [4 * line, 3 * line]);
+    const judged = { purity: record.purity ?? null, integrity: record.integrity ?? null };
+    context.setLineDash(isOff(judged) ? [4 * line, 3 * line] : []);
     context.strokeRect(x1 + line / 2, y1 + line / 2, Math.max(x2 - x1 - line, 1), Math.max(y2 - y1 - line, 1));
   }
   const taken = [];

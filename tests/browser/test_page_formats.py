@@ -202,6 +202,12 @@ def test_yolo_files_have_their_images_names(modules: Modules) -> None:
     assert files[-1][1] == "red\nb\n"
 
 
+def test_loose_and_cut_boxes_are_drawn_dashed(modules: Modules) -> None:
+    judged = [(0.9, 0.9), (0.5, 0.9), (0.9, 0.5), (0.5, 0.5), (None, None)]
+    values = [{"purity": purity, "integrity": integrity} for purity, integrity in judged]
+    assert modules.call("fit", "value.map(module.isOff)", values) == [False, True, True, True, False]
+
+
 def test_texts_on_pictures_lie_where_the_server_puts_them(modules: Modules) -> None:
     from hindsight.draw import _free_place
 

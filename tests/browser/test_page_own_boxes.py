@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.browsing import OpenPage, drop, pick, sample
+from tests.browser.modules import Modules, open_modules
 from tests.browser.workbench import (
     PIXEL,
     choose,
@@ -25,6 +27,12 @@ from tests.browser.workbench import (
 from tests.factories import encode, tiles_image
 
 RED, GREEN, DARK = [32.0, 0.0, 64.0, 32.0], [96.0, 64.0, 128.0, 96.0], [0.0, 40.0, 30.0, 90.0]  # of tiles.jpg
+
+
+@pytest.fixture(scope="module")
+def modules(browser: Browser, server: str) -> Iterator[Modules]:
+    with open_modules(browser, server) as found:
+        yield found
 
 
 @pytest.fixture
@@ -89,6 +97,27 @@ def test_the_worst_fitting_come_first(tiles: Page, server: str) -> None:
     first.click()
     chosen = tiles.locator(f'#own-layer [data-own="{first.get_attribute("data-own-row")}"]')
     expect(chosen).to_have_attribute("aria-pressed", "true")
+
+
+def test_doubted_classes_can_come_first(tiles: Page) -> None:
+    given(tiles, [96.0, 64.0, 128.0, 90.0], label="red")
+    given(tiles, [32.0, 0.0, 64.0, 60.0], label="red")
+    wait_for_opinions(tiles, 2)
+    assert "different class" not in rows(tiles)[0]
+    tiles.get_by_label("Order").select_option(label="Doubted class first")
+    expect(tiles.locator(".own-list button").first).to_contain_text("may be a different class: green")
+
+
+def test_a_box_that_is_badly_placed_on_an_object_is_not_called_empty(modules: Modules) -> None:
+    """Of such a box the classifier says background; the model's own box beside it shows that it is not."""
+    opinion = {"label": "red", "class_score": 0.01, "class_scores": {"red": 0.01}, "iou": 0.4}
+    opinion |= {"purity": 0.9, "integrity": 0.42}
+    code = "module.remarkOf('red', value[0], value[1])"
+    near = {"detection": {}, "overlap": 0.4}
+    assert modules.call("opinions", code, [opinion, near]) == "cut: 58 % of the object is outside"
+    for nothing in (None, near | {"overlap": 0.05}):
+        said = modules.call("opinions", code, [opinion, nothing])
+        assert said == "may be no object: the best class is red 0.01"
 
 
 def test_boxes_move_and_resize_by_pointer_and_all_of_it_can_be_undone(tiles: Page) -> None:
@@ -361,7 +390,7 @@ def test_a_file_for_several_images_is_one_list_of_doubts(tiles: Page) -> None:
     )
     tiles.locator(".own-problems").get_by_role("button", name="Close").click()
     expect(tiles.locator(".own-problems")).to_be_hidden()
-    tiles.get_by_label("Boxes of all images").check()
+    tiles.get_by_label("All images", exact=True).check()
     wait_for_opinions(tiles, 3)
     first, *others = rows(tiles)
     assert "mine.png" in first and "no object" in first
@@ -447,7 +476,7 @@ def test_foreign_text_stays_text(tiles: Page) -> None:
     read_file(tiles, "<u>labels.json", json.dumps(document))
     expect(tiles.locator(".own-problems li")).to_have_count(2)
     expect(tiles.locator(".own-problems")).to_contain_text("<b>bold</b>")
-    tiles.get_by_label("Boxes of all images").check()
+    tiles.get_by_label("All images", exact=True).check()
     expect(tiles.locator(".own-list small")).to_have_text(name)
     assert (
         tiles.locator("#own-boxes :is(b, i, u, script, img)", has_text=re.compile("bold|2|labels")).count()

@@ -87,7 +87,7 @@ def test_screen_readers_hear_boxes_and_their_doubts(page: Page) -> None:
     names = [node.get_attribute("aria-label") or "" for node in layer.get_by_role("button").all()]
     assert any(name.startswith("red, 36 by 40 pixels at 30, 0, loose") for name in names)
     expect(
-        page.get_by_role("list", name="Your boxes, the worst-fitting first").get_by_role("listitem")
+        page.get_by_role("list", name="Your boxes", exact=True).get_by_role("listitem")
     ).to_have_count(4)
     expect(page.get_by_role("alert").filter(has_text="leaves the image")).to_be_visible()
     drag(page, (60, 60), (80, 80))

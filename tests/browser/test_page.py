@@ -134,6 +134,7 @@ def test_dragging_a_file_in_announces_the_drop(page: Page) -> None:
 
 def test_filters_are_live_and_ask_nothing_of_the_server(open_page: OpenPage, server: str) -> None:
     page, watch = open_page()
+    wait_for_all(page)
     records = answer_for(server, sample(server))
     asked = len(watch.detections)
     for name, key in (("min-score", "score"), ("min-iou", "iou"), ("min-purity", "purity")):
@@ -184,6 +185,7 @@ def test_iou_weight_asks_the_server_again(page: Page) -> None:
     def fused_and_class_scores() -> list[tuple[str, str]]:
         return [(row[2], row[3]) for row in table_rows(page)]
 
+    wait_for_all(page)
     assert any(fused != class_score for fused, class_score in fused_and_class_scores())
     with page.expect_response("**/detect*") as asked:
         set_slider(page, "iou-weight", 0)

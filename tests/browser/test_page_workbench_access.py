@@ -86,9 +86,7 @@ def test_screen_readers_hear_boxes_and_their_doubts(page: Page) -> None:
     layer = page.get_by_role("application", name="Your boxes")
     names = [node.get_attribute("aria-label") or "" for node in layer.get_by_role("button").all()]
     assert any(name.startswith("red, 36 by 40 pixels at 30, 0, loose") for name in names)
-    expect(
-        page.get_by_role("list", name="Your boxes", exact=True).get_by_role("listitem")
-    ).to_have_count(4)
+    expect(page.get_by_role("list", name="Your boxes", exact=True).get_by_role("listitem")).to_have_count(4)
     expect(page.get_by_role("alert").filter(has_text="leaves the image")).to_be_visible()
     drag(page, (60, 60), (80, 80))
     expect(page.locator("#own-said")).to_have_text("Box added, red; 5 in all")

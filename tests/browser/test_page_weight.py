@@ -36,7 +36,7 @@ def test_opening_the_page_transfers_less_than_150_kilobytes_without_images(
 
 
 def test_the_page_is_usable_soon(browser: Browser, server: str) -> None:
-    """Idle, it is there within a second. On a machine that other tests keep busy: the best of five, generously."""
+    """Idle: within a second. On a machine that other tests keep busy: the best of five, generously."""
     times = []
     for _ in range(5):
         page = browser.new_context().new_page()

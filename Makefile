@@ -7,7 +7,7 @@ ARGS ?=
 PACKAGES := hindsight model training export service
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu gpu-figures check format browser systems docker-proof docker-monitoring constraints clean
+.PHONY: help serve test test-gpu gpu-figures check format browser page-images systems docker-proof docker-monitoring constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -53,6 +53,9 @@ browser: ## install Chromium for the page's tests (Debian, as root)
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else echo "no chromium on the PATH: the page's tests will fail (apt-get install chromium, or set CHROMIUM)" >&2; fi
+
+page-images: .venv/.installed browser ## pictures of the page for the documentation (ARGS="FOLDER --all": every picture)
+	OMP_NUM_THREADS=1 .venv/bin/python -m tests.browser.screenshots $(ARGS)
 
 PHOTOS ?= ../shared/data/coco_mini/annotations/instances_train2017.json
 systems: .venv/.installed ## train and export every system at toy width; docs/systems.md (PHOTOS=COCO.json)

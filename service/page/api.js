@@ -10,11 +10,11 @@ export function address(path, query = {}) {
 export const sampleAddress = (model, file) =>
   address(`models/${encodeURIComponent(model)}/samples/${encodeURIComponent(file)}`);
 
-/** An answer that is not a result: RFC 9457 problem details, or no answer at all (status 0). */
+/** An answer that is not a result: RFC 9457 problem details. `lost`: there was no answer at all (status 0). */
 export class Problem extends Error {
-  constructor({ title, detail = "", status = 0, retryAfter = null }) {
+  constructor({ title, detail = "", status = 0, retryAfter = null, lost = false }) {
     super(title);
-    Object.assign(this, { title, detail, status, retryAfter });
+    Object.assign(this, { title, detail, status, retryAfter, lost });
   }
 }
 
@@ -25,26 +25,31 @@ let askForKey = async () => null;
 /** `ask(detail)` is called when the server wants a key; it resolves to one, or to null. */
 export const onKeyNeeded = (ask) => { askForKey = ask; };
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export const keyHeaders = () => (hasKey() ? { "x-api-key": sessionStorage.getItem(KEY) } : {});
 
-async function answerOf(url, options = {}) {
+const noAnswer = () => (
+  new Problem({ title: "No answer from the server", detail: "Check that it is still running.", lost: true }));
+
+/** fetch with the key; asks for one where the server wants it. Throws Problem for whatever is not a success. */
+export async function request(url, options = {}) {
   let response;
   const key = sessionStorage.getItem(KEY);
-  const sent = key === null ? options : { ...options, headers: { ...options.headers, "x-api-key": key } };
   try {
-    response = await fetch(url, sent);
+    response = await fetch(url, { ...options, headers: { ...options.headers, ...keyHeaders() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem({ title: "No answer from the server", detail: "Check that it is still running, then try again." });
+    throw noAnswer();
   }
   if (response.ok) return response;
   const type = response.headers.get("content-type") ?? "";
   const body = type.includes("json") ? await response.json().catch(() => ({})) : {};
   if (response.status === 401) {
+    if (sessionStorage.getItem(KEY) !== key) return request(url, options); // given meanwhile, for another request
     const given = await askForKey(body.detail ?? "");
     options.signal?.throwIfAborted();
     if (given !== null) {
       sessionStorage.setItem(KEY, given);
-      return answerOf(url, options);
+      return request(url, options);
     }
   }
   throw new Problem({
@@ -55,27 +60,31 @@ async function answerOf(url, options = {}) {
   });
 }
 
-export const fetchModels = async () => (await answerOf(address("models"))).json();
+export const fetchModels = async () => (await request(address("models"))).json();
 
 export const fetchSample = async (model, file, signal) =>
-  (await answerOf(sampleAddress(model, file), { signal })).blob();
+  (await request(sampleAddress(model, file), { signal })).blob();
+
+/** A file that was changed or removed since it was added fails as a lost network does; reading it tells which it is. */
+async function checkReadable(blob) {
+  try {
+    await blob.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Problem({ title: "The file cannot be read", detail: "It was changed or removed after it was added." });
+  }
+}
 
 /** POST /detect with the raw bytes. Returns the answer and the milliseconds until its last byte was here. */
 export async function detect(blob, query, signal) {
   const started = performance.now();
   const headers = { "content-type": blob.type || "application/octet-stream" };
-  const response = await answerOf(address("detect", query), { method: "POST", body: blob, headers, signal });
-  const answer = await response.json();
-  return { answer, roundTrip: performance.now() - started };
-}
-
-const quoted = (text) => `'${String(text).replaceAll("'", "'\\''")}'`;
-
-/** The shell command that asks for what the page shows. A sample is fetched first, so that the command runs as it is. */
-export function curlCommand(source, query) {
-  const target = quoted(address("detect", query));
-  const secret = hasKey() ? ' -H "X-API-Key: $HINDSIGHT_API_KEY"' : "";
-  const header = `-H ${quoted(`Content-Type: ${source.type}`)}${secret}`;
-  if (source.address) return `curl -s${secret} ${quoted(source.address)} |\n  curl -s --data-binary @- ${header} \\\n  ${target}`;
-  return `curl -s --data-binary ${quoted(`@${source.name}`)} ${header} \\\n  ${target}`;
+  try {
+    const response = await request(address("detect", query), { method: "POST", body: blob, headers, signal });
+    return { answer: await response.json(), roundTrip: performance.now() - started };
+  } catch (error) {
+    if (error.lost) await checkReadable(blob);
+    if (error instanceof Problem || error.name === "AbortError") throw error;
+    if (!(error instanceof SyntaxError)) throw noAnswer(); // it broke off
+    throw new Problem({ title: "The answer could not be used", detail: `Expected JSON from /detect. ${error.message}` });
+  }
 }

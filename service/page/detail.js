@@ -12,13 +12,13 @@ const BARS = [
 function bar(detection, [key, name, hint]) {
   const value = detection[key];
   const fill = element("span", { className: "fill" });
-  fill.style.width = `${100 * (value ?? 0)}%`;
+  fill.style.width = `${100 * value}%`;
   const label = element("span", { className: "name" }, name, element("small", {}, hint));
   const meter = element("span", { className: "meter", role: "meter", "aria-label": name }, fill);
   meter.setAttribute("aria-valuemin", 0);
   meter.setAttribute("aria-valuemax", 1);
-  meter.setAttribute("aria-valuenow", value ?? 0);
-  meter.setAttribute("aria-valuetext", value === null ? "not predicted by this model" : decimals(value));
+  meter.setAttribute("aria-valuenow", value);
+  meter.setAttribute("aria-valuetext", decimals(value));
   return element("div", { className: "bar", "data-key": key }, label, element("b", {}, decimals(value)), meter);
 }
 
@@ -44,8 +44,11 @@ function strip(detection) {
     bracket("object", background, shared + outside));
 }
 
-/** Fill `target` with `detection`, or with an invitation where there is none. */
-export function showDetail(target, detection, colour) {
+/**
+ * Fill `target` with `detection`, or with an invitation where there is none. `note`: one more line (compare mode). Numbers that
+ * the model does not give have no bar; the line of meaning says why.
+ */
+export function showDetail(target, detection, colour, note = "") {
   if (!detection) {
     target.replaceChildren(element("p", { className: "muted" }, "Point at a box, or reach it with Tab and the arrow keys."));
     return;
@@ -56,8 +59,9 @@ export function showDetail(target, detection, colour) {
     element("span", {}, swatch, detection.label),
     element("span", {}, "score ", element("b", {}, decimals(detection.score))));
   const fit = fitOf(detection);
-  const meaning = element("p", { className: "meaning", "data-fit": fit ?? "unknown" }, meaningOf(detection));
-  const parts = [title, ...BARS.map((row) => bar(detection, row)), meaning];
+  const bars = BARS.filter(([key]) => detection[key] !== null).map((row) => bar(detection, row));
+  const parts = [title, ...bars, element("p", { className: "meaning", "data-fit": fit ?? "unknown" }, meaningOf(detection))];
   if (fit) parts.push(strip(detection));
+  if (note) parts.push(element("p", { className: "note" }, note));
   target.replaceChildren(...parts);
 }

@@ -17,7 +17,7 @@ export function svgElement(tag, attributes = {}) {
   return node;
 }
 
-export const decimals = (value) => (value === null ? "–" : value.toFixed(2));
+export const decimals = (value) => ((value ?? null) === null ? "–" : value.toFixed(2));
 
 /** Arrow keys, Home and End move through `keys`; returns the key to go to, or null when the event is not ours. */
 export function steppedKey(event, keys, current) {
@@ -27,7 +27,7 @@ export function steppedKey(event, keys, current) {
     ArrowDown: Math.min(at + 1, last), ArrowRight: Math.min(at + 1, last),
     ArrowUp: Math.max(at - 1, 0), ArrowLeft: Math.max(at - 1, 0), Home: 0, End: last,
   }[event.key];
-  if (next === undefined || last < 0 || event.altKey || event.ctrlKey || event.metaKey) return null;
+  if (next === undefined || last < 0 || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return null;
   event.preventDefault();
   return keys[next];
 }

@@ -1,19 +1,21 @@
 // What purity and integrity mean, in words and as shares of a strip.
 // purity = overlap / area of the box; integrity = overlap / area of the object.
 
-export const FIT_LIMIT = 0.15; // a box off by less than this on both counts is called tight
+export const FIT_LIMIT = 0.15; // a box off by less than this on both counts is said to fit
 
 export const percent = (value) => `${Math.round(100 * value)} %`;
 
-/** "tight" | "loose" | "cut" | "loose and cut", or null where the model does not judge its boxes. */
+/** "fits" | "loose" | "cut" | "loose and cut", or null where the model does not judge its boxes. */
 export function fitOf({ purity, integrity }) {
   if (purity === null || integrity === null) return null;
   const loose = 1 - purity >= FIT_LIMIT;
   const cut = 1 - integrity >= FIT_LIMIT;
   if (loose && cut) return "loose and cut";
   if (loose) return "loose";
-  return cut ? "cut" : "tight";
+  return cut ? "cut" : "fits";
 }
+
+export const isOff = (judged) => /loose|cut/.test(fitOf(judged) ?? "");
 
 /** One plain sentence on how the box sits on its object. */
 export function meaningOf(detection) {
@@ -24,7 +26,7 @@ export function meaningOf(detection) {
     case "loose": return `loose: ${background}`;
     case "cut": return `cut: ${outside}`;
     case "loose and cut": return `loose and cut: ${background}, ${outside}`;
-    case "tight": return `tight: ${background}, ${outside}`;
+    case "fits": return `fits: ${background}, ${outside}`;
     default:
       return iou === null
         ? "This model gives a class score only; it does not judge its boxes."

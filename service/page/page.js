@@ -1,332 +1,229 @@
-// Hindsight's first page: pick a photo, see its boxes and how well each one fits. This module holds the state and wires
-// the parts together; api.js speaks HTTP, overlay.js draws, table.js lists, detail.js explains one box.
-import { Problem, curlCommand, detect, fetchModels, fetchSample, hasKey, sampleAddress } from "./api.js";
-import { showDetail } from "./detail.js";
-import { byId, copyText, decimals, element } from "./dom.js";
+// Hindsight's page: this module makes the parts and wires them together. The state is in store.js; queue.js asks the server;
+// stage.js, boxes.js and labels.js draw; results.js and compare_view.js decide what; the other parts are named for what they show.
+import * as http from "./api.js";
+import { BoxLayer } from "./boxes.js";
+import { Camera } from "./camera.js";
+import { byId, element } from "./dom.js";
+import { Filmstrip } from "./filmstrip.js";
+import { Filters } from "./filters.js";
 import { wireIntake } from "./intake.js";
 import { wireKey } from "./key.js";
-import { Overlay } from "./overlay.js";
-import { Table, sorted } from "./table.js";
+import { wireKeyboard } from "./keyboard.js";
+import { wireNotice } from "./notice.js";
+import { showPicture } from "./photo.js";
+import { sentQuery, shownQuery } from "./query.js";
+import { DetectionQueue } from "./queue.js";
+import { Results } from "./results.js";
+import { Stage } from "./stage.js";
+import { FIRST_STATE, createStore, currentImage, newImage } from "./store.js";
 
-const FIRST_MINIMUM = 0.3; // the slider starts here unless the model's own threshold is higher: a calm first look
-const RESEND_DELAY_MS = 150;
-const BUSY_TRIES = 4; // a server that starts or is full says when to come back; after these tries it is shown as a problem
-const LONGEST_WAIT_S = 5;
+const ZOOM_STEP = 1.4;
+const PARTS = [
+  ["own-boxes", "./own-boxes.js"], ["export", "./export.js"], ["snippets", "./snippets.js"], ["server-panel", "./server-panel.js"],
+]; // section of the page -> the module that fills it
+const ANNOTATIONS = /\.(json|txt|xml)$/i; // boxes of the user's own: not for the detector
 
-const state = {
-  models: [], model: null,
-  source: null, // {name, blob, type, address (samples only), url (an object URL for the photo)}
-  answer: null, roundTrip: 0,
-  hidden: new Set(), // class names filtered out
-  sort: { key: "score", descending: true },
-  hovered: null, selected: null,
-};
-let pending = new AbortController();
-let resend = 0;
+const store = createStore(FIRST_STATE);
+const camera = new Camera();
+const stage = new Stage(byId("stage"), camera, () => store.get().mode !== "own boxes");
+const rivalStage = new Stage(byId("rival-stage"), camera);
+const boxes = new BoxLayer(stage);
+const rivalBoxes = new BoxLayer(rivalStage);
+const queue = new DetectionQueue(store);
+const filters = new Filters(store, () => queue.restart());
+const results = new Results(store, boxes);
+let compare = null; // a CompareView, once compare mode has been asked for
+new Filmstrip(store, { pick, remove, clear });
 
-const overlay = new Overlay({ hover, select });
-const table = new Table(byId("table"), { hover, select, sort: sortBy, reset: showAll });
+// Images ----------------------------------------------------------------------------------------------------------
 
-// What is shown ---------------------------------------------------------------------------------------------------
-
-const colourOf = (label) => state.model.classes.find((entry) => entry.name === label)?.colour ?? "gray";
-const minimum = (id) => byId(id).valueAsNumber;
-
-function shownItems() {
-  const items = (state.answer?.detections ?? []).map((detection, index) => (
-    { index, detection, colour: colourOf(detection.label) }));
-  return sorted(items.filter(({ detection }) => (
-    detection.score >= minimum("min-score")
-    && (detection.iou ?? 1) >= minimum("min-iou")
-    && !state.hidden.has(detection.label))), state.sort);
+function pick(id) {
+  if (id !== store.get().current) store.set({ current: id, selected: null, hovered: null });
 }
 
-function render() {
-  const items = shownItems();
-  const total = state.answer?.detections.length ?? 0;
-  if (!items.some((item) => item.index === state.selected)) state.selected = best(items);
-  if (!items.some((item) => item.index === state.hovered)) state.hovered = null;
-  overlay.draw(items, state.answer?.image ?? { width: 1, height: 1 });
-  table.draw(items, state.sort, total);
-  byId("count").textContent = state.answer ? `${items.length} of ${total} shown` : "";
-  for (const id of ["min-score", "min-iou", "iou-weight", "nms-threshold"]) {
-    byId(`${id}-value`).textContent = decimals(minimum(id));
+/** Take in files of the user's: they stand before the samples, and the first of them is looked at. */
+function addImages(files) {
+  const annotations = files.filter(({ name }) => ANNOTATIONS.test(name));
+  const pictures = files.filter((file) => !annotations.includes(file));
+  if (annotations.length) {
+    if (api.useAnnotations) api.useAnnotations(annotations);
+    else api.say(`${annotations[0].name} is no image`);
   }
-  byId("curl").textContent = state.source ? curlCommand(state.source, shownQuery()) : "";
-  mark();
+  if (pictures.length) addPictures(pictures);
 }
 
-const best = (items) => (
-  items.length ? items.reduce((a, b) => (b.detection.score > a.detection.score ? b : a)).index : null);
-
-function mark() {
-  const active = state.hovered ?? state.selected;
-  overlay.mark(active, state.selected);
-  table.mark(active, state.selected);
-  const detection = active === null ? null : state.answer.detections[active];
-  showDetail(byId("detail"), detection, detection && colourOf(detection.label));
+function addPictures(files) {
+  const added = files.map((file) => newImage({ name: file.name || "pasted image", blob: file }));
+  const { images } = store.get();
+  const own = images.filter(({ sample }) => sample === null);
+  const samples = images.filter(({ sample }) => sample !== null);
+  store.set({ images: [...own, ...added, ...samples], current: added[0].id, selected: null, hovered: null });
 }
 
-function hover(index) {
-  state.hovered = index;
-  mark();
+function drop(leaves) {
+  const { images, current } = store.get();
+  for (const image of images) if (leaves(image) && image.url) URL.revokeObjectURL(image.url);
+  const kept = images.filter((image) => !leaves(image));
+  const at = images.findIndex(({ id }) => id === current);
+  const next = images.slice(at).concat(images.slice(0, at).reverse()).find((image) => !leaves(image)) ?? null;
+  store.set({ images: kept, current: next?.id ?? null, ...(next?.id === current ? {} : { selected: null, hovered: null }) });
 }
 
-function select(index) {
-  state.selected = index;
-  state.hovered = null;
-  mark();
+function remove(id) {
+  drop((image) => image.id === id);
 }
 
-function sortBy(key) {
-  const descending = state.sort.key === key ? !state.sort.descending : !["label", "fit"].includes(key);
-  state.sort = { key, descending };
-  render();
+function clear() {
+  drop((image) => image.sample === null);
 }
 
-function renderAnswer() {
-  const { answer, roundTrip } = state;
-  const count = answer.detections.length;
-  const model = `${answer.model} ${answer.version}`;
-  byId("status").textContent = `${count} ${count === 1 ? "box" : "boxes"} in ${Math.round(roundTrip)} ms`;
-  const entries = [...Object.entries(answer.timings_ms), ["round trip", roundTrip]];
-  byId("timings").replaceChildren(
-    element("div", {}, element("dt", {}, "model"), element("dd", {}, model)),
-    element("div", {}, element("dt", {}, "image"), element("dd", {}, `${answer.image.width} × ${answer.image.height}`)),
-    ...entries.map(([stage, value]) => element("div", {},
-      element("dt", {}, stage.replaceAll("_", " ")), element("dd", {}, `${value.toFixed(1)} ms`))));
-  byId("boxes").setAttribute("aria-label", `Detected boxes, ${count}`);
-  renderClasses();
-}
+// Models ----------------------------------------------------------------------------------------------------------
 
-function renderClasses() {
-  const counts = Map.groupBy(state.answer?.detections ?? [], (detection) => detection.label);
-  const chips = state.model.classes.filter(({ name }) => counts.has(name)).map(({ name, colour }) => {
-    const swatch = element("i", { className: "swatch" });
-    swatch.style.background = colour;
-    const input = element("input", { type: "checkbox", checked: !state.hidden.has(name), value: name });
-    input.addEventListener("change", () => {
-      if (input.checked) state.hidden.delete(name);
-      else state.hidden.add(name);
-      render();
-    });
-    return element("label", { className: "chip" }, input, swatch, name, element("small", {}, counts.get(name).length));
+/** Switch to another model: its samples, its defaults; the user's own images are detected anew, the current one first. */
+function useModel(name) {
+  queue.abort();
+  const { models, images, current, mode } = store.get();
+  const model = models.find((entry) => entry.name === name);
+  for (const { sample, url } of images) if (sample !== null && url) URL.revokeObjectURL(url);
+  const own = images.filter(({ sample }) => sample === null).map((image) => ({
+    ...image, state: "waiting", detections: null, request: null, rivals: null, opinion: null, error: null,
+  }));
+  const samples = model.samples.map((file) => (
+    newImage({ name: file, sample: file, address: http.sampleAddress(name, file).href })));
+  const all = [...own, ...samples];
+  store.set({
+    model, images: all, current: (all.find(({ id }) => id === current) ?? samples[0] ?? all[0])?.id ?? null,
+    selected: null, hovered: null, mode: mode === "compare" && !model.has_localization ? "detections" : mode,
   });
-  byId("classes").replaceChildren(byId("classes").firstElementChild, ...chips);
-}
-
-// Asking the server -----------------------------------------------------------------------------------------------
-
-/** The options sent to the server: the model, and what differs from its defaults. */
-function sentQuery() {
-  const query = { model: state.model.name };
-  for (const [id, name] of [["iou-weight", "iou_weight"], ["nms-threshold", "nms_threshold"]]) {
-    if (minimum(id) !== state.model.defaults[name]) query[name] = minimum(id);
-  }
-  return query;
-}
-
-/** The options that would make the server answer what the page shows now. */
-function shownQuery() {
-  const query = sentQuery();
-  if (minimum("min-score") > state.model.defaults.score_threshold) query.score_threshold = minimum("min-score");
-  if (state.hidden.size) {
-    query.classes = state.model.classes.map(({ name }) => name).filter((name) => !state.hidden.has(name)).join(",");
-  }
-  return query;
-}
-
-/** Run `work` with a signal that the next call aborts; show its problem, if any. */
-async function exclusively(work) {
-  pending.abort();
-  clearTimeout(resend); // a slider's late request must not abort what was asked for after it
-  pending = new AbortController();
-  const { signal } = pending;
-  byId("stage").setAttribute("aria-busy", "true");
-  byId("status").textContent = "Detecting…";
-  try {
-    await work(signal);
-    if (!signal.aborted) showProblem(null);
-  } catch (error) {
-    if (signal.aborted) return;
-    showProblem(error instanceof Problem ? error : new Problem({ title: "The answer could not be used", detail: `${error}` }));
-    if (!(error instanceof Problem)) throw error;
-  } finally {
-    if (!signal.aborted) byId("stage").setAttribute("aria-busy", "false");
-  }
-}
-
-async function detectPatiently(signal) {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      return await detect(state.source.blob, sentQuery(), signal);
-    } catch (error) {
-      const seconds = Number(error.retryAfter ?? Infinity);
-      if (error.status !== 503 || tries === BUSY_TRIES || !(seconds <= LONGEST_WAIT_S)) throw error;
-      byId("status").textContent = `The server is busy, next try in ${seconds} s`;
-      await new Promise((resolve) => { setTimeout(resolve, 1000 * seconds); });
-      signal.throwIfAborted();
-    }
-  }
-}
-
-async function detectSource(signal) {
-  const { answer, roundTrip } = await detectPatiently(signal);
-  if (signal.aborted) return;
-  Object.assign(state, { answer, roundTrip, selected: null, hovered: null });
-  byId("stage").style.aspectRatio = `${answer.image.width} / ${answer.image.height}`;
-  renderAnswer();
-  render();
-}
-
-function showProblem(problem) {
-  byId("problem").hidden = !problem;
-  if (!problem) return;
-  const wait = problem.retryAfter ? ` Try again in ${problem.retryAfter} s.` : "";
-  byId("problem-title").textContent = problem.title;
-  byId("problem-detail").textContent = problem.detail + wait;
-  byId("problem-status").textContent = problem.status ? `HTTP ${problem.status}` : "";
-  byId("retry").hidden = problem.status >= 400 && problem.status < 500 && ![401, 429].includes(problem.status);
-  byId("status").textContent = "";
-  byId("timings").replaceChildren();
-  state.answer = null;
-  if (!state.model) return;
-  renderClasses();
-  render();
-}
-
-function showPhoto(source) {
-  if (state.source) URL.revokeObjectURL(state.source.url);
-  state.source = { ...source, type: source.blob.type || "application/octet-stream", url: URL.createObjectURL(source.blob) };
-  state.answer = null;
-  state.hidden.clear();
-  const photo = byId("photo");
-  photo.onload = () => {
-    photo.hidden = false;
-    byId("placeholder").hidden = true;
-    if (!state.answer) byId("stage").style.aspectRatio = `${photo.naturalWidth} / ${photo.naturalHeight}`;
-  };
-  photo.onerror = () => {
-    photo.hidden = true;
-    byId("placeholder").hidden = false;
-    byId("placeholder").textContent = `${source.name}: no preview`;
-  };
-  photo.src = state.source.url;
-  photo.alt = `Photo ${source.name}`;
-  for (const button of byId("samples").querySelectorAll("button")) {
-    button.setAttribute("aria-pressed", button.dataset.file === source.sample);
-  }
-  render();
-}
-
-const useFile = (blob) => exclusively((signal) => {
-  showPhoto({ name: blob.name || "pasted image", blob });
-  return detectSource(signal);
-});
-
-const useSample = (file) => exclusively(async (signal) => {
-  const blob = await fetchSample(state.model.name, file, signal);
-  if (signal.aborted) return;
-  showPhoto({ name: file, blob, sample: file, address: sampleAddress(state.model.name, file) });
-  await detectSource(signal);
-});
-
-async function useModel(name) {
-  state.model = state.models.find((model) => model.name === name);
-  const { defaults, samples, version } = state.model;
-  byId("model-version").textContent = version;
-  byId("samples").replaceChildren(...samples.map(sampleButton));
-  resetFilters();
-  state.answer = null;
-  if (state.source && !state.source.sample) await exclusively(detectSource);
-  else if (samples.length) await useSample(samples[0]);
-  else render();
-  byId("min-score").title = `The server sends scores of ${decimals(defaults.score_threshold)} and more`;
-}
-
-function sampleButton(file) {
-  const image = element("img", { alt: "", loading: "lazy" });
-  if (hasKey()) loadWithKey(image, state.model.name, file);
-  else image.src = sampleAddress(state.model.name, file);
-  const button = element("button", {
-    type: "button", "data-file": file, "aria-pressed": "false", "aria-label": `Sample ${file}`, title: file,
-    onclick: () => useSample(file),
-  }, image);
-  return element("li", {}, button);
-}
-
-/** An <img> sends no key, so its bytes are fetched. */
-async function loadWithKey(image, model, file) {
-  try {
-    const address = URL.createObjectURL(await fetchSample(model, file));
-    image.onload = () => URL.revokeObjectURL(address);
-    image.src = address;
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error; // a thumbnail that fails stays empty; choosing it says why
-  }
-}
-
-function resetFilters() {
-  const { defaults, has_localization: judges } = state.model;
-  byId("min-score").value = Math.max(FIRST_MINIMUM, defaults.score_threshold);
-  byId("min-iou").value = 0;
-  byId("iou-weight").value = defaults.iou_weight;
-  byId("nms-threshold").value = defaults.nms_threshold;
-  byId("min-iou").disabled = byId("iou-weight").disabled = !judges;
-  state.hidden.clear();
-}
-
-function reset() {
-  const before = JSON.stringify(sentQuery());
-  resetFilters();
-  renderClasses();
-  if (JSON.stringify(sentQuery()) === before) render();
-  else resendSoon();
-}
-
-function showAll() {
-  byId("min-score").value = byId("min-iou").value = 0;
-  state.hidden.clear();
-  renderClasses();
-  render();
-}
-
-// Controls --------------------------------------------------------------------------------------------------------
-
-function resendSoon() {
-  render();
-  clearTimeout(resend);
-  resend = setTimeout(() => state.source && exclusively(detectSource), RESEND_DELAY_MS);
-}
-
-function wireControls() {
-  byId("model").addEventListener("change", ({ target }) => useModel(target.value));
-  for (const id of ["min-score", "min-iou"]) byId(id).addEventListener("input", render);
-  for (const id of ["iou-weight", "nms-threshold"]) byId(id).addEventListener("input", resendSoon);
-  byId("retry").addEventListener("click", () => (state.source ? exclusively(detectSource) : start()));
-  byId("reset").addEventListener("click", reset);
-  byId("copy").addEventListener("click", async ({ target }) => {
-    target.textContent = await copyText(byId("curl"));
-    setTimeout(() => { target.textContent = "Copy curl"; }, 1600);
-  });
+  filters.startFor(model);
+  byId("model").value = name;
+  byId("card-button").disabled = false;
 }
 
 async function start() {
   try {
-    const { models, default: preferred } = await fetchModels();
-    showProblem(null);
-    state.models = models;
+    const { models, default: preferred } = await http.fetchModels();
     byId("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
-    byId("model").value = preferred;
     byId("model").disabled = models.length < 2;
-    await useModel(preferred);
+    if (models.length === 0) throw new http.Problem({ title: "No model is loaded", detail: "Load one, then try again.", status: 503 });
+    store.set({ models });
+    useModel((models.find(({ name }) => name === preferred) ?? models[0]).name);
   } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    showProblem(error);
+    if (!(error instanceof http.Problem)) throw error;
+    queue.hold(error);
   }
 }
 
+// Modes and controls ----------------------------------------------------------------------------------------------
+
+function setMode(mode) {
+  const input = document.querySelector(`input[name="mode"][value="${mode}"]`);
+  if (!input.disabled) store.set({ mode });
+}
+
+/** Parts that few visits need are loaded when they are first asked for. */
+async function later(module) {
+  try {
+    return await import(module);
+  } catch (error) {
+    api.say("This part could not be loaded: is the server still running?");
+    throw error;
+  }
+}
+
+async function loadCompare() {
+  if (compare || store.get().mode !== "compare") return;
+  compare = new (await later("./compare_view.js")).CompareView(store, boxes, rivalBoxes, queue);
+  compare.render();
+}
+
+function renderMode() {
+  const { mode, model } = store.get();
+  for (const input of document.querySelectorAll('input[name="mode"]')) {
+    input.checked = input.value === mode;
+    if (input.value !== "compare") continue;
+    input.disabled = !model?.has_localization;
+    input.parentElement.title = input.disabled ? "This model gives no IoU to rank by" : "";
+  }
+  boxes.setInert(mode === "own boxes");
+  byId("own-boxes").hidden = mode !== "own boxes";
+  byId("stages").dataset.mode = mode;
+}
+
+function wireControls() {
+  byId("model").addEventListener("change", ({ target }) => useModel(target.value));
+  byId("card-button").addEventListener("click", async () => (await later("./model_card.js")).showModelCard(store.get().model));
+  byId("retry").addEventListener("click", () => {
+    const { pause, current } = store.get();
+    if (pause) queue.resume();
+    else queue.retry(current);
+  });
+  for (const input of document.querySelectorAll('input[name="mode"]')) {
+    input.addEventListener("change", () => setMode(input.value));
+  }
+  byId("zoom-in").addEventListener("click", () => camera.zoomBy(ZOOM_STEP));
+  byId("zoom-out").addEventListener("click", () => camera.zoomBy(1 / ZOOM_STEP));
+  byId("zoom-fit").addEventListener("click", () => camera.fit());
+  byId("labels").addEventListener("change", ({ target }) => {
+    for (const layer of [boxes, rivalBoxes]) layer.labels.setAll(target.checked);
+  });
+  stage.onView(({ pixel }) => { byId("zoom-level").textContent = `${Math.round(100 / pixel)} %`; });
+  store.subscribe(renderMode, "mode", "model");
+  store.subscribe(loadCompare, "mode");
+  store.subscribe(() => showPicture(currentImage(store.get()), [stage, rivalStage], camera), "images", "current");
+  store.subscribe(() => { if (!store.get().pause && store.get().models.length === 0) start(); }, "pause");
+}
+
 wireControls();
+wireNotice(store);
 wireKey();
-wireIntake(useFile);
+wireIntake(addImages);
+wireKeyboard({
+  step: (by) => {
+    const order = compare?.on ? compare.order : results.order;
+    if (order.length === 0) return;
+    const at = order.indexOf(boxes.selected);
+    boxes.focus(order[Math.min(Math.max(at + by, 0), order.length - 1)]);
+  },
+  image: (by) => {
+    const { images, current } = store.get();
+    const at = images.findIndex(({ id }) => id === current) + by;
+    if (images[at]) pick(images[at].id);
+  },
+  zoom: (factor) => camera.zoomBy(factor),
+  fit: () => camera.fit(),
+  pan: (x, y) => stage.step(x, y),
+  zoomToBox: () => {
+    const box = boxes.items.get(boxes.selected)?.detection.box;
+    if (box) stage.lookAt(box);
+  },
+  mode: setMode,
+  swap: () => compare?.swap(),
+  labels: () => byId("labels").click(),
+});
+
+/** What modules get that are mounted into the page's sections. They may set `useAnnotations(files)`: boxes handed over as files. */
+const api = {
+  ...http, sentQuery, shownQuery, addImages,
+  say: (text) => { byId("status").textContent = text; },
+  stage: {
+    svg: stage.svg, layer: byId("own-layer"), toImage: (event) => stage.toImage(event), pixel: () => stage.pixel(),
+    onView: (listener) => stage.onView(listener),
+  },
+};
+
+/** Fill the page's other sections, once the first image is not kept waiting by it. */
+function mountParts() {
+  for (const [id, module] of PARTS) {
+    import(module).then(({ mount }) => mount(byId(id), store, api), reportError);
+  }
+}
+
+const stopWaiting = store.subscribe(() => {
+  const { images, model } = store.get();
+  if (!model || (images.length && !images.some(({ state }) => state === "done" || state === "failed"))) return;
+  stopWaiting();
+  mountParts();
+}, "images", "model");
+
 await start();

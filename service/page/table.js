@@ -1,4 +1,5 @@
-// The table of boxes: sortable by any column, linked with the boxes over the photo.
+// The table of boxes: sortable by any column, linked with the boxes on the stage. Rows are made once for an answer; sorting
+// and filters only move, show and hide them.
 import { decimals, element, steppedKey } from "./dom.js";
 import { fitOf } from "./fit.js";
 
@@ -7,6 +8,7 @@ const COLUMNS = [
   ["purity", "Purity"], ["integrity", "Integrity"], ["size", "Size (px)"],
 ];
 const TEXT = new Set(["label", "fit"]);
+const NUMBERS = ["score", "class_score", "iou", "purity", "integrity"];
 
 const sizeOf = ({ box: [x1, y1, x2, y2] }) => [x2 - x1, y2 - y1];
 
@@ -16,30 +18,34 @@ function valueOf(detection, key) {
   return detection[key];
 }
 
-/** `items` in the order of `sort` {key, descending}; boxes without a value come last, ties keep the server's order. */
+/** `items` ([{index, detection}]) in the order of `sort`; boxes without a value come last, ties keep the server's order. */
 export function sorted(items, { key, descending }) {
   const sign = descending ? -1 : 1;
   return [...items].sort((a, b) => {
     const [x, y] = [valueOf(a.detection, key), valueOf(b.detection, key)];
-    if (x === null || y === null) return (x === null) - (y === null);
+    if (x === null || y === null) return (x === null) - (y === null) || a.index - b.index;
     return sign * (typeof x === "string" ? x.localeCompare(y) : x - y) || a.index - b.index;
   });
 }
 
+/** The order that a click on a column's heading gives: numbers start with the largest, words with A; again: reversed. */
+export const sortAfterClick = (sort, key) => (
+  { key, descending: sort.key === key ? !sort.descending : !TEXT.has(key) });
+
 export class Table {
   /** `handlers`: hover(index | null), select(index), sort(key), reset(). */
   constructor(target, handlers) {
-    this.target = target;
     this.handlers = handlers;
     this.order = [];
     this.rows = new Map();
+    this.active = this.selected = null;
     this.head = element("tr", {}, ...COLUMNS.map((column) => this.#heading(column)));
     this.body = element("tbody");
-    this.body.addEventListener("keydown", (event) => this.#step(event));
     this.table = element("table", { "aria-labelledby": "table-heading" }, element("thead", {}, this.head), this.body);
     this.empty = element("p", { className: "empty" });
     this.lift = element("button", { type: "button", className: "button", onclick: () => handlers.reset() }, "Show all boxes");
     target.replaceChildren(this.table, this.empty);
+    this.#listen();
   }
 
   #heading([key, name]) {
@@ -47,53 +53,76 @@ export class Table {
     return element("th", { scope: "col", "data-key": key, className: TEXT.has(key) ? "text" : "" }, button);
   }
 
-  /** Show `items` (already sorted); `total` is how many the server sent. */
-  draw(items, sort, total) {
-    const focused = this.body.contains(document.activeElement) && document.activeElement.closest("tr").dataset.index;
+  /** Have a row for each of `items` ([{index, detection, colour}]). */
+  load(items) {
+    this.rows = new Map(items.map((item) => [item.index, this.#row(item)]));
+    this.body.replaceChildren();
+    this.active = this.selected = this.stop = null;
+  }
+
+  /** Show the rows of these indices, in this order. `empty`: what to say where there are none. */
+  show(order, sort, empty) {
+    const focused = this.#indexOf(document.activeElement);
     for (const heading of this.head.children) {
-      const here = heading.dataset.key === sort.key;
-      if (here) heading.setAttribute("aria-sort", sort.descending ? "descending" : "ascending");
+      if (heading.dataset.key === sort.key) heading.setAttribute("aria-sort", sort.descending ? "descending" : "ascending");
       else heading.removeAttribute("aria-sort");
     }
-    this.order = items.map((item) => item.index);
-    this.rows = new Map(items.map((item) => [item.index, this.#row(item)]));
-    this.body.replaceChildren(...this.rows.values());
-    this.table.hidden = items.length === 0;
-    this.empty.hidden = items.length > 0;
-    if (total > 0) this.empty.replaceChildren(`None of the ${total} boxes passes the filters. `, this.lift);
-    else this.empty.replaceChildren("No boxes.");
-    if (focused) this.rows.get(Number(focused))?.querySelector("button").focus();
+    this.order = order;
+    const rows = order.map((index) => this.rows.get(index));
+    if (rows.length !== this.body.children.length || rows.some((row, at) => row !== this.body.children[at])) {
+      this.body.replaceChildren(...rows);
+    }
+    this.table.hidden = order.length === 0;
+    this.empty.hidden = order.length > 0;
+    this.empty.replaceChildren(empty, ...(this.rows.size ? [" ", this.lift] : []));
+    if (focused !== null) this.#button(focused)?.focus({ preventScroll: true });
+  }
+
+  mark(active, selected) {
+    this.rows.get(this.active)?.classList.remove("active");
+    this.rows.get(active)?.classList.add("active");
+    this.#button(this.selected)?.setAttribute("aria-pressed", "false");
+    this.#button(selected)?.setAttribute("aria-pressed", "true");
+    if (this.#button(this.stop)) this.#button(this.stop).tabIndex = -1;
+    this.stop = this.order.includes(selected) ? selected : this.order[0] ?? null;
+    if (this.#button(this.stop)) this.#button(this.stop).tabIndex = 0;
+    Object.assign(this, { active, selected });
+  }
+
+  #button(index) {
+    return this.rows.get(index)?.querySelector("button");
   }
 
   #row({ index, detection, colour }) {
     const swatch = element("i", { className: "swatch" });
     swatch.style.background = colour;
-    const pick = element("button", { type: "button", className: "row-pick", onfocus: () => this.handlers.select(index) },
+    const pick = element("button", { type: "button", className: "row-pick", tabIndex: -1, "aria-pressed": "false" },
       swatch, detection.label);
     const fit = fitOf(detection);
-    const row = element("tr", { "data-index": index },
+    return element("tr", { "data-index": index },
       element("th", { scope: "row" }, pick),
       element("td", { className: "text", "data-fit": fit ?? "unknown" }, fit?.replace(" and ", ", ") ?? "–"),
-      ...["score", "class_score", "iou", "purity", "integrity"].map((key) => element("td", {}, decimals(detection[key]))),
+      ...NUMBERS.map((key) => element("td", {}, decimals(detection[key]))),
       element("td", {}, sizeOf(detection).map(Math.round).join(" × ")));
-    row.addEventListener("pointerenter", () => this.handlers.hover(index));
-    row.addEventListener("pointerleave", () => this.handlers.hover(null));
-    row.addEventListener("click", () => pick.focus({ preventScroll: true }));
-    return row;
   }
 
-  #step(event) {
-    const current = Number(document.activeElement.closest("tr").dataset.index);
-    const next = steppedKey(event, this.order, current);
-    if (next !== null) this.rows.get(next).querySelector("button").focus();
+  #indexOf(node) {
+    const row = node?.closest?.("tr[data-index]");
+    return row && this.body.contains(row) ? Number(row.dataset.index) : null;
   }
 
-  mark(active, selected) {
-    const stop = this.rows.has(selected) ? selected : this.order[0];
-    for (const [index, row] of this.rows) {
-      row.classList.toggle("active", index === active);
-      row.querySelector("button").tabIndex = index === stop ? 0 : -1;
-      row.querySelector("button").setAttribute("aria-pressed", index === selected);
-    }
+  #listen() {
+    const { body, handlers } = this;
+    body.addEventListener("pointerover", ({ target }) => handlers.hover(this.#indexOf(target)));
+    body.addEventListener("pointerleave", () => handlers.hover(null));
+    body.addEventListener("focusin", ({ target }) => {
+      const index = this.#indexOf(target);
+      if (index !== this.selected) handlers.select(index);
+    });
+    body.addEventListener("click", ({ target }) => this.#button(this.#indexOf(target))?.focus({ preventScroll: true }));
+    body.addEventListener("keydown", (event) => {
+      const next = steppedKey(event, this.order, this.#indexOf(event.target));
+      if (next !== null) this.#button(next).focus();
+    });
   }
 }

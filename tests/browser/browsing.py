@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from playwright.sync_api import ConsoleMessage, Page, expect
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVE = [sys.executable, "-m", "service"]
@@ -100,25 +100,82 @@ class Watch:
 OpenPage = Callable[..., tuple[Page, Watch]]
 
 
+Upload = tuple[str, bytes, str]
+"""Name, content and type of a file."""
+
+
 def pick(page: Page, name: str, content: bytes, kind: str = "image/png") -> None:
     """Choose a file with the button."""
-    page.locator("#file").set_input_files({"name": name, "mimeType": kind, "buffer": content})
+    pick_all(page, [(name, content, kind)])
 
 
-def drop(page: Page, event: str, name: str, content: bytes, kind: str = "image/png") -> None:
-    """Hand the page a file as the event `drop`, `dragover` or `paste` does."""
+def pick_all(page: Page, files: Sequence[Upload]) -> None:
+    """Choose several files with the button, at once."""
+    page.locator("#file").set_input_files(
+        [{"name": name, "mimeType": kind, "buffer": content} for name, content, kind in files]
+    )
+
+
+def drop(page: Page, event: str, *files: Upload) -> None:
+    """Hand the page files as the event `drop`, `dragover` or `paste` does."""
     page.evaluate(
-        """([event, name, content, kind]) => {
+        """([event, files]) => {
             const transfer = new DataTransfer();
-            const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
-            transfer.items.add(new File([bytes], name, { type: kind }));
+            for (const [name, content, kind] of files) {
+                const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+                transfer.items.add(new File([bytes], name, { type: kind }));
+            }
             const options = { bubbles: true, cancelable: true };
             document.body.dispatchEvent(event === "paste"
                 ? new ClipboardEvent(event, { ...options, clipboardData: transfer })
                 : new DragEvent(event, { ...options, dataTransfer: transfer }));
         }""",
-        [event, name, base64.b64encode(content).decode(), kind],
+        [event, [[name, base64.b64encode(content).decode(), kind] for name, content, kind in files]],
     )
+
+
+def tile(page: Page, name: str) -> Locator:
+    """The button of an image in the filmstrip."""
+    return page.locator(f'#film .tile[data-file="{name}"]')
+
+
+def states(page: Page) -> dict[str, str]:
+    """Name of each image in the filmstrip -> its state, in order."""
+    return {
+        name: state
+        for name, state in page.evaluate(
+            """[...document.querySelectorAll("#film li")]
+                .map((item) => [item.querySelector(".tile").dataset.file, item.dataset.state])"""
+        )
+    }
+
+
+def wait_for_all(page: Page, state: str = "done") -> None:
+    """Until every image in the filmstrip has this state."""
+    page.wait_for_function(
+        """(state) => { const items = [...document.querySelectorAll("#film li")];
+            return items.length > 0 && items.every((item) => item.dataset.state === state); }""",
+        arg=state,
+    )
+
+
+def box(page: Page, index: int) -> Locator:
+    """A box on the stage, by its index in the server's answer."""
+    return page.locator(f'#boxes .detections g[data-index="{index}"]')
+
+
+def shown_boxes(page: Page, stage: str = "boxes") -> dict[int, list[float]]:
+    """Index of each box that is on a stage -> its xyxy in image pixels."""
+    return {
+        int(index): xyxy
+        for index, xyxy in page.evaluate(
+            """(stage) => [...document.querySelectorAll(`#${stage} .detections g:not(.off)`)].map((group) => {
+                const {x, y, width, height} = group.querySelector(".edge").getBBox();
+                return [group.dataset.index, [x, y, x + width, y + height]];
+            })""",
+            stage,
+        )
+    }
 
 
 def set_slider(page: Page, name: str, value: float) -> None:

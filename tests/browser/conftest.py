@@ -84,7 +84,7 @@ def open_page(browser: Browser, server: str) -> Iterator[OpenPage]:
         watch.attach(page)
         opened.append((page, watch))
         page.goto(address)
-        page.locator("#boxes g").first.wait_for()
+        page.locator("#boxes .detections g").first.wait_for()
         return page, watch
 
     yield open_one

@@ -9,7 +9,7 @@ from tests.browser.browsing import REPOSITORY, OpenPage, pick
 
 OUTPUT = REPOSITORY / "tests" / ".output"
 LEAST_CONTRAST = 4.5
-MOST_TABS_TO_THE_BOXES = 6
+MOST_TABS_TO_THE_BOXES = 9
 
 # WCAG 2 contrast of every visible piece of text with the nearest opaque background behind it.
 POOR_CONTRAST = """(least) => {
@@ -55,7 +55,7 @@ NAMELESS = """[...document.querySelectorAll("button, input, select, a, [tabindex
 
 def focused(page: Page) -> str:
     return page.evaluate(
-        "document.activeElement.closest('#boxes g')?.dataset.index ?? document.activeElement.id"
+        "document.activeElement.closest('#boxes .detections g')?.dataset.index ?? document.activeElement.id"
     )
 
 
@@ -63,7 +63,7 @@ def focused(page: Page) -> str:
 def test_fits_the_screen_and_is_readable(open_page: OpenPage, scheme: str) -> None:
     page, watch = open_page(scheme=scheme)
     OUTPUT.mkdir(exist_ok=True)
-    for width in (1280, 820, 390, 320):
+    for width in (1920, 1280, 820, 390, 320):
         page.set_viewport_size({"width": width, "height": 860})
         page.screenshot(path=OUTPUT / f"page-{width}-{scheme}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -117,7 +117,7 @@ def test_keyboard_picks_a_photo_sorts_and_walks_the_table(page: Page) -> None:
     expect(second).to_have_class("active")
     expect(second.get_by_role("button")).to_be_focused()
     index = second.get_attribute("data-index") or ""
-    expect(page.locator("#boxes g.active")).to_have_attribute("data-index", index)
+    expect(page.locator("#boxes .detections g.active")).to_have_attribute("data-index", index)
 
 
 def test_every_visible_control_shows_its_focus_and_has_a_name(page: Page) -> None:
@@ -129,7 +129,8 @@ def test_every_visible_control_shows_its_focus_and_has_a_name(page: Page) -> Non
             """(() => {
                 const node = document.activeElement;
                 if (node === document.body) return null;
-                const outlined = node.id === "file" ? node.nextElementSibling : node;
+                const hidden = node.id === "file" || ["mode", "compare-view"].includes(node.name);
+                const outlined = hidden ? node.nextElementSibling : node;
                 const marked = getComputedStyle(outlined).outlineStyle !== "none";
                 const isBox = node.closest("#boxes") !== null; // marked by its halo, tested above
                 return { marked: marked || isBox, html: node.outerHTML.slice(0, 120) };
@@ -144,10 +145,55 @@ def test_every_visible_control_shows_its_focus_and_has_a_name(page: Page) -> Non
     assert unmarked == []
 
 
+def test_the_question_mark_lists_the_keys_and_they_can_be_switched_off(page: Page) -> None:
+    page.keyboard.press("?")
+    help_dialog = page.get_by_role("dialog", name="Keyboard and help")
+    expect(help_dialog).to_be_visible()
+    for key in ("Tab", "Z", "Shift + arrows", "Delete"):
+        expect(help_dialog.locator("kbd", has_text=key).first).to_be_visible()
+    assert page.evaluate(POOR_CONTRAST, LEAST_CONTRAST)["poor"] == []
+    page.get_by_role("checkbox", name="Single-key shortcuts").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("c")
+    expect(page.get_by_role("radio", name="Detections")).to_be_checked()
+    page.reload()
+    page.locator("#boxes .detections g").first.wait_for()
+    page.keyboard.press("c")
+    expect(page.get_by_role("radio", name="Detections")).to_be_checked()
+    page.get_by_role("button", name="Keyboard and help").click()
+    page.get_by_role("checkbox", name="Single-key shortcuts").check()
+    page.keyboard.press("Escape")
+    page.keyboard.press("c")
+    expect(page.get_by_role("radio", name="Compare")).to_be_checked()
+    page.keyboard.press("d")
+    expect(page.get_by_role("radio", name="Detections")).to_be_checked()
+
+
+def test_arrows_move_through_the_boxes_from_anywhere(page: Page) -> None:
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#boxes g:focus")).to_have_attribute("data-index", "1")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#boxes g:focus")).to_have_attribute("data-index", "2")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_compare_mode_and_model_card_are_readable(open_page: OpenPage, scheme: str) -> None:
+    page, _ = open_page(scheme=scheme)
+    page.get_by_role("radio", name="Compare").check()
+    expect(page.locator("#compare-table tbody tr").first).to_be_visible()
+    for width in (1920, 1280, 390):
+        page.set_viewport_size({"width": width, "height": 860})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(POOR_CONTRAST, LEAST_CONTRAST)["poor"] == []
+    page.get_by_role("button", name="Model card").click()
+    expect(page.get_by_role("dialog", name="tiny 1")).to_be_visible()
+    assert page.evaluate(POOR_CONTRAST, LEAST_CONTRAST)["poor"] == []
+
+
 def test_screen_readers_hear_boxes_numbers_and_status(page: Page) -> None:
     box = page.locator("#boxes").get_by_role("option").first
     assert "score" in (box.get_attribute("aria-label") or "")
     meter = page.get_by_role("meter", name="Purity")
     assert 0 < float(meter.get_attribute("aria-valuenow") or 0) <= 1
-    expect(page.get_by_role("status")).to_contain_text("9 boxes in")
+    expect(page.locator("#status[role=status]")).to_contain_text("9 boxes in")
     assert page.get_by_role("heading", level=1).count() == 1

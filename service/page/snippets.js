@@ -1,0 +1,62 @@
+// The current request as code: curl, Python with our client, Python alone.
+import { clientCode, curlCode, plainCode } from "./code.js";
+import { copyText, element as make } from "./dom.js";
+import { currentImage } from "./store.js";
+
+const WAYS = [["curl", "curl", curlCode], ["client", "Python client", clientCode], ["plain", "Python alone", plainCode]];
+const COPIED_MS = 1600;
+
+export function mount(element, store, api) {
+  const text = make("pre", { tabIndex: 0, id: "snippet", "aria-label": "This request as code" });
+  const note = make("p", { className: "muted", id: "snippet-note" });
+  const choices = WAYS.map(([value], index) => make("input", {
+    type: "radio", name: "snippet-way", value, checked: index === 0, onchange: () => render(),
+  }));
+  const copy = make("button", {
+    type: "button", className: "button", id: "snippet-copy",
+    onclick: async () => {
+      copy.textContent = await copyText(text);
+      setTimeout(() => { copy.textContent = "Copy"; }, COPIED_MS);
+    },
+  }, "Copy");
+  element.append(
+    make("fieldset", { className: "segments-control" }, make("legend", { className: "visually-hidden" }, "Language"),
+      ...WAYS.map(([, name], index) => make("label", {}, choices[index], make("span", {}, name)))),
+    make("div", { className: "code-block" }, text, copy), note);
+
+  /** What the page shows as a request (see code.js), or null. */
+  function request(state) {
+    const image = currentImage(state);
+    if (!image || !state.model) return null;
+    const { iou, purity, integrity } = state.filters;
+    const own = state.mode === "own boxes";
+    const boxes = own ? (image.opinion?.boxes ?? []).map(({ box }) => box) : [];
+    if (own && !boxes.length) return null;
+    return {
+      operation: own ? "rescore" : "detect", base: new URL(".", document.baseURI).href, boxes,
+      query: own ? { model: state.model.name } : api.shownQuery(state), name: image.name,
+      type: image.blob?.type || "application/octet-stream", sample: image.address && String(image.address),
+      least: own ? {} : { iou, purity, integrity }, keyed: api.hasKey(),
+    };
+  }
+
+  function render() {
+    const state = store.get();
+    const asked = request(state);
+    const [way, , write] = WAYS[choices.findIndex(({ checked }) => checked)];
+    text.textContent = asked ? write(asked) : "";
+    copy.disabled = !asked;
+    const filtered = asked && Object.values(asked.least).some((least) => least > 0);
+    const most = state.model?.max_rescore_boxes ?? Infinity;
+    note.textContent = [
+      !asked && (state.mode === "own boxes" ? "Draw a box, and its request is here." : "Open an image, and its request is here."),
+      asked && !asked.sample && "Run it in the folder of the image.",
+      asked?.keyed && "Your key is read from HINDSIGHT_API_KEY.",
+      filtered && way === "curl" && "The least IoU, purity and integrity are filters of this page: the server has no such options.",
+      asked && asked.boxes.length > most && `The model takes at most ${most} boxes in one request: send them in parts.`,
+    ].filter(Boolean).join(" ");
+  }
+
+  store.subscribe(render, "images", "current", "model", "options", "filters", "mode");
+  render();
+}

@@ -117,11 +117,9 @@ class Client:
                 contents = [item.content for item in group]
                 work = session.core.detect_group(contents, options, gate)
                 under_way.append((group, session.portal.submit(work)))
-                while under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency:
+                while under_way and (under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency):
                     yield from attached(under_way[0][0], under_way[0][1].result())
                     under_way.popleft()
-                    if not under_way:
-                        break
             while under_way:
                 yield from attached(under_way[0][0], under_way[0][1].result())
                 under_way.popleft()

@@ -73,13 +73,12 @@ class Core:
             raise self._not_ours(error) from error
 
     async def detect(self, image: bytes, options: Mapping[str, Any]) -> Detections:
-        target = wire.detect_target(options, self._settings.model)
+        target = wire.target_of("/detect", self._settings.model, options)
         answer = await self._send("POST", target, wire.image_upload(image))
         return await self._detections(wire.document_of(self._url, answer))
 
     async def rescore(self, image: bytes, boxes: wire.Boxes, model: str | None) -> Rescored:
-        chosen = self._settings.model if model is None else model
-        target = wire.detect_target({}, chosen).replace("/detect", "/rescore", 1)
+        target = wire.target_of("/rescore", self._settings.model if model is None else model)
         answer = await self._send("POST", target, wire.rescore_upload(image, boxes))
         document = wire.document_of(self._url, answer)
         facts = await self._facts_of(document)
@@ -109,7 +108,7 @@ class Core:
         return outcomes
 
     async def _together(self, images: Sequence[bytes], options: Mapping[str, Any]) -> list[Outcome]:
-        target = wire.detect_target(options, self._settings.model)
+        target = wire.target_of("/detect", self._settings.model, options)
         try:
             answer = await self._send("POST", target, wire.images_upload(images))
             if answer.status == _TOO_MUCH:  # all together, perhaps: a server may be set to take fewer

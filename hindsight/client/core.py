@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hindsight.client import wire
+from hindsight.client.grouping import Outcome
 from hindsight.client.http import Address, Answer, Lost, Pool, Request
 from hindsight.client.retry import PASSING, pause, retry_after
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError, ModelNotFound, OptionError, ServiceError
 from hindsight.version import __version__
 
-__all__ = ["Core", "Outcome", "Settings"]
-
-Outcome = Detections | HindsightError
+__all__ = ["Core", "Settings"]
 
 _EVERYONES = frozenset({*range(300, 400), 401, 403})  # statuses that every image would get
 _TOO_MUCH = 413

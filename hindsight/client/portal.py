@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 __all__ = ["Portal"]
@@ -33,10 +33,16 @@ class Portal:
             raise RuntimeError("this client is closed") from None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Its result. Ctrl-C cancels it."""
-        future = self.submit(coroutine)
+        """Its result. Ctrl-C cancels it. Raises RuntimeError where `close` does."""
+        return self.wait(self.submit(coroutine))
+
+    @staticmethod
+    def wait(future: Future[T]) -> T:
+        """As `run`, of what was submitted."""
         try:
             return future.result()
+        except CancelledError:
+            raise RuntimeError("this client was closed by another thread") from None
         except BaseException:
             future.cancel()
             raise

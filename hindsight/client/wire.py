@@ -102,13 +102,15 @@ def encoded(image: ImageLike) -> bytes:
 
 def target_of(path: str, model: str | None, options: Mapping[str, Any] | None = None) -> str:
     """`path` with its query. Raises OptionError for an option that would change the answer's form."""
-    given = {"model": model, **(options or {})}
+    given = {name: value for name, value in (options or {}).items() if value is not None}
     for name in ("format", "annotate"):
         if name in given:
             raise OptionError(
                 f"the client answers Detections and takes no {name}: they have to_coco(), to_yolo(), plot()"
             )
-    query = {name: _query_value(value) for name, value in given.items() if value is not None}
+    query = {name: _query_value(value) for name, value in given.items()}
+    if model is not None:
+        query = {"model": model, **query}
     return path + (f"?{urlencode(query, doseq=True, quote_via=quote)}" if query else "")
 
 

@@ -213,6 +213,9 @@ class Driven:
     def models(self) -> list[dict[str, Any]]:
         return self._runner.run(self._client.models())
 
+    def default_model(self) -> str:
+        return self._runner.run(self._client.default_model())
+
     def close(self) -> None:
         self._runner.run(self._client.close())
         self._runner.close()

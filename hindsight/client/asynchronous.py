@@ -71,6 +71,10 @@ class AsyncClient:
         """Client.models."""
         return await self._open_core().models()
 
+    async def default_model(self) -> str:
+        """Client.default_model."""
+        return await self._open_core().default_model()
+
     async def close(self) -> None:
         """End the kept connections; calls that are under way end first."""
         self._closed = True

@@ -93,6 +93,11 @@ class Client:
         session = self._session()
         return session.portal.run(session.core.models())
 
+    def default_model(self) -> str:
+        """The name of the model that answers where none is given."""
+        session = self._session()
+        return session.portal.run(session.core.default_model())
+
     def close(self) -> None:
         """End the connections, and what is under way in other threads."""
         self._closed = True

@@ -65,11 +65,22 @@ class Core:
         self._pool.close()
 
     async def models(self) -> list[dict[str, Any]]:
-        answer = await self._send("GET", "/models", None)
+        document = await self._listing()
         try:
-            return list(wire.document_of(self._url, answer)["models"])
+            return list(document["models"])
         except (KeyError, TypeError) as error:
             raise self._not_ours(error) from error
+
+    async def default_model(self) -> str:
+        """The name that the server takes where none is given."""
+        document = await self._listing()
+        try:
+            return str(document["default"])
+        except KeyError as error:
+            raise self._not_ours(error) from error
+
+    async def _listing(self) -> dict[str, Any]:
+        return wire.document_of(self._url, await self._send("GET", "/models", None))
 
     async def detect(self, image: bytes, options: Mapping[str, Any]) -> Detections:
         target = wire.target_of("/detect", self._settings.model, options)

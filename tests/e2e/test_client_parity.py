@@ -136,6 +136,7 @@ def test_errors_are_the_librarys_own(remote: Any) -> None:
 def test_the_models_say_what_their_answers_have(remote: Any) -> None:
     said = {entry["name"]: (entry["has_localization"], entry["has_masks"]) for entry in remote.models()}
     assert said == {"tiny": (True, False), "plain": (False, False), "masked": (True, True)}
+    assert remote.default_model() == "tiny"
     versions = {entry["name"]: entry["versions"][0] for entry in remote.models()}
     assert {name: (each["has_localization"], each["has_masks"]) for name, each in versions.items()} == said
 

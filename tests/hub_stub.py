@@ -46,7 +46,11 @@ class HubStub:
     @property
     def downloads(self) -> list[str]:
         """The files that were asked for, in order."""
-        return [path.partition("/resolve/")[2].partition("/")[2] for path, _ in self.requests if "/resolve/" in path]
+        return [
+            path.partition("/resolve/")[2].partition("/")[2]
+            for path, _ in self.requests
+            if "/resolve/" in path
+        ]
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -143,7 +143,9 @@ def test_the_models_say_what_their_answers_have(remote: Any) -> None:
 
 def test_work_that_nobody_waits_for_is_dropped(tmp_path: Path) -> None:
     """A cancelled task, and a call that ran out of time: the server notes 499, and answers 504 by itself."""
-    with serving(tmp_path, "--model", str(make_tiny_artifact(tmp_path / "tiny").path), "--backend", "sleep:3000") as server:
+    with serving(
+        tmp_path, "--model", str(make_tiny_artifact(tmp_path / "tiny").path), "--backend", "sleep:3000"
+    ) as server:
 
         async def leave() -> None:
             async with hindsight.AsyncClient(server.url) as client:
@@ -157,7 +159,12 @@ def test_work_that_nobody_waits_for_is_dropped(tmp_path: Path) -> None:
 
         asyncio.run(leave())
         wait_until(
-            lambda: [record["status"] for record in server.log("request") if record["path"] == "/detect"].count(499) == 3,
+            lambda: (
+                [record["status"] for record in server.log("request") if record["path"] == "/detect"].count(
+                    499
+                )
+                == 3
+            ),
             "three requests to be given up",
         )
         with hindsight.Client(server.url, timeout=1, retries=0) as client:

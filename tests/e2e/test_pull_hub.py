@@ -1,5 +1,5 @@
-"""`hindsight pull hf://...` against a stand-in for the hub: what is fetched, what is refused, and that a refusal
-or a stop leaves nothing half done.
+"""`hindsight pull hf://...` against a stand-in for the hub: what is fetched, what is refused, and that a
+refusal or a stop leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Puller:
         return self.home / "models"
 
     def environment(self, **variables: str) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HINDSIGHT_"))}
+        own = {
+            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HINDSIGHT_"))
+        }
         return {
             **own,
             "HF_ENDPOINT": self.hub.url,
@@ -280,7 +282,11 @@ def test_what_is_no_models_file_is_refused_before_anything_is_fetched(
     from hindsight.errors import ArtifactError
     from hindsight.hub.rules import check_listing
 
-    listed = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    listed = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     check_listing(listed, "it")
     with pytest.raises(ArtifactError, match="has no use for"):
         check_listing({**listed, name: 5}, "it")
@@ -304,8 +310,12 @@ def rewrite(pull: Puller, folder: Path, **changes: object) -> None:
     pull.hub.put("manifest.json", json.dumps({**manifest_of(folder), **changes}).encode())
 
 
-@pytest.mark.parametrize("name", ["../../outside.onnx", "/etc/passwd", "engines/x", "manifest.json", "samples/../a.jpg"])
-def test_a_manifest_that_leads_elsewhere_is_refused(pull: Puller, folder: Path, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../outside.onnx", "/etc/passwd", "engines/x", "manifest.json", "samples/../a.jpg"]
+)
+def test_a_manifest_that_leads_elsewhere_is_refused(
+    pull: Puller, folder: Path, name: str, tmp_path: Path
+) -> None:
     files = dict(manifest_of(folder)["files"])  # type: ignore[call-overload]
     rewrite(pull, folder, files={**files, name: "0" * 64})
     pull.refused(REPO)
@@ -313,7 +323,9 @@ def test_a_manifest_that_leads_elsewhere_is_refused(pull: Puller, folder: Path, 
     assert not (tmp_path / "outside.onnx").exists()
 
 
-@pytest.mark.parametrize("change", [{"name": "../x"}, {"version": "../../x"}, {"version": "a/b"}, {"name": "a" * 200}])
+@pytest.mark.parametrize(
+    "change", [{"name": "../x"}, {"version": "../../x"}, {"version": "a/b"}, {"name": "a" * 200}]
+)
 def test_a_name_that_leads_elsewhere_is_refused(pull: Puller, folder: Path, change: dict[str, str]) -> None:
     rewrite(pull, folder, **change)
     pull.refused(REPO)

@@ -1,4 +1,6 @@
-"""What Detections become: records and back, COCO, YOLO, Label Studio, supervision, a picture, a notebook's HTML."""
+"""What Detections become: records and back, COCO, YOLO, Label Studio, supervision, a picture, a notebook's
+page.
+"""
 
 from __future__ import annotations
 
@@ -60,11 +62,11 @@ def test_records_are_read_back(found: Detections, masked: Detections) -> None:
 
 def test_an_answer_of_the_server_or_the_shell_is_read_back(found: Detections) -> None:
     document = {"model": "tiny", "image": {"width": 160, "height": 96}, "detections": found.to_records()}
-    for given in (document, json.dumps(document), json.dumps(document).encode()):
-        read = Detections.from_json(given)
+    for text in (document, json.dumps(document), json.dumps(document).encode()):
+        read = Detections.from_json(text)
         assert read.to_records() == found.to_records() and read.image_hw == (96, 160)
         assert read.class_names == ("red", "green")
-        assert Detections.from_json(given, found.class_names).class_names == found.class_names
+        assert Detections.from_json(text, found.class_names).class_names == found.class_names
     alone = Detections.from_json({**document, "detections": found.to_records()[1:]})
     assert alone.class_names == ("class 0", "green")
 
@@ -277,7 +279,9 @@ def test_class_names_are_text_and_nothing_else(found: Detections) -> None:
     records = [{**record, "label": NASTY, "label_id": 0} for record in found.to_records()]
     html = Detections.from_records(records, (NASTY,), (96, 160))._repr_html_()
     assert "<script" not in html and "&lt;script&gt;" in html
-    drawn = Detections.from_records(records, ('" onload="x',) * 0 or (NASTY,), (96, 160)).with_image(tiles_image())
+    drawn = Detections.from_records(records, ('" onload="x',) * 0 or (NASTY,), (96, 160)).with_image(
+        tiles_image()
+    )
     assert "<script" not in drawn._repr_html_()
 
 

@@ -36,8 +36,8 @@ class Detections:
     float32 [n], what the model thinks of its own box (DIR Eq. (1), (3), (4)); None where it has no
     localization head. image_hw: height and width of the original image. masks: float32 [n, m, m], how likely
     each cell of the box belongs to the object; None where the model has no masks, or where only their
-    outlines have come over a wire: segmentations, n of COCO's run-length codes. picture: the way back to the image,
-    which is not kept alive by it.
+    outlines have come over a wire: segmentations, n of COCO's run-length codes. picture: the way back to the
+    image, which is not kept alive by it.
     """
 
     boxes: FloatArray

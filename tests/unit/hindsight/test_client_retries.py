@@ -184,13 +184,17 @@ def test_a_server_that_closes_each_connection_is_fine(server: StubServer, make: 
 
 def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next(server: StubServer, make: Make) -> None:
     def twice(server: StubServer, connection: Any, seen: Any) -> bool:
-        says(FOUND)(server, connection, seen)
-        return says({"detail": "not yours"}, 422)(server, connection, seen)
+        answers = [b"HTTP/1.1 %d OK\r\nContent-Length: 2\r\n\r\n{}" % status for status in (404, 200)]
+        connection.sendall(b"".join(answers))
+        return True
 
     server.script.append(twice)
     client = make(retries=0)
+    with pytest.raises(ServiceError):
+        client.detect(b"image")
     for _ in range(3):
         assert len(client.detect(b"image")) == 1
+    assert server.connections == 2
 
 
 def test_a_refusal_is_heard_while_the_body_is_still_being_sent(server: StubServer, make: Make) -> None:

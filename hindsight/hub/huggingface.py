@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
 from hindsight.errors import ModelNotFound, OptionError, ServiceError
-from hindsight.hub.sources import CHUNK, Interrupted
+from hindsight.hub.sources import Interrupted
 from hindsight.version import __version__
 
 __all__ = ["PREFIX", "HubSource"]
@@ -85,7 +85,7 @@ class HubSource:
                 answer.read()
             hf_raise_for_status(answer)
             skip = 0 if answer.status_code == 206 else start  # a server may send the whole file all the same
-            for chunk in answer.iter_raw(CHUNK):
+            for chunk in answer.iter_raw():  # as it comes: what breaks off is then kept to its last byte
                 if skip < len(chunk):
                     yield chunk[skip:] if skip else chunk
                 skip = max(0, skip - len(chunk))

@@ -151,7 +151,7 @@ def test_work_that_nobody_waits_for_is_dropped(tmp_path: Path) -> None:
             async with hindsight.AsyncClient(server.url) as client:
                 tasks = [asyncio.create_task(client.detect(TILES)) for _ in range(3)]
                 await asyncio.to_thread(
-                    wait_until, lambda: server.metric("hindsight_batch_size_count") >= 1, "the first to run"
+                    wait_until, lambda: server.metric("hindsight_requests_in_flight") >= 4, "them to be there"
                 )
                 for task in tasks:
                     task.cancel()

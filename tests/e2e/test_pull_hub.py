@@ -209,13 +209,12 @@ def test_a_pull_that_failed_goes_on_where_it_was(pull: Puller) -> None:
     pull.hub.cuts, pull.hub.cut_after = 5, 100
     assert "goes on from there" in pull.refused(REPO)
     assert len(pull.leftovers()) == 1
-    had = pull.hub.downloads[:]
-    pull.hub.cuts = 0
     pull.hub.requests.clear()
     pull(REPO)
     assert pull.leftovers() == []
-    assert "range" in dict(pull.hub.requests[2][1])
-    assert len(pull.hub.downloads) < len(had) + len(pull.hub.served)
+    ranges = {path.rpartition("/")[2]: headers.get("range") for path, headers in pull.hub.requests}
+    assert ranges["model.onnx"] == "bytes=500-"
+    assert "MODEL_CARD.md" not in ranges  # it was there
 
 
 def test_a_server_error_is_waited_out(pull: Puller) -> None:
@@ -231,7 +230,7 @@ def test_a_server_error_is_waited_out(pull: Puller) -> None:
 def test_ctrl_c_leaves_what_the_next_pull_goes_on_with(pull: Puller) -> None:
     pull.hub.cuts, pull.hub.cut_after = 10**6, 10
     program = pull.start("pull", REPO)
-    while len(pull.hub.downloads) < 3:
+    while pull.hub.downloads.count("model.onnx") < 2:
         assert program.poll() is None
         time.sleep(0.02)
     program.send_signal(signal.SIGINT)

@@ -142,8 +142,8 @@ def test_the_models_say_what_their_answers_have(remote: Any) -> None:
 
 
 def test_work_that_nobody_waits_for_is_dropped(tmp_path: Path) -> None:
-    """Of cancelled tasks the server notes that their clients have left, 499; a call whose time is shorter than
-    the work is not begun.
+    """Of cancelled tasks the server notes that their clients have left, 499; a call whose time is shorter
+    than the work is not begun.
     """
     model = str(make_tiny_artifact(tmp_path / "tiny").path)
     with serving(tmp_path, "--model", model, "--backend", "sleep:3000") as server:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
@@ -99,6 +99,7 @@ def test_labels_have_to_fit_the_classes(found: Detections) -> None:
         Detections.from_records(found.to_records(), ("red", "lime", "blue"), (96, 160))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may have other work
 @given(st_numpy.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_run_length_codes_are_read_as_they_are_written(bitmap: np.ndarray) -> None:
     np.testing.assert_array_equal(decode_mask(encode_bitmap(bitmap, 0, 0, bitmap.shape)), bitmap)

@@ -45,7 +45,8 @@ class Address:
         except ValueError as error:
             raise OptionError(f"url {url!r} is not valid ({error})") from None
         extra = parts.query or parts.fragment or parts.username is not None
-        if parts.scheme not in ("http", "https") or not host or extra or not parts.path.isascii():
+        plain = parts.path.isascii() and parts.path.isprintable() and " " not in parts.path
+        if parts.scheme not in ("http", "https") or not host or extra or not plain:
             raise OptionError(f"url must look like http://localhost:8000, got {url!r}")
         if parts.scheme == "http":
             return cls(url, host, port or 80, parts.path.rstrip("/"), None)
@@ -159,14 +160,14 @@ class Pool:
             raise Lost(f"its certificate cannot be trusted: {error.verify_message}", passing=False) from error
         except socket.gaierror as error:
             raise Lost(
-                f"the name {address.host} leads nowhere: {error.strerror}", passing=error.errno == _TRY_AGAIN
+                f"the name {address.host} leads nowhere: {error.strerror}",
+                passing=error.errno == socket.EAI_AGAIN,
             ) from error
+        except UnicodeError as error:
+            raise Lost(f"{address.host} is no name of a host", passing=False) from error
         except OSError as error:
             raise Lost(_words(error)) from error
         return connection
-
-
-_TRY_AGAIN = socket.EAI_AGAIN
 
 
 class _Connection(asyncio.Protocol):

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from hindsight.commands.console import progress_console
 from hindsight.errors import OptionError
 from hindsight.hub.install import Installed, Plan, install, plan
-from hindsight.hub.rules import Limits, megabytes
+from hindsight.hub.rules import Limits, size_text
 from hindsight.hub.sources import FolderSource, Source, ZipSource
 from hindsight.places import models_folder
 
@@ -43,8 +43,9 @@ def pull(
 ) -> None:
     """Fetch a model, check every file of it, and make it usable by its name.
 
-    Only a model's own files are fetched, nothing that could be run; each is held to the manifest's hash. A
-    pull that was stopped goes on where it was. For a private repository set HF_TOKEN.
+    Nothing that could be run is fetched. A pull that was stopped goes on where it was.
+
+    For a private repository set HF_TOKEN.
     """
     folder = models if models is not None else models_folder()
     with _opened(source) as opened:
@@ -98,10 +99,10 @@ def _say_plan(planned: Plan, as_json: bool) -> None:
         )
         return
     typer.echo(
-        f"{manifest.name} {manifest.version}, {megabytes(planned.total)}, licence: {_line(manifest.licence)}"
+        f"{manifest.name} {manifest.version}, {size_text(planned.total)}, licence: {_line(manifest.licence)}"
     )
     for name, size in planned.files.items():
-        typer.echo(f"  {name}  {megabytes(size)}")
+        typer.echo(f"  {name}  {size_text(size)}")
 
 
 def _say_installed(done: Installed, planned: Plan, as_json: bool) -> None:
@@ -120,7 +121,7 @@ def _say_installed(done: Installed, planned: Plan, as_json: bool) -> None:
     how = (
         "was there already"
         if done.already
-        else f"{megabytes(planned.total)}, licence: {_line(manifest.licence)}"
+        else f"{size_text(planned.total)}, licence: {_line(manifest.licence)}"
     )
     typer.echo(f"{manifest.name} {manifest.version} ({how}): {path}")
 

@@ -21,7 +21,7 @@ from hindsight.artifact import Artifact, load_artifact
 from hindsight.errors import ArtifactError
 from hindsight.hub.fetch import fetch_file, read_small
 from hindsight.hub.origin import Origin, write_origin
-from hindsight.hub.rules import MAX_MANIFEST_BYTES, Limits, check_listing, check_manifest_files, megabytes
+from hindsight.hub.rules import MAX_MANIFEST_BYTES, Limits, check_listing, check_manifest_files, size_text
 from hindsight.hub.sources import Source
 from hindsight.manifest import Manifest, parse_manifest
 from hindsight.places import MANIFEST
@@ -136,8 +136,8 @@ def _check_room(planned: Plan, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if planned.total + _ROOM > free:
         raise ArtifactError(
-            f"{folder} has room for {megabytes(max(0, free - _ROOM))}, and the model has "
-            f"{megabytes(planned.total)}"
+            f"{folder} has room for {size_text(max(0, free - _ROOM))}, and the model has "
+            f"{size_text(planned.total)}"
         )
 
 

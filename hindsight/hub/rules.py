@@ -16,7 +16,7 @@ from hindsight.manifest import Manifest
 from hindsight.places import MANIFEST
 from hindsight.versions import NAME_PATTERN, VERSION_PATTERN
 
-__all__ = ["MAX_MANIFEST_BYTES", "Limits", "check_listing", "check_manifest_files", "megabytes"]
+__all__ = ["MAX_MANIFEST_BYTES", "Limits", "check_listing", "check_manifest_files", "size_text"]
 
 MAX_MANIFEST_BYTES = 4 * 2**20
 _MOST_FILES = 1000
@@ -89,14 +89,16 @@ def check_manifest_files(
     if total > limits.max_bytes:
         largest = max(wanted, key=lambda name: wanted[name])
         raise ArtifactError(
-            f"{what} has {megabytes(total)} ({largest} alone {megabytes(wanted[largest])}); at most "
-            f"{megabytes(limits.max_bytes)} are fetched: raise --max-size if you trust it"
+            f"{what} has {size_text(total)} ({largest} alone {size_text(wanted[largest])}); at most "
+            f"{size_text(limits.max_bytes)} are fetched: raise --max-size if you trust it"
         )
     return wanted
 
 
-def megabytes(count: int) -> str:
+def size_text(count: int) -> str:
     """Bytes for people."""
+    if count < 1e6:
+        return f"{count / 1e3:.1f} kB"
     return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
 
 

@@ -228,12 +228,19 @@ def test_proxies_of_the_environment_are_not_used(
         "",
         "http://me:secret@host",
         "http://host?a=1",
+        "http://host/a b",
     ],
 )
 @pytest.mark.parametrize("kind", [hindsight.Client, hindsight.AsyncClient])
 def test_what_is_no_url_is_refused(kind: type[Any], url: str) -> None:
     with pytest.raises(OptionError, match="url"):
         kind(url)
+
+
+@pytest.mark.parametrize("url", ["http://a..b:1", f"http://{'a' * 64}.invalid:1"])
+def test_a_name_that_leads_nowhere_is_said_at_once(url: str) -> None:
+    with hindsight.Client(url, retries=9) as client, pytest.raises(ServiceError, match="no answer from"):
+        client.models()
 
 
 @pytest.mark.parametrize(

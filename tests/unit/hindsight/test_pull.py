@@ -199,7 +199,7 @@ def test_no_room_on_the_disk_is_said_first(
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("hindsight.hub.install.shutil.disk_usage", lambda path: usage)
     status, _, err = run("pull", str(folder))
-    assert status == 2 and "has room for 0.0 MB" in err
+    assert status == 2 and "has room for 0.0 kB" in err
 
 
 @pytest.mark.parametrize(

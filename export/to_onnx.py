@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 import shutil
 import tempfile
@@ -30,6 +29,7 @@ from hindsight.artifact import (
     load_artifact,
     write_artifact_manifest,
 )
+from hindsight.draw import palette
 from hindsight.preprocess import decode_image
 from hindsight.runtime import open_runtime
 from model.checkpoint import load_checkpoint, round_to_half
@@ -150,16 +150,6 @@ def manifest_of(
         files={},
         has_masks=config.mask is not None,
     )
-
-
-def palette(count: int) -> list[str]:
-    """`count` colours "#rrggbb" that differ: hues a golden angle apart, in three brightnesses."""
-    colours = []
-    for index in range(count):
-        hue, value = (0.02 + index * 0.618034) % 1, (0.95, 0.8, 0.65)[index // 8 % 3]
-        red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, value))
-        colours.append(f"#{red:02x}{green:02x}{blue:02x}")
-    return colours
 
 
 def sample_files(folder: Path | None) -> list[Path]:

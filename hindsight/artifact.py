@@ -1,9 +1,10 @@
 """A model as a folder: `manifest.json` beside the files it lists, every one held to its sha256.
 
 NAME/  model.onnx  rescore.onnx  weights.bin  manifest.json  MODEL_CARD.md  samples/*.jpg
-engines/<device>/...
+engines/<device>/...  origin.json
 
-`engines/` holds what a machine built for itself from the model, so it is neither listed nor hashed here.
+`engines/` holds what a machine built for itself from the model, and `origin.json` where it got it from
+(hindsight/hub/origin.py), so they are neither listed nor hashed here.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from pathlib import Path, PurePosixPath
 
 from hindsight.errors import ArtifactError, ModelNotFound, OptionError
 from hindsight.manifest import FORMAT_VERSION, ClassInfo, Defaults, Manifest, ResizeRule, parse_manifest
+from hindsight.places import MANIFEST, MODELS_VARIABLE, Place, places
 
 __all__ = [
     "DEFAULT_MODEL",
     "FORMAT_VERSION",
+    "MANIFEST",
     "Artifact",
     "ClassInfo",
     "Defaults",
@@ -37,9 +40,7 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "cells"
-MODELS_VARIABLE = "HINDSIGHT_MODELS"
-MANIFEST = "manifest.json"
-_SHIPPED = Path(__file__).parent / "models"
+ORIGIN = "origin.json"
 _ENGINES = "engines"
 _CLUTTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})  # written by file managers, never by us
 _MAX_MANIFEST_BYTES = 4 * 2**20
@@ -157,7 +158,9 @@ def write_artifact_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def find_artifact(name_or_path: str | Path) -> Artifact:
-    """Load and verify a model given by folder, or by name: $HINDSIGHT_MODELS first, then the shipped ones.
+    """Load and verify a model given by folder, or by name: $HINDSIGHT_MODELS first, then what `hindsight pull`
+    has fetched, then the shipped ones. A name is NAME, for the newest version of the first folder that has
+    it, or NAME@VERSION.
 
     A text with a path separator, and a folder that holds a manifest.json, is a path. Raises ModelNotFound,
     ArtifactError.
@@ -169,14 +172,17 @@ def find_artifact(name_or_path: str | Path) -> Artifact:
         return load_artifact(path)
     if looks_like_path:
         raise ModelNotFound(f"no model folder at {path}")
-    folders = list(_model_folders())
-    for folder in folders:
-        if folder.name == text:
-            return load_artifact(folder)
-    for folder, artifact in scan_artifacts():
+    name, _, version = text.partition("@")
+    found = list(places())
+    for place in found:
+        if place.name == name and (not version or _version_of(place) == version):
+            return load_artifact(place.path)
+    for _, artifact in scan_artifacts():
         if isinstance(artifact, Artifact) and artifact.manifest.name == text:
-            return load_artifact(folder)
-    known = sorted({folder.name for folder in folders})
+            return load_artifact(artifact.path)
+    if version and (versions := [_version_of(place) or "?" for place in found if place.name == name]):
+        raise ModelNotFound(f"no version {version!r} of model {name!r}; there are: {', '.join(versions)}")
+    known = sorted({place.name for place in found})
     raise ModelNotFound(
         f"no model named {text!r}; there are: {', '.join(known) or 'none'} "
         f"(set ${MODELS_VARIABLE} to add a folder of models)"
@@ -184,8 +190,8 @@ def find_artifact(name_or_path: str | Path) -> Artifact:
 
 
 def list_artifacts(*, verify: bool = True) -> list[Artifact]:
-    """Every model of $HINDSIGHT_MODELS and every shipped one; the first of a name wins. Raises ArtifactError
-    on the first bad one.
+    """The newest version of every model that has a name here; the first folder that has a name wins. Raises
+    ArtifactError on the first bad one.
     """
     found = []
     for _, artifact in scan_artifacts(verify=verify):
@@ -195,26 +201,27 @@ def list_artifacts(*, verify: bool = True) -> list[Artifact]:
     return found
 
 
-def scan_artifacts(*, verify: bool = False) -> Iterator[tuple[Path, Artifact | ArtifactError]]:
-    """Like `list_artifacts`, but a bad model comes as its error instead of ending the list."""
+def scan_artifacts(*, verify: bool = False) -> Iterator[tuple[str, Artifact | ArtifactError]]:
+    """Like `list_artifacts`, by name; a bad model comes as its error instead of ending the list."""
     seen: set[str] = set()
-    for folder in _model_folders():
-        if folder.name in seen:
+    for place in places():
+        if place.name in seen:
             continue
-        seen.add(folder.name)
+        seen.add(place.name)
         try:
-            yield folder, load_artifact(folder, verify=verify)
+            yield place.name, load_artifact(place.path, verify=verify)
         except ArtifactError as error:
-            yield folder, error
+            yield place.name, error
 
 
-def _model_folders() -> Iterator[Path]:
-    configured = os.environ.get(MODELS_VARIABLE, "").split(os.pathsep)
-    for root in [*(Path(entry) for entry in configured if entry), _SHIPPED]:
-        if (root / MANIFEST).is_file():
-            yield root
-        elif root.is_dir():
-            yield from (child for child in sorted(root.iterdir()) if (child / MANIFEST).is_file())
+def _version_of(place: Place) -> str | None:
+    """What its manifest says where its folder is not named for a version; None if that is nothing."""
+    if place.version is not None:
+        return place.version
+    try:
+        return _read_manifest(place.path).version
+    except ArtifactError:
+        return None
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -264,7 +271,7 @@ def _payload(root: Path) -> Iterator[str]:
         linked = [name for name in folders if (base / name).is_symlink()]
         for name in [*names, *linked]:
             relative = (base / name).relative_to(root).as_posix()
-            if relative != MANIFEST and name not in _CLUTTER:
+            if relative not in (MANIFEST, ORIGIN) and name not in _CLUTTER:
                 yield relative
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import colorsys
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from hindsight.detections import Detections
 from hindsight.manifest import ClassInfo
-from hindsight.masks import paste_mask
 
-__all__ = ["annotate"]
+__all__ = ["annotate", "palette"]
 
 Rectangle = tuple[float, float, float, float]  # xyxy
 
@@ -25,7 +26,7 @@ def annotate(image: NDArray[np.uint8], found: Detections, classes: tuple[ClassIn
     top, and texts after all boxes, each where it hides least of those that are stronger.
     """
     colours = [classes[label].colour for label in found.labels]
-    canvas = Image.fromarray(image if found.masks is None else _tinted(image, found, colours))
+    canvas = Image.fromarray(_tinted(image, found, colours) if found.has_masks else image)
     draw = ImageDraw.Draw(canvas)
     # Line and letters that read the same on a thumbnail and on a 20-megapixel photo.
     short = min(canvas.size)
@@ -48,11 +49,22 @@ def annotate(image: NDArray[np.uint8], found: Detections, classes: tuple[ClassIn
     return canvas
 
 
+def palette(count: int) -> list[str]:
+    """`count` colours "#rrggbb" that differ: hues a golden angle apart, in three brightnesses. A class has
+    the same one however many there are.
+    """
+    colours = []
+    for index in range(count):
+        hue, value = (0.02 + index * 0.618034) % 1, (0.95, 0.8, 0.65)[index // 8 % 3]
+        red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, value))
+        colours.append(f"#{red:02x}{green:02x}{blue:02x}")
+    return colours
+
+
 def _tinted(image: NDArray[np.uint8], found: Detections, colours: list[str]) -> NDArray[np.uint8]:
-    assert found.masks is not None
     tinted = image.copy()
     for row in range(len(found) - 1, -1, -1):
-        covered = paste_mask(found.masks[row], found.boxes[row], found.image_hw)
+        covered = found.bitmap(row)
         colour = np.array(ImageColor.getrgb(colours[row])[:3])
         tinted[covered] = ((1 - _TINT) * image[covered] + _TINT * colour).astype(np.uint8)
     return tinted

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["encode_bitmap", "encode_mask", "paste_mask"]
+__all__ = ["decode_mask", "encode_bitmap", "encode_mask", "paste_mask"]
 
 
 def paste_mask(
@@ -59,6 +60,22 @@ def encode_bitmap(
     return {"size": [height, width], "counts": _compressed(counts)}
 
 
+def decode_mask(code: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """The bitmap [H, W] of COCO's compressed run-length code, as `encode_mask` and pycocotools write it.
+
+    Raises ValueError for what is no such code.
+    """
+    try:
+        height, width = (int(side) for side in code["size"])
+        counts = _expanded(code["counts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'expected {{"size": [height, width], "counts": text}} ({error})') from None
+    if height < 0 or width < 0 or sum(counts) != height * width:
+        raise ValueError(f"the runs cover {sum(counts)} pixels, the image has {height} x {width}")
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return np.ascontiguousarray(flat.reshape(width, height).T)
+
+
 def _covered(
     mask: NDArray[np.float32], box_xyxy: NDArray[np.float32], image_hw: tuple[int, int], threshold: float
 ) -> tuple[NDArray[np.bool_], int, int]:
@@ -90,6 +107,31 @@ def _compressed(counts: list[int]) -> str:
             if done:
                 break
     return "".join(text)
+
+
+def _expanded(text: str) -> list[int]:
+    """What `_compressed` has written. Raises ValueError."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError(f"counts hold {character!r}, which is no part of a code")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        if len(counts) > 2:
+            value += counts[-2]
+        if value < 0:
+            raise ValueError("counts hold a run of less than no pixels")
+        counts.append(value)
+        value = shift = 0
+    if shift:
+        raise ValueError("counts end within a number")
+    return counts
 
 
 def _weights(low: float, high: float, side: int, cells: int) -> tuple[int, NDArray[np.float64]]:

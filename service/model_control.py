@@ -134,7 +134,7 @@ class ModelControl:
                 "state": self._state(name, version, version in loaded, stored.get(version)),
                 "default": default is not None and version == default,
                 "failure": self._problems.get((name, version)) or stored.get(version),
-                "classes": list(loaded[version].manifest.class_names) if version in loaded else None,
+                **_facts(loaded.get(version)),
             }
             for version in sorted(
                 {*stored, *loaded}, key=lambda version: version_order(version or ""), reverse=True
@@ -305,3 +305,15 @@ async def _all_started(workers: list[WorkerProcess]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
+
+
+def _facts(artifact: Artifact | None) -> dict[str, Any]:
+    """What a client must know to read the answers of a version that is loaded."""
+    if artifact is None:
+        return {"classes": None, "has_localization": None, "has_masks": None}
+    manifest = artifact.manifest
+    return {
+        "classes": list(manifest.class_names),
+        "has_localization": manifest.has_localization,
+        "has_masks": manifest.has_masks,
+    }

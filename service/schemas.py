@@ -138,6 +138,8 @@ class VersionEntry(Wire):
     default: bool = Field(description="it answers where a request names no version")
     failure: str | None = Field(description="why it was not loaded when that was last tried")
     classes: list[str] | None = Field(description="class names in label order, of a version that is loaded")
+    has_localization: bool | None = Field(description="its answers have iou, purity, integrity; if loaded")
+    has_masks: bool | None = Field(description="its answers have masks; if loaded")
 
 
 class ModelEntry(Wire):
@@ -152,6 +154,7 @@ class ModelEntry(Wire):
     max_detections: int
     max_rescore_boxes: int
     has_localization: bool
+    has_masks: bool
     metrics: dict[str, Any]
     licence: str
     samples: list[str] = Field(description="file names, to be had at /models/{name}/samples/{file}")

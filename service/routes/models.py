@@ -161,6 +161,7 @@ def _entry(artifact: Artifact) -> dict[str, Any]:
         "max_detections": manifest.max_detections,
         "max_rescore_boxes": manifest.max_rescore_boxes,
         "has_localization": manifest.has_localization,
+        "has_masks": manifest.has_masks,
         "metrics": manifest.metrics,
         "licence": manifest.licence,
         "samples": [path.name for path in artifact.samples],

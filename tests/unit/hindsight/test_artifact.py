@@ -256,7 +256,7 @@ def test_one_bad_model_does_not_hide_the_others(
     make_tiny_artifact(tmp_path / "good")
     (folder / "weights.bin").unlink()
     monkeypatch.setenv("HINDSIGHT_MODELS", str(tmp_path))
-    found = {path.name: artifact for path, artifact in scan_artifacts()}
+    found = dict(scan_artifacts())
     assert isinstance(found["good"], Artifact)
     assert isinstance(found["tiny"], ArtifactError)
     with pytest.raises(ArtifactError):

@@ -1,0 +1,134 @@
+"""hindsight.AsyncClient."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Unpack
+
+from hindsight.client.blocking import attached, item_of
+from hindsight.client.core import Core, Outcome, Settings
+from hindsight.client.grouping import Grouping, Item
+from hindsight.client.http import Address
+from hindsight.client.wire import Boxes, Options, encoded
+from hindsight.detections import Detections, Rescored
+from hindsight.errors import OptionError
+from hindsight.picture import ImageLike
+
+__all__ = ["AsyncClient"]
+
+_AHEAD = 2
+
+
+class AsyncClient:
+    """hindsight.Client for asyncio: the same arguments, methods and errors. It belongs to the event loop that it
+    is first used in. A task that is cancelled closes its connection at once, and the server drops the work.
+    Files are read and arrays encoded in threads, so the loop does not wait for them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 3,
+        api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.url = url
+        self.model = model
+        self._core = Core(Settings(Address.of(url, tls), model, timeout, retries, api_key))
+        self._closed = False
+
+    async def detect(self, image: ImageLike, **options: Unpack[Options]) -> Detections:
+        """Client.detect."""
+        core = self._open_core()
+        content = await asyncio.to_thread(encoded, image)
+        return (await core.detect(content, options)).with_image(image, keep=False)
+
+    async def detect_many(
+        self,
+        images: Iterable[ImageLike] | AsyncIterable[ImageLike],
+        *,
+        concurrency: int = 4,
+        images_per_request: int | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncIterator[Outcome]:
+        """Client.detect_many, for `async for`; `images` may be asynchronous too."""
+        if concurrency < 1:
+            raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")
+        core = self._open_core()
+        gate = asyncio.Semaphore(concurrency)
+        under_way: deque[tuple[list[Item], asyncio.Task[list[Outcome]]]] = deque()
+        try:
+            async for group in _groups(images, Grouping(images_per_request)):
+                contents = [item.content for item in group]
+                task = asyncio.create_task(core.detect_group(contents, options, gate))
+                under_way.append((group, task))
+                while under_way and (under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency):
+                    for outcome in attached(under_way[0][0], await under_way[0][1]):
+                        yield outcome
+                    under_way.popleft()
+            while under_way:
+                for outcome in attached(under_way[0][0], await under_way[0][1]):
+                    yield outcome
+                under_way.popleft()
+        finally:
+            tasks = [task for _, task in under_way]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def rescore(self, image: ImageLike, boxes: Boxes, *, model: str | None = None) -> Rescored:
+        """Client.rescore."""
+        core = self._open_core()
+        return await core.rescore(await asyncio.to_thread(encoded, image), boxes, model)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Client.models."""
+        return await self._open_core().models()
+
+    async def close(self) -> None:
+        """End the kept connections; calls that are under way end first."""
+        self._closed = True
+        self._core.close()
+        await asyncio.sleep(0)  # their sockets are closed in the loop's next turn
+        await asyncio.sleep(0)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _open_core(self) -> Core:
+        if self._closed:
+            raise RuntimeError("this client is closed")
+        return self._core
+
+
+async def _groups(
+    images: Iterable[ImageLike] | AsyncIterable[ImageLike], grouping: Grouping
+) -> AsyncIterator[list[Item]]:
+    async for image in _each(images):
+        grouping.add(await asyncio.to_thread(item_of, image))
+        while (group := grouping.next()) is not None:
+            yield group
+    grouping.flush()
+    while (group := grouping.next()) is not None:
+        yield group
+
+
+async def _each(images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncIterator[ImageLike]:
+    if isinstance(images, AsyncIterable):
+        async for image in images:
+            yield image
+    else:
+        for image in images:
+            yield image

@@ -1,0 +1,182 @@
+"""hindsight.Client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Unpack
+
+from hindsight.client.core import Core, Outcome, Settings
+from hindsight.client.grouping import Grouping, Item
+from hindsight.client.http import Address
+from hindsight.client.portal import Portal
+from hindsight.client.wire import Boxes, Options, encoded
+from hindsight.detections import Detections, Rescored
+from hindsight.errors import HindsightError, OptionError
+from hindsight.picture import ImageLike
+
+__all__ = ["Client", "attached", "item_of"]
+
+_AHEAD = 2  # groups that are under way or done, for each that may be under way
+
+
+class Client:
+    """A server, spoken to over connections that are kept. Safe to share between threads; a process that is
+    forked off makes connections of its own. Close it, or use it in a `with`.
+
+    url: such as http://localhost:8000. model: which of the server's models, NAME or NAME@VERSION; None for its
+    default. timeout: seconds that a call may take in all; the server is told, and drops what would come too
+    late. retries: how often a request is sent again that met a busy server (429, 502, 503) or lost its
+    connection; the server's Retry-After is kept to. api_key: for a server that asks for one. tls: how to
+    check a server with https, and show a certificate to it. Raises OptionError.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 3,
+        api_key: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._settings = Settings(Address.of(url, tls), model, timeout, retries, api_key)
+        self.url = url
+        self.model = model
+        self._closed = False
+        self._sessions: dict[int, _Session] = {}
+        self._finalizer = weakref.finalize(self, _close_all, self._sessions)
+
+    def detect(self, image: ImageLike, **options: Unpack[Options]) -> Detections:
+        """As Detector.detect, and the same answer, rounded as JSON has it: scores to 6 decimals, boxes to 3.
+        A path's or bytes' file is sent as it is; an array or Pillow image as PNG.
+
+        Raises what the server's answer says, by the classes of hindsight.errors; ServiceError where it could
+        not answer.
+        """
+        session = self._session()
+        return session.portal.run(session.core.detect(encoded(image), options)).with_image(image, keep=False)
+
+    def detect_many(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        concurrency: int = 4,
+        images_per_request: int | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[Outcome]:
+        """Each image's Detections, in order, or the HindsightError it met instead: one that fails does not
+        end the others. Images are taken from `images` as they are needed, which may be a generator.
+
+        concurrency: requests under way. images_per_request: None sends small images together and photos
+        alone. Raises OptionError, ModelNotFound and a ServiceError of status 401 or 403, which every image
+        would meet.
+        """
+        if concurrency < 1:
+            raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")
+        return self._detect_many(images, concurrency, Grouping(images_per_request), options)
+
+    def rescore(self, image: ImageLike, boxes: Boxes, *, model: str | None = None) -> Rescored:
+        """As Detector.rescore: [n, 4] xyxy in pixels of the upright image."""
+        session = self._session()
+        return session.portal.run(session.core.rescore(encoded(image), boxes, model))
+
+    def models(self) -> list[dict[str, Any]]:
+        """What the server says of each of its models: name, version, classes, defaults, metrics, ..."""
+        session = self._session()
+        return session.portal.run(session.core.models())
+
+    def close(self) -> None:
+        """End the connections, and what is under way in other threads."""
+        self._closed = True
+        self._finalizer()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _detect_many(
+        self, images: Iterable[ImageLike], concurrency: int, grouping: Grouping, options: Options
+    ) -> Iterator[Outcome]:
+        session = self._session()
+        gate = asyncio.Semaphore(concurrency)
+        under_way: deque[tuple[list[Item], Future[list[Outcome]]]] = deque()
+        try:
+            for group in _groups(images, grouping):
+                contents = [item.content for item in group]
+                work = session.core.detect_group(contents, options, gate)
+                under_way.append((group, session.portal.submit(work)))
+                while under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency:
+                    yield from attached(under_way[0][0], under_way[0][1].result())
+                    under_way.popleft()
+                    if not under_way:
+                        break
+            while under_way:
+                yield from attached(under_way[0][0], under_way[0][1].result())
+                under_way.popleft()
+        finally:
+            for _, future in under_way:
+                future.cancel()
+
+    def _session(self) -> _Session:
+        """This process's. A fork has neither its parent's thread nor the right to its connections."""
+        if self._closed:
+            raise RuntimeError("this client is closed")
+        pid = os.getpid()
+        session = self._sessions.get(pid)
+        if session is None:
+            made = _Session(self._settings)
+            session = self._sessions.setdefault(pid, made)
+            if session is not made:  # another thread was faster
+                made.portal.close()
+        return session
+
+
+class _Session:
+    def __init__(self, settings: Settings) -> None:
+        self.core = Core(settings)
+        self.portal = Portal(self.core.close)
+
+
+def _close_all(sessions: dict[int, _Session]) -> None:
+    session = sessions.pop(os.getpid(), None)
+    if session is not None:
+        session.portal.close()
+
+
+def _groups(images: Iterable[ImageLike], grouping: Grouping) -> Iterator[list[Item]]:
+    for image in images:
+        grouping.add(item_of(image))
+        while (group := grouping.next()) is not None:
+            yield group
+    grouping.flush()
+    while (group := grouping.next()) is not None:
+        yield group
+
+
+def item_of(image: ImageLike) -> Item:
+    """Encoded; an image that cannot be carries its error."""
+    try:
+        return Item(image, encoded(image))
+    except HindsightError as error:
+        return Item(image, error)
+
+
+def attached(group: list[Item], outcomes: list[Outcome]) -> Iterator[Outcome]:
+    """Outcomes that lead back to their images."""
+    for item, outcome in zip(group, outcomes, strict=True):
+        if isinstance(outcome, Detections):
+            yield outcome.with_image(item.image, keep=False)
+        else:
+            yield outcome

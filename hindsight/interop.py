@@ -1,0 +1,42 @@
+"""Detections as other libraries' objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hindsight.detections import Detections
+
+if TYPE_CHECKING:
+    import supervision
+
+__all__ = ["to_supervision"]
+
+
+def to_supervision(found: Detections) -> supervision.Detections:
+    """Detections.to_supervision."""
+    try:
+        import supervision
+    except ImportError as error:
+        raise ImportError(f"to_supervision needs supervision ({error}): pip install supervision") from error
+    columns: dict[str, NDArray[Any] | None] = {
+        "class_name": np.array(found.names, dtype=np.str_),
+        "class_score": found.class_scores,
+        "iou": found.ious,
+        "purity": found.purities,
+        "integrity": found.integrities,
+    }
+    mask = None
+    if found.has_masks:
+        mask = np.zeros((len(found), *found.image_hw), np.bool_)
+        for row in range(len(found)):
+            mask[row] = found.bitmap(row)
+    return supervision.Detections(
+        xyxy=found.boxes,
+        mask=mask,
+        confidence=found.scores,
+        class_id=found.labels,
+        data={name: column for name, column in columns.items() if column is not None},
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import multiprocessing
 import signal
 import time
@@ -20,13 +21,16 @@ from hindsight.jobs.worker import WorkerSpec, receive_reply, send_task, worker_m
 __all__ = ["Crew"]
 
 _PATIENCE = 600.0  # seconds for one picture: the largest takes a few, on a busy machine minutes
+_START_PATIENCE = 600.0
 _TRIES = 2  # a worker may die of something else than its picture
 _FAILED_STARTS = 3  # in a row
 _AHEAD = 4  # tasks a worker that the fastest may be ahead of the slowest
 
 
 class Crew:
-    """`workers` processes. report: told in one line what goes wrong and is mended."""
+    """`workers` processes. report: told in one line what goes wrong and is mended. patience: seconds for one
+    picture.
+    """
 
     def __init__(
         self, spec: WorkerSpec, workers: int, report: Callable[[str], None], *, patience: float = _PATIENCE
@@ -81,24 +85,17 @@ class Crew:
 
     def _heard(self) -> list[_Member]:
         """Those who have something to say, or have said nothing for too long."""
+        members = list(self._members.values())
         now = time.monotonic()
-        silence = min(member.since + self._patience - now for member in self._members.values())
-        ready = wait(list(self._members), timeout=min(max(silence, 0.0), 60.0))
+        left = min((member.due(self._patience) for member in members), default=math.inf) - now
+        ready = wait(list(self._members), timeout=max(left, 0.0) if math.isfinite(left) else None)
         heard = [self._members[each] for each in ready if isinstance(each, Connection)]
         if heard:
             return heard
-        late = [
-            member
-            for member in self._members.values()
-            if (member.task is not None or not member.is_ready)
-            and time.monotonic() - member.since >= self._patience
-        ]
+        late = [member for member in members if member.due(self._patience) <= time.monotonic()]
         for member in late:
             member.process.kill()
             member.is_late = True
-        for member in self._members.values():
-            if member.task is None and member.is_ready:
-                member.since = time.monotonic()  # idle: nothing is expected of it
         return late
 
     def _hear(self, member: _Member, window: Window) -> Reply | None:
@@ -122,7 +119,6 @@ class Crew:
             kind = errors_by_code().get(message["code"], RuntimeFailure)
             raise kind(message["detail"])
         member.is_ready = True
-        member.since = time.monotonic()
         self._failed_starts = 0
 
     def _bury(self, member: _Member, window: Window) -> Reply | None:
@@ -152,7 +148,7 @@ class Crew:
 
 
 class _Member:
-    """One process. task: what it is doing. since: when it last had something to do or to say."""
+    """One process. task: what it is doing. since: when it was started or given that."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         context = multiprocessing.get_context("spawn")
@@ -180,6 +176,12 @@ class _Member:
         """Its number for the system."""
         return self.process.pid or 0
 
+    def due(self, patience: float) -> float:
+        """When it must have said something; infinity while nothing is expected of it."""
+        if self.is_ready:
+            return math.inf if self.task is None else self.since + patience
+        return self.since + _START_PATIENCE
+
     def give(self, task: Task) -> None:
         """If it has died meanwhile, that shows when it is listened to."""
         self.task, self.since = task, time.monotonic()
@@ -191,7 +193,6 @@ class _Member:
         assert self.task is not None
         reply = receive_reply(self.connection, self.task)
         self.task = None
-        self.since = time.monotonic()
         return reply
 
     def end(self) -> str:

@@ -19,7 +19,7 @@ from hindsight.formats import coco_annotation, coco_categories, labelstudio_pred
 from hindsight.jobs.entries import Entry, Key
 from hindsight.jobs.journal import JobError, Journal
 
-__all__ = ["FORMATS", "Model", "json_line", "output_names", "record_of", "write_outputs"]
+__all__ = ["FORMATS", "Model", "Results", "json_line", "output_names", "record_of", "write_outputs"]
 
 _FILES = {
     "coco": ("detections.json",),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hindsight.decode import IMAGE_SUFFIXES
 
-__all__ = ["JOURNAL_NAME", "VIDEO_SUFFIXES", "Source", "Sources", "find_sources", "read_list"]
+__all__ = ["JOURNAL_NAME", "VIDEO_SUFFIXES", "Source", "Sources", "find_sources", "is_one_file", "read_list"]
 
 # Which named files are taken for videos; what they are shows when they are opened.
 VIDEO_SUFFIXES = frozenset(
@@ -87,7 +87,7 @@ class _Found:
         path = Path(text)
         if path.is_dir():
             self._take_folder(path)
-        elif glob.has_magic(text) and not os.path.lexists(text):
+        elif _is_pattern(text):
             self._take_pattern(text)
         else:
             self._add(path, Path(path.name))
@@ -145,3 +145,12 @@ class _Found:
 
     def _is_own(self, folder: Path) -> bool:
         return folder.resolve() in self._own or (folder / JOURNAL_NAME).exists()
+
+
+def is_one_file(text: str) -> bool:
+    """Whether an argument names a single file, there or not: no folder, no pattern, no list."""
+    return text != "-" and not Path(text).is_dir() and not _is_pattern(text)
+
+
+def _is_pattern(text: str) -> bool:
+    return glob.has_magic(text) and not os.path.lexists(text)

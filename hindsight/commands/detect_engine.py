@@ -30,6 +30,7 @@ _MOST_WORKERS = 8  # by default: each holds a model of its own in memory
 _WORTH_A_WORKER = 8  # pictures; fewer are done before it is up
 _WORTH_WORKERS = 100  # pictures from which workers are started for whoever has not asked for them
 _REQUESTS = 4  # at a time, to a server
+_GREY = "#808080"  # of a class that only an older version of the model has
 
 
 @dataclass(frozen=True)
@@ -99,22 +100,23 @@ def server_team(choice: Choice, url: str) -> Team:
 
     Raises ModelNotFound, OptionError, ServiceError.
     """
-    client = Client(url, api_key=os.environ.get(KEY_VARIABLE) or None)
-    entry, version = _served(client, choice.model)
+    key = os.environ.get(KEY_VARIABLE) or None
+    with Client(url, api_key=key) as client:
+        entry, version = _served(client, choice.model)
     name = str(entry["name"])
     colours = {info["name"]: info["colour"] for info in entry["classes"]}
     names = _class_names(entry, version)
-    classes = tuple(ClassInfo(each, colours.get(each, "#d62728")) for each in names)
-    pinned = Client(url, model=f"{name}@{version}", api_key=os.environ.get(KEY_VARIABLE) or None)
-    given = {key: value for key, value in choice.options.items() if value is not None}
+    classes = tuple(ClassInfo(each, colours.get(each, _GREY)) for each in names)
+    given: dict[str, Any] = {option: value for option, value in choice.options.items() if value is not None}
 
     @contextmanager
     def opened(report: Callable[[str], None]) -> Iterator[Engine]:
-        engine = Remote(pinned, given, classes, choice.workers or _REQUESTS)
-        try:
-            yield engine
-        finally:
-            engine.close()
+        with Client(url, model=f"{name}@{version}", api_key=key) as pinned:
+            engine = Remote(pinned, given, classes, choice.workers or _REQUESTS)
+            try:
+                yield engine
+            finally:
+                engine.close()
 
     job = {"model": f"{name}@{version} of a server", **choice.options}
     return Team(Model(name, version, names), classes, _as_json(job), opened)

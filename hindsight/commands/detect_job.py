@@ -176,7 +176,8 @@ def _run(
     destination: Destination | None,
 ) -> int:
     if journal is not None and journal.damaged:
-        complain(f"{journal.path}: {journal.damaged} damaged lines; what they were about is done again")
+        lines = "1 damaged line" if journal.damaged == 1 else f"{journal.damaged:,} damaged lines"
+        complain(f"{journal.path}: {lines}; what was lost is done again")
     begun = time.monotonic()
     report = Report(len(sources), earlier=_earlier(sources, journal), long=journal is not None)
     wanted = Wanted(request.sampling, targets, team.classes, _shown(request, team, report, kept=journal is not None))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import chain
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 from hindsight.errors import RuntimeFailure, errors_by_code
@@ -21,7 +22,7 @@ from hindsight.jobs.worker import WorkerSpec, receive_reply, send_task, worker_m
 __all__ = ["Crew"]
 
 _PATIENCE = 600.0  # seconds for one picture: the largest takes a few, on a busy machine minutes
-_START_PATIENCE = 600.0
+_START_PATIENCE = 600.0  # until its model is loaded
 _TRIES = 2  # a worker may die of something else than its picture
 _FAILED_STARTS = 3  # in a row
 _AHEAD = 4  # tasks a worker that the fastest may be ahead of the slowest
@@ -143,8 +144,15 @@ class Crew:
         return Reply(task, problem=Problem(WORKER_DIED, detail))
 
     def _hire(self) -> None:
-        member = _Member(self._spec)
-        self._members[member.connection] = member
+        # A Ctrl-C meanwhile must neither find a process that is not in the list nor make it, which inherits
+        # this mask, print a traceback of its own. The tracker is Python's, and its start would lift the mask.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            member = _Member(self._spec)
+            self._members[member.connection] = member
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Member:
@@ -156,15 +164,12 @@ class _Member:
         self.process = context.Process(
             target=worker_main, args=(theirs, json.dumps(asdict(spec))), daemon=True, name="hindsight detect"
         )
-        # A Ctrl-C while it starts is the job's too, not a traceback of its own.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         try:
             self.process.start()
         except OSError as error:
             self.connection.close()
             raise RuntimeFailure(f"a worker process cannot be started ({error.strerror})") from error
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()  # or its death would not close the pipe
         self.is_ready = False
         self.is_late = False

@@ -33,7 +33,7 @@ class Entry:
     frame: of a video, counted from 0; None for an image, and for a video as a whole. timestamp: seconds from
     the video's start. size: width, height. boxes: how many were found. drawn: where the annotated picture
     lies. detections: the rows; None while they are left on disk, and where there is a problem. is_video: this
-    is about a video as a whole, `boxes` about all of its frames.
+    is about a video as a whole, of which `frames` were looked at.
     """
 
     file: str
@@ -44,6 +44,7 @@ class Entry:
     boxes: int = 0
     drawn: str | None = None
     is_video: bool = False
+    frames: int | None = None
     problem: Problem | None = None
     detections: list[Record] | None = None
 
@@ -60,7 +61,7 @@ class Entry:
     def head(self) -> dict[str, Any]:
         """As JSON, without the detections."""
         fields: dict[str, Any] = {"file": self.file, "stamp": self.stamp, "boxes": self.boxes}
-        for name in ("frame", "timestamp", "size", "drawn"):
+        for name in ("frame", "timestamp", "size", "drawn", "frames"):
             if (value := getattr(self, name)) is not None:
                 fields[name] = value
         if self.is_video:
@@ -82,6 +83,7 @@ class Entry:
             boxes=head["boxes"],
             drawn=head.get("drawn"),
             is_video=head.get("is_video", False),
+            frames=head.get("frames"),
             problem=None if problem is None else Problem(problem["code"], problem["detail"]),
             detections=detections,
         )

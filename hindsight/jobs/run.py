@@ -154,14 +154,16 @@ class Job:
         except VideoError as error:
             whole = replace(whole, problem=Problem(error.code, str(error)))
         self._listener.expect(seen - expected)
-        self._arrive(self._number(whole.key), whole, None, earlier=False)
+        self._arrive(self._number(whole.key), replace(whole, frames=seen), None, earlier=False)
 
     def _finished_frames(self, whole: Entry) -> list[Entry] | None:
         """Of a video that a run before has looked at to its end; None where there is something left to do."""
-        if self._journal is None or self._done(whole) is None:
+        known = self._done(whole)
+        if self._journal is None or known is None:
             return None
         frames = self._journal.frames_of(whole.file, whole.stamp)
-        return None if any(entry.problem is not None for entry in frames) else frames
+        sound = len(frames) == known.frames and all(entry.problem is None for entry in frames)
+        return frames if sound else None
 
     def _known(self, entry: Entry) -> Entry:
         assert self._journal is not None

@@ -126,6 +126,11 @@ def test_killed_in_the_middle_of_a_video_it_goes_on(run: Run, clip: Path) -> Non
     status, _, err = run(*arguments)
     assert status == 0 and f"1 image and {FRAMES} frames (21 of them before)" in err
 
+    journal.write_bytes(journal.read_bytes().replace(b'"frame":13', b'"frame":19', 1))  # its checksum tells
+    status, _, err = run(*arguments)
+    assert status == 0 and "1 damaged line" in err and f"{FRAMES} frames (20 of them before)" in err
+    assert json.loads(Path("out/detections.json").read_text()) == json.loads(Path("whole.json").read_text())
+
 
 def test_masks_are_drawn_alike_by_a_job_that_goes_on(run: Run, tmp_path: Path) -> None:
     artifact = make_tiny_artifact(tmp_path / "masked", name="masked", masks=True)

@@ -26,7 +26,7 @@ class Problem:
         return {"code": self.code, "detail": self.detail}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """file: as it was named. stamp: the file's as it was before it was read; None where that failed.
 

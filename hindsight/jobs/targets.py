@@ -33,9 +33,9 @@ def annotation_targets(annotate: Path, sources: Sequence[Source], *, single: boo
         except OSError as error:
             raise OptionError(f"--annotate {annotate} must be a folder ({error.strerror})") from error
         targets = {path: annotate / name for path, name in _apart(sources, _suffix_written).items()}
-    taken = {source.path.resolve() for source in sources}
+    taken = {_identity(source.path) for source in sources} - {None}
     for target in targets.values():
-        if target.resolve() in taken:
+        if _identity(target) in taken:
             raise OptionError(f"--annotate would overwrite the image {target}; choose another place")
     return targets
 
@@ -43,6 +43,15 @@ def annotation_targets(annotate: Path, sources: Sequence[Source], *, single: boo
 def label_targets(sources: Sequence[Source]) -> dict[Path, Path]:
     """Source -> its text file, relative to the folder of labels."""
     return _apart(sources, lambda source: ".txt")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its names; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _suffix_written(source: Source) -> str:

@@ -100,7 +100,9 @@ class VideoWriter:
 
         height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
         if not height or not width:
-            raise ValueError(f"frames of {image.shape[1]} x {image.shape[0]} pixels are too small for a video")
+            raise ValueError(
+                f"frames of {image.shape[1]} x {image.shape[0]} pixels are too small for a video"
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self._draft), "w")
         options = {"preset": "veryfast", "crf": "20"} if self.codec == "libx264" else {}

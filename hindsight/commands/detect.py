@@ -104,18 +104,14 @@ def detect(
             rich_help_panel=_WORK,
         ),
     ] = None,
-    stride: Annotated[
-        int, typer.Option(help="Look at every so many-th frame.", rich_help_panel=_VIDEOS)
-    ] = 1,
+    stride: Annotated[int, typer.Option(help="Look at every so many-th frame.", rich_help_panel=_VIDEOS)] = 1,
     fps: Annotated[
         float | None, typer.Option(help="Look at so many frames a second instead.", rich_help_panel=_VIDEOS)
     ] = None,
     start: Annotated[
         str, typer.Option(help="From here on: seconds, or [HH:]MM:SS.", rich_help_panel=_VIDEOS)
     ] = "0",
-    end: Annotated[
-        str | None, typer.Option(help="Until before here.", rich_help_panel=_VIDEOS)
-    ] = None,
+    end: Annotated[str | None, typer.Option(help="Until before here.", rich_help_panel=_VIDEOS)] = None,
 ) -> None:
     """Find objects in images and videos, each box with a second opinion on itself.
 

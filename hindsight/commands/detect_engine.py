@@ -75,7 +75,12 @@ def local_team(choice: Choice, *, pictures: int, kept: bool) -> Team:
     options = DetectOptions.resolve(manifest, **choice.options)  # once, not as every image's failure
     workers, threads = _shares(choice, pictures, kept)
     spec = WorkerSpec(
-        str(artifact.path.absolute()), artifact.identity, choice.backend, choice.device, threads, choice.options
+        str(artifact.path.absolute()),
+        artifact.identity,
+        choice.backend,
+        choice.device,
+        threads,
+        choice.options,
     )
 
     @contextmanager
@@ -162,4 +167,3 @@ def _class_names(entry: dict[str, Any], version: str) -> tuple[str, ...]:
 def _as_json(job: dict[str, Any]) -> dict[str, Any]:
     """As it comes back from a file: lists for tuples."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in job.items()}
-

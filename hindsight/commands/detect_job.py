@@ -55,7 +55,9 @@ class Destination:
         if chosen == "yolo":
             raise OptionError(f"--format yolo writes a folder of text files: give --out FOLDER, got {out}")
         if lines and chosen != "jsonl":
-            raise OptionError(f"--format {chosen} is one JSON document: give it a name that ends in .json, got {out}")
+            raise OptionError(
+                f"--format {chosen} is one JSON document: give it a name that ends in .json, got {out}"
+            )
         return cls(out.parent, out, chosen)
 
     @property
@@ -122,9 +124,13 @@ def run_job(request: Request) -> int:
     if any(source.is_video for source in sources.files):
         require_video()
         if destination is not None and destination.format == "labelstudio":
-            raise OptionError("--format labelstudio: its tasks are images, and there are videos among the files")
+            raise OptionError(
+                "--format labelstudio: its tasks are images, and there are videos among the files"
+            )
     single = len(request.inputs) == 1 and is_one_file(request.inputs[0])
-    targets = {} if request.annotate is None else annotation_targets(request.annotate, sources.files, single=single)
+    targets = (
+        {} if request.annotate is None else annotation_targets(request.annotate, sources.files, single=single)
+    )
     kept = destination is not None
     team = (
         local_team(request.choice, pictures=_pictures(sources.files), kept=kept)
@@ -180,7 +186,9 @@ def _run(
         complain(f"{journal.path}: {lines}; what was lost is done again")
     begun = time.monotonic()
     report = Report(len(sources), earlier=_earlier(sources, journal), long=journal is not None)
-    wanted = Wanted(request.sampling, targets, team.classes, _shown(request, team, report, kept=journal is not None))
+    wanted = Wanted(
+        request.sampling, targets, team.classes, _shown(request, team, report, kept=journal is not None)
+    )
     job: Job | None = None
     try:
         with _stoppable():
@@ -237,7 +245,9 @@ def _tell_leftovers(journal: Journal, job: Job, tally: Tally) -> None:
         complain(f"changed since they were done, and done again: {len(tally.changed):,} ({names})")
     left = len(journal.entries.keys() - set(job.keys))
     if left:
-        complain(f"left out of the results: {left:,} that a run before has done and that are not named any more")
+        complain(
+            f"left out of the results: {left:,} that a run before has done and that are not named any more"
+        )
 
 
 def _tell_how_to_go_on(journal: Journal | None, tally: Tally | None, files: int, how: str) -> None:

@@ -130,7 +130,9 @@ class Crew:
         if not member.is_ready:
             self._failed_starts += 1
             if self._failed_starts >= _FAILED_STARTS:
-                raise RuntimeFailure(f"worker processes end before they are up ({cause}); is there memory for them?")
+                raise RuntimeFailure(
+                    f"worker processes end before they are up ({cause}); is there memory for them?"
+                )
         self._hire()
         if task is None:
             self._report(f"a worker process ended ({cause}) and was replaced")
@@ -210,4 +212,10 @@ class _Member:
         code = self.process.exitcode
         if self.is_late:
             return "no answer for too long"
-        return "it cannot be reaped" if code is None else f"signal {-code}" if code < 0 else f"exit status {code}"
+        return (
+            "it cannot be reaped"
+            if code is None
+            else f"signal {-code}"
+            if code < 0
+            else f"exit status {code}"
+        )

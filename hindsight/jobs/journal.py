@@ -182,7 +182,9 @@ class Journal:
         before = found["job"]
         changed = [name for name in {**before, **job} if before.get(name) != job.get(name)]
         if changed:
-            told = "; ".join(f"{name} was {_told(before.get(name))}, now {_told(job.get(name))}" for name in changed)
+            told = "; ".join(
+                f"{name} was {_told(before.get(name))}, now {_told(job.get(name))}" for name in changed
+            )
             raise JobError(
                 f"{self.path.parent} holds the results of another job: {told}. "
                 "Give --restart to start over, or another --out"

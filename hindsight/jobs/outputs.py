@@ -120,7 +120,9 @@ def _write_coco(stream: TextIO, results: Results) -> None:
     if videos:
         stream.write('],\n"videos": [')
         _write_list(stream, (_coco_video(videos[entry.file], entry) for entry in _videos(results)))
-    stream.write(f'],\n"categories": {json_line(coco_categories(results.model.class_names))},\n"annotations": [')
+    stream.write(
+        f'],\n"categories": {json_line(coco_categories(results.model.class_names))},\n"annotations": ['
+    )
     _write_list(stream, _coco_annotations(results))
     stream.write("]}\n")
 

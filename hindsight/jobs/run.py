@@ -187,9 +187,7 @@ class Job:
         entry, pixels = self._open.pop(reply.task.number)
         if reply.problem is None:
             assert reply.detections is not None
-            entry = replace(
-                entry, size=reply.size, boxes=len(reply.detections), detections=reply.detections
-            )
+            entry = replace(entry, size=reply.size, boxes=len(reply.detections), detections=reply.detections)
             self._trouble = 0
         else:
             entry = replace(entry, problem=_named(reply.problem, entry), drawn=None)
@@ -237,7 +235,9 @@ class Job:
             self._wanted.shown(whole)
         if pixels is not None:
             if self._film is None:
-                self._film = _Film(self._wanted.targets[Path(entry.file)], self._wanted.classes, self._listener)
+                self._film = _Film(
+                    self._wanted.targets[Path(entry.file)], self._wanted.classes, self._listener
+                )
             self._film.add(whole, pixels)
 
     def _with_detections(self, entry: Entry) -> Entry:
@@ -302,4 +302,3 @@ def _named(problem: Problem, entry: Entry) -> Problem:
         return problem
     detail = problem.detail.removeprefix(f"{entry.file}: ")
     return Problem(problem.code, f"{entry.name}: {detail}")
-

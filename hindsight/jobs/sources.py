@@ -51,9 +51,7 @@ class Sources:
     notes: list[str] = field(default_factory=list)
 
 
-def find_sources(
-    given: Collection[str], *, recursive: bool = True, own: Collection[Path] = ()
-) -> Sources:
+def find_sources(given: Collection[str], *, recursive: bool = True, own: Collection[Path] = ()) -> Sources:
     """The files behind `given`: files, folders and patterns such as photos/**/*.jpg.
 
     Of a folder the images are taken, by their names; hidden files and folders are left out, links are
@@ -117,7 +115,9 @@ class _Found:
                 videos += 1
         count = f"{videos} video" if videos == 1 else f"{videos} videos"
         if taken and videos:
-            self.notes.append(f"{root}: {count} in this folder left out; a pattern such as '{root}/*.mp4' takes them")
+            self.notes.append(
+                f"{root}: {count} in this folder left out; a pattern such as '{root}/*.mp4' takes them"
+            )
         elif not taken and not by_pattern and len(self.problems) == problems:
             more = f"; its {count} can be named by a pattern such as '{root}/*.mp4'" if videos else ""
             self.problems.append(f"{root}: no images in this folder (looked for {_LOOKED_FOR}){more}")

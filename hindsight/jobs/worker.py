@@ -49,7 +49,10 @@ def worker_main(connection: Connection, spec_json: str) -> None:
         _send(connection, {"ready": False, "code": error.code, "detail": str(error)})
         return
     except Exception as error:  # a broken installation: the job says why instead of trying for ever
-        _send(connection, {"ready": False, "code": HindsightError.code, "detail": f"{type(error).__name__}: {error}"})
+        _send(
+            connection,
+            {"ready": False, "code": HindsightError.code, "detail": f"{type(error).__name__}: {error}"},
+        )
         return
     _send(connection, {"ready": True})
     with detector:
@@ -79,10 +82,10 @@ def receive_reply(connection: Connection, task: Task) -> Reply:
 def _load(spec: WorkerSpec) -> Detector:
     artifact = load_artifact(Path(spec.folder))
     if artifact.identity != spec.identity:  # a worker that is replaced may start hours after the others
-        raise ArtifactError(f"{spec.folder}: the model was changed while the job ran: start over with --restart")
-    return Detector(
-        artifact, open_runtime(spec.backend, artifact, device=spec.device, threads=spec.threads)
-    )
+        raise ArtifactError(
+            f"{spec.folder}: the model was changed while the job ran: start over with --restart"
+        )
+    return Detector(artifact, open_runtime(spec.backend, artifact, device=spec.device, threads=spec.threads))
 
 
 def _answer(connection: Connection, detector: Detector, options: dict[str, Any]) -> None:

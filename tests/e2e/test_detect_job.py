@@ -123,7 +123,9 @@ def test_results_do_not_depend_on_the_workers(run: Run, format_name: str) -> Non
     (Path("photos") / "p05.png").write_text("hello")
     contents = []
     for workers in ("1", "3"):
-        status, _, err = run("photos", "--out", f"out{workers}", "--format", format_name, "--workers", workers)
+        status, _, err = run(
+            "photos", "--out", f"out{workers}", "--format", format_name, "--workers", workers
+        )
         assert status == 2 and "1 failed (1 unsupported-image)" in err
         folder = Path(f"out{workers}")
         contents.append(
@@ -159,7 +161,9 @@ def test_killed_in_the_middle_it_goes_on_and_loses_and_doubles_nothing(
     done = journaled()
     assert 6 <= done < COUNT
     with Path("out/.hindsight-journal").open("ab") as stream:
-        stream.write(b'0badc0de {"file":"photos/p06.png","st')  # as if it had been cut in the middle of a line
+        stream.write(
+            b'0badc0de {"file":"photos/p06.png","st'
+        )  # as if it had been cut in the middle of a line
 
     (photos / "p06.png").unlink()
     (photos / "p06.png").write_bytes(photo(6))
@@ -280,7 +284,10 @@ def test_other_options_another_model_and_other_pictures_are_told(run: Run, tmp_p
     ):
         status, _, err = run("photos", "--out", "out", *extra)
         assert status == 2 and err.count("\n") == 1
-        assert f"out holds the results of another job: {told} Give --restart to start over, or another --out" in err
+        assert (
+            f"out holds the results of another job: {told} Give --restart to start over, or another --out"
+            in err
+        )
     make_tiny_artifact(tmp_path / "other" / "tiny", version="2")
     os.environ["HINDSIGHT_MODELS"] = str(tmp_path / "other" / "tiny")  # the fixture puts it back
     status, _, err = run("photos", "--out", "out")
@@ -362,7 +369,10 @@ def test_a_picture_that_was_deleted_is_drawn_again(run: Run) -> None:
     ("arguments", "message"),
     [
         (["--format", "coco"], "--format says what --out writes"),
-        (["--out", "out", "--format", "voc"], "--format must be one of coco, jsonl, labelstudio, yolo, got 'voc'"),
+        (
+            ["--out", "out", "--format", "voc"],
+            "--format must be one of coco, jsonl, labelstudio, yolo, got 'voc'",
+        ),
         (["--out", "out.json", "--format", "yolo"], "--format yolo writes a folder of text files"),
         (["--out", "out.jsonl", "--format", "coco"], "is one JSON document"),
         (["--out", "nowhere/out.json"], "cannot write nowhere/.out.json.hindsight-journal (No such file"),
@@ -391,7 +401,11 @@ def test_a_server_gives_the_same_results(server: ServerProcess, run: Run, photos
     status, _, remote = run(
         "photos", "--out", "remote.json", "--annotate", "remote", "--server", server.url, "--workers", "3"
     )
-    assert status == 2 and "1 failed (1 unsupported-image)" in local and "1 failed (1 unsupported-image)" in remote
+    assert (
+        status == 2
+        and "1 failed (1 unsupported-image)" in local
+        and "1 failed (1 unsupported-image)" in remote
+    )
     assert coco("local.json") == coco("remote.json")
     for picture in Path("local").iterdir():
         assert picture.read_bytes() == Path("remote", picture.name).read_bytes()
@@ -399,7 +413,9 @@ def test_a_server_gives_the_same_results(server: ServerProcess, run: Run, photos
 
 def test_a_server_without_the_model_is_one_line(server: ServerProcess, monkeypatch: pytest.MonkeyPatch,
                                                 capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["hindsight", "detect", "photos", "--server", server.url, "--model", "nope"])
+    monkeypatch.setattr(
+        sys, "argv", ["hindsight", "detect", "photos", "--server", server.url, "--model", "nope"]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     err = capsys.readouterr().err

@@ -53,13 +53,19 @@ def answers(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_frames_answer_is_that_of_detect_on_its_pixels(run: Run, clip: Path, tiny_artifact: Artifact) -> None:
+def test_a_frames_answer_is_that_of_detect_on_its_pixels(
+    run: Run, clip: Path, tiny_artifact: Artifact
+) -> None:
     status, out, err = run("clip.mp4", "--json", "--stride", "3")
     assert (status, err) == (0, "")
     lines = answers(out)
     with hindsight.load(tiny_artifact.path) as detector:
         for line, frame in zip(lines, read_frames(clip, Sampling(stride=3)), strict=True):
-            assert (line["file"], line["frame"], line["timestamp"]) == ("clip.mp4", frame.number, frame.timestamp)
+            assert (line["file"], line["frame"], line["timestamp"]) == (
+                "clip.mp4",
+                frame.number,
+                frame.timestamp,
+            )
             assert line["detections"] == detector.detect(frame.image).to_records()
             assert line["detections"]
     assert [line["frame"] for line in lines] == [0, 3, 6, 9, 12, 15, 18]
@@ -82,14 +88,18 @@ def test_images_and_videos_go_into_one_document(run: Run) -> None:
     assert [image["file_name"] for image in document["images"]] == [
         "a.png", "clip.mp4#0", "clip.mp4#5", "clip.mp4#10", "clip.mp4#15",
     ]  # fmt: skip
-    assert document["images"][2]["frame_id"] == 5 and document["videos"] == [{"id": 1, "file_name": "clip.mp4"}]
+    assert document["images"][2]["frame_id"] == 5 and document["videos"] == [
+        {"id": 1, "file_name": "clip.mp4"}
+    ]
 
 
 def test_an_annotated_video_shows_the_boxes_at_their_times(run: Run) -> None:
     status, _, _ = run("clip.mp4", "--fps", "5", "--annotate", "drawn.mp4", "--out", "out")
     assert status == 0
     drawn = list(read_frames("drawn.mp4"))
-    assert [frame.timestamp for frame in drawn] == pytest.approx([number / 5 for number in range(10)], abs=0.002)
+    assert [frame.timestamp for frame in drawn] == pytest.approx(
+        [number / 5 for number in range(10)], abs=0.002
+    )
     red = np.array([0xD6, 0x27, 0x28], np.int64)
     plain = next(read_frames("clip.mp4")).image
     edge = (slice(30, 32), slice(36, 60))  # the lower edge of the red tile's box
@@ -152,7 +162,11 @@ def test_a_video_cut_short_gives_what_is_there_and_status_2(run: Run, clip: Path
     Path("long.mkv").write_bytes(content[: len(content) // 2])
     status, _, err = run("long.mkv", "clip.mp4", "--out", "out")
     assert status == 2
-    assert "long.mkv: it ends at" in err and "the file is cut short" in err and "1 failed (1 incomplete-video)" in err
+    assert (
+        "long.mkv: it ends at" in err
+        and "the file is cut short" in err
+        and "1 failed (1 incomplete-video)" in err
+    )
     document = json.loads(Path("out/detections.json").read_text())
     of_long = [image for image in document["images"] if image.get("video_id") == 1]
     assert 10 <= len(of_long) < 60 and len(document["images"]) == len(of_long) + FRAMES

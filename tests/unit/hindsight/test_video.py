@@ -83,9 +83,13 @@ def test_frames_come_in_order_with_numbers_times_and_their_pixels(clip: Path) ->
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.avi", "clip.mov", "clip.ts", "clip.mpg"])
 def test_every_container_tells_the_same(tmp_path: Path, name: str) -> None:
     codec = "mpeg2video" if name.endswith(("ts", "mpg")) else "mpeg4"
-    frames = list(read_frames(make_video(tmp_path / name, [number / 25 for number in range(20)], codec=codec)))
+    frames = list(
+        read_frames(make_video(tmp_path / name, [number / 25 for number in range(20)], codec=codec))
+    )
     assert [frame.number for frame in frames] == list(range(20))
-    assert [frame.timestamp for frame in frames] == pytest.approx([number / 25 for number in range(20)], abs=0.002)
+    assert [frame.timestamp for frame in frames] == pytest.approx(
+        [number / 25 for number in range(20)], abs=0.002
+    )
     assert abs(float(frames[12].image[60:, 60:].mean()) - 58) < 4
 
 
@@ -148,7 +152,9 @@ def test_a_file_cut_short_gives_what_is_there_and_says_so(tmp_path: Path) -> Non
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     frames: list[Frame] = []
-    with pytest.raises(IncompleteVideo, match=r"clip\.mkv: it ends at \d\.\d s of 4\.0 s: the file is cut short"):
+    with pytest.raises(
+        IncompleteVideo, match=r"clip\.mkv: it ends at \d\.\d s of 4\.0 s: the file is cut short"
+    ):
         frames += read_into(frames, path)
     assert 20 <= len(frames) <= 80 and [frame.number for frame in frames] == list(range(len(frames)))
     assert numbers(path, Sampling(end=0.4)) == list(range(10)), "the part asked for is whole"
@@ -184,7 +190,9 @@ def test_damage_in_the_middle_costs_only_some_frames(tmp_path: Path) -> None:
     assert len(frames) >= 50
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\0\0\0\x20ftypisom" + b"\0" * 200, b"#EXTM3U\n/etc/hostname\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\0\0\0\x20ftypisom" + b"\0" * 200, b"#EXTM3U\n/etc/hostname\n"]
+)
 def test_what_is_no_video_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)

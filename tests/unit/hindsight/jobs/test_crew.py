@@ -165,7 +165,9 @@ def test_a_bad_image_is_its_own_problem(hire: Callable[..., Crew], tmp_path: Pat
     assert replies[1].problem is None
 
 
-def test_a_model_that_does_not_load_ends_the_job_with_its_reason(tmp_path: Path, tiny_artifact: Artifact) -> None:
+def test_a_model_that_does_not_load_ends_the_job_with_its_reason(
+    tmp_path: Path, tiny_artifact: Artifact
+) -> None:
     artifact = make_tiny_artifact(tmp_path / "broken")
     (artifact.path / "weights.bin").write_bytes(b"1234")
     for spec, kind in (
@@ -191,7 +193,9 @@ def test_workers_that_die_before_they_are_up_end_the_job(
     monkeypatch.setattr("hindsight.jobs.crew.worker_main", _die_early)
     crew = Crew(spec_of(tiny_artifact), 1, print)
     try:
-        with pytest.raises(RuntimeFailure, match=r"worker processes end before they are up \(exit status 7\)"):
+        with pytest.raises(
+            RuntimeFailure, match=r"worker processes end before they are up \(exit status 7\)"
+        ):
             next(crew.replies(iter([Task(0, "a.png")])))
     finally:
         crew.close()

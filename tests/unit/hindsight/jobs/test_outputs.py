@@ -35,7 +35,10 @@ def results(tmp_path: Path, detector: Detector) -> Iterator[Results]:
         Entry("b.jpg", (1, 1), size=(160, 96), boxes=2, detections=small.to_records()),
         Entry("bad.jpg", (1, 1), problem=PROBLEM),
         Entry("a.jpg", (1, 1), size=(320, 192), boxes=2, detections=large.to_records()),
-        *(Entry("clip.mp4", (1, 1), n, n / 25, (160, 96), 2, detections=small.to_records()) for n in (0, 10, 20)),
+        *(
+            Entry("clip.mp4", (1, 1), n, n / 25, (160, 96), 2, detections=small.to_records())
+            for n in (0, 10, 20)
+        ),
         Entry("clip.mp4", (1, 1), is_video=True, problem=Problem("incomplete-video", "clip.mp4: cut short")),
     ]
     for entry in reversed(entries):  # answers arrive in any order
@@ -55,17 +58,26 @@ def test_coco_holds_what_the_server_answers_for_the_same_images(
 ) -> None:
     (path,) = written(results, tmp_path, "coco")
     document = json.loads(path.read_text())
-    images = [detector.detect(tiles_image(*hw)) for hw in ((96, 160), (192, 320), (96, 160), (96, 160), (96, 160))]
+    images = [
+        detector.detect(tiles_image(*hw)) for hw in ((96, 160), (192, 320), (96, 160), (96, 160), (96, 160))
+    ]
     server = to_coco([images[0], PROBLEM.to_json(), *images[1:]], tiny_artifact.manifest)
     assert document["annotations"] == server["annotations"]
     assert document["categories"] == server["categories"]
     assert len(server["annotations"]) == 10
     names = ["b.jpg", "bad.jpg", "a.jpg", "clip.mp4#0", "clip.mp4#10", "clip.mp4#20"]
     assert [image["file_name"] for image in document["images"]] == names
-    common = [{key: image[key] for key in sent} for image, sent in zip(document["images"], server["images"], strict=True)]
+    common = [
+        {key: image[key] for key in sent}
+        for image, sent in zip(document["images"], server["images"], strict=True)
+    ]
     assert common == server["images"], "ids, sizes and the problem of the broken one"
     assert document["videos"] == [
-        {"id": 1, "file_name": "clip.mp4", "problem": {"code": "incomplete-video", "detail": "clip.mp4: cut short"}}
+        {
+            "id": 1,
+            "file_name": "clip.mp4",
+            "problem": {"code": "incomplete-video", "detail": "clip.mp4: cut short"},
+        }
     ]
     assert document["images"][4] == {
         "id": 4, "file_name": "clip.mp4#10", "width": 160, "height": 96, "video_id": 1, "frame_id": 10,
@@ -80,7 +92,10 @@ def test_pycocotools_reads_it(results: Results, tmp_path: Path, capsys: pytest.C
     (path,) = written(results, tmp_path, "coco")
     coco = COCO(str(path))
     assert len(coco.getAnnIds(imgIds=[2])) == 2
-    assert {coco.cats[row["category_id"]]["name"] for row in coco.loadAnns(coco.getAnnIds())} == {"red", "green"}
+    assert {coco.cats[row["category_id"]]["name"] for row in coco.loadAnns(coco.getAnnIds())} == {
+        "red",
+        "green",
+    }
 
 
 def test_json_lines_are_those_of_stdout_and_the_problems(results: Results, tmp_path: Path) -> None:

@@ -31,10 +31,16 @@ def files(*given: str, recursive: bool = True, own: tuple[Path, ...] = ()) -> li
 
 def test_a_folder_is_its_images_and_those_of_its_folders_without_hidden_ones() -> None:
     found = find_sources(["photos"])
-    assert [source.file for source in found.files] == ["photos/a.png", "photos/b.jpg", "photos/deep/er/c.webp"]
+    assert [source.file for source in found.files] == [
+        "photos/a.png",
+        "photos/b.jpg",
+        "photos/deep/er/c.webp",
+    ]
     assert [str(source.relative) for source in found.files] == ["a.png", "b.jpg", "deep/er/c.webp"]
     assert found.problems == []
-    assert found.notes == ["photos: 1 video in this folder left out; a pattern such as 'photos/*.mp4' takes them"]
+    assert found.notes == [
+        "photos: 1 video in this folder left out; a pattern such as 'photos/*.mp4' takes them"
+    ]
     assert files("photos", recursive=False) == ["photos/a.png", "photos/b.jpg"]
 
 
@@ -133,7 +139,9 @@ def test_annotated_pictures_lie_as_their_images_do_and_never_on_each_other() -> 
 
 def test_a_video_is_drawn_into_a_video() -> None:
     sources = find_sources(["photos/clip.mp4"]).files
-    assert annotation_targets(Path("drawn.mkv"), sources, single=True) == {Path("photos/clip.mp4"): Path("drawn.mkv")}
+    assert annotation_targets(Path("drawn.mkv"), sources, single=True) == {
+        Path("photos/clip.mp4"): Path("drawn.mkv")
+    }
     with pytest.raises(OptionError, match=r"--annotate writes \.mkv, \.mov, \.mp4, got drawn\.png"):
         annotation_targets(Path("drawn.png"), sources, single=True)
     with pytest.raises(OptionError, match="would overwrite"):

@@ -8,7 +8,7 @@
 
 from hindsight.api import Detector, load
 from hindsight.artifact import Artifact, find_artifact, list_artifacts, load_artifact
-from hindsight.client import Client
+from hindsight.client import AsyncClient, Client
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError
 from hindsight.options import DetectOptions
@@ -17,6 +17,7 @@ from hindsight.version import __version__
 
 __all__ = [
     "Artifact",
+    "AsyncClient",
     "Client",
     "DetectOptions",
     "Detections",

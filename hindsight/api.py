@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,13 +25,12 @@ from hindsight.errors import (
 )
 from hindsight.inputs import detect_inputs, rescore_inputs, threshold_inputs
 from hindsight.options import DetectOptions
+from hindsight.picture import ImageLike
 from hindsight.postprocess import split_detections, split_rescored
 from hindsight.preprocess import boxes_to_input, letterbox, padded_hw, scaled_hw
 from hindsight.runtime import Preprocessor, Runtime, open_runtime, preprocessor_of
 
 __all__ = ["Detector", "ImageLike", "load", "read_image"]
-
-ImageLike = str | os.PathLike[str] | bytes | NDArray[Any] | Image.Image
 
 
 def load(
@@ -76,11 +74,17 @@ class Detector:
         """`detect` for several images, in their order; those of one padded shape go through the model
         together.
         """
-        manifest = self.artifact.manifest
-        choice = DetectOptions.resolve(manifest, **options)
+        given = list(images)
+        choice = DetectOptions.resolve(self.artifact.manifest, **options)
         preprocessor = preprocessor_of(self._runtime)
         if preprocessor is not None:
-            return self._detect_on_device(preprocessor, list(images), choice)
+            found = self._detect_on_device(preprocessor, given, choice)
+        else:
+            found = self._detect_here(given, choice)
+        return [each.with_image(image, keep=False) for each, image in zip(found, given, strict=True)]
+
+    def _detect_here(self, images: Sequence[ImageLike], choice: DetectOptions) -> list[Detections]:
+        manifest = self.artifact.manifest
         prepared = [letterbox(read_image(image, self.limits), manifest.resize) for image in images]
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for place, lb in enumerate(prepared):

@@ -25,6 +25,7 @@ _GROUP = "hindsight.commands"
 _HELP = {
     "detect": "Find objects in images and videos, each box with a second opinion on itself.",
     "models": "List the models that can be used by name.",
+    "pull": "Fetch a model from the Hugging Face Hub, a zip file or a folder.",
     "serve": "Serve models over HTTP, with a page to try them.",
     "bench": "Load a server, and see what it takes.",
     "keys": "Make, list and revoke the API keys of a server.",
@@ -37,6 +38,7 @@ _HELP = {
 }
 _EXTRA = {
     "detect": "cpu",
+    "pull": "hub",
     "serve": "cpu",
     "keys": "cpu",
     "train": "train",

@@ -9,9 +9,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Unpack
 
-from hindsight.client.blocking import attached, item_of
-from hindsight.client.core import Core, Outcome, Settings
-from hindsight.client.grouping import Grouping, Item
+from hindsight.client.core import Core, Settings
+from hindsight.client.grouping import Grouping, Item, Outcome, attached, item_of
 from hindsight.client.http import Address
 from hindsight.client.wire import Boxes, Options, encoded
 from hindsight.detections import Detections, Rescored
@@ -50,7 +49,7 @@ class AsyncClient:
         content = await asyncio.to_thread(encoded, image)
         return (await core.detect(content, options)).with_image(image, keep=False)
 
-    async def detect_many(
+    def detect_many(
         self,
         images: Iterable[ImageLike] | AsyncIterable[ImageLike],
         *,
@@ -61,11 +60,48 @@ class AsyncClient:
         """Client.detect_many, for `async for`; `images` may be asynchronous too."""
         if concurrency < 1:
             raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")
+        return self._detect_many(images, concurrency, Grouping(images_per_request), options)
+
+    async def rescore(self, image: ImageLike, boxes: Boxes, *, model: str | None = None) -> Rescored:
+        """Client.rescore."""
+        core = self._open_core()
+        return await core.rescore(await asyncio.to_thread(encoded, image), boxes, model)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Client.models."""
+        return await self._open_core().models()
+
+    async def default_model(self) -> str:
+        """Client.default_model."""
+        return await self._open_core().default_model()
+
+    async def close(self) -> None:
+        """End the kept connections; calls that are under way end first."""
+        self._closed = True
+        self._core.close()
+        await asyncio.sleep(0)  # their sockets are closed in the loop's next turn
+        await asyncio.sleep(0)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _detect_many(
+        self,
+        images: Iterable[ImageLike] | AsyncIterable[ImageLike],
+        concurrency: int,
+        grouping: Grouping,
+        options: Options,
+    ) -> AsyncIterator[Outcome]:
         core = self._open_core()
         gate = asyncio.Semaphore(concurrency)
         under_way: deque[tuple[list[Item], asyncio.Task[list[Outcome]]]] = deque()
         try:
-            async for group in _groups(images, Grouping(images_per_request)):
+            async for group in _groups(images, grouping):
                 contents = [item.content for item in group]
                 task = asyncio.create_task(core.detect_group(contents, options, gate))
                 under_way.append((group, task))
@@ -82,30 +118,6 @@ class AsyncClient:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def rescore(self, image: ImageLike, boxes: Boxes, *, model: str | None = None) -> Rescored:
-        """Client.rescore."""
-        core = self._open_core()
-        return await core.rescore(await asyncio.to_thread(encoded, image), boxes, model)
-
-    async def models(self) -> list[dict[str, Any]]:
-        """Client.models."""
-        return await self._open_core().models()
-
-    async def close(self) -> None:
-        """End the kept connections; calls that are under way end first."""
-        self._closed = True
-        self._core.close()
-        await asyncio.sleep(0)  # their sockets are closed in the loop's next turn
-        await asyncio.sleep(0)
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def _open_core(self) -> Core:
         if self._closed:

@@ -12,16 +12,16 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Unpack
 
-from hindsight.client.core import Core, Outcome, Settings
-from hindsight.client.grouping import Grouping, Item
+from hindsight.client.core import Core, Settings
+from hindsight.client.grouping import Grouping, Item, Outcome, attached, item_of
 from hindsight.client.http import Address
 from hindsight.client.portal import Portal
 from hindsight.client.wire import Boxes, Options, encoded
 from hindsight.detections import Detections, Rescored
-from hindsight.errors import HindsightError, OptionError
+from hindsight.errors import OptionError
 from hindsight.picture import ImageLike
 
-__all__ = ["Client", "attached", "item_of"]
+__all__ = ["Client"]
 
 _AHEAD = 2  # groups that are under way or done, for each that may be under way
 
@@ -93,6 +93,11 @@ class Client:
         session = self._session()
         return session.portal.run(session.core.models())
 
+    def default_model(self) -> str:
+        """The name of the model that answers where none is given."""
+        session = self._session()
+        return session.portal.run(session.core.default_model())
+
     def close(self) -> None:
         """End the connections, and what is under way in other threads."""
         self._closed = True
@@ -117,13 +122,11 @@ class Client:
                 contents = [item.content for item in group]
                 work = session.core.detect_group(contents, options, gate)
                 under_way.append((group, session.portal.submit(work)))
-                while under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency:
-                    yield from attached(under_way[0][0], under_way[0][1].result())
+                while under_way and (under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency):
+                    yield from attached(under_way[0][0], session.portal.wait(under_way[0][1]))
                     under_way.popleft()
-                    if not under_way:
-                        break
             while under_way:
-                yield from attached(under_way[0][0], under_way[0][1].result())
+                yield from attached(under_way[0][0], session.portal.wait(under_way[0][1]))
                 under_way.popleft()
         finally:
             for _, future in under_way:
@@ -163,20 +166,3 @@ def _groups(images: Iterable[ImageLike], grouping: Grouping) -> Iterator[list[It
     grouping.flush()
     while (group := grouping.next()) is not None:
         yield group
-
-
-def item_of(image: ImageLike) -> Item:
-    """Encoded; an image that cannot be carries its error."""
-    try:
-        return Item(image, encoded(image))
-    except HindsightError as error:
-        return Item(image, error)
-
-
-def attached(group: list[Item], outcomes: list[Outcome]) -> Iterator[Outcome]:
-    """Outcomes that lead back to their images."""
-    for item, outcome in zip(group, outcomes, strict=True):
-        if isinstance(outcome, Detections):
-            yield outcome.with_image(item.image, keep=False)
-        else:
-            yield outcome

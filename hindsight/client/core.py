@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hindsight.client import wire
+from hindsight.client.grouping import Outcome
 from hindsight.client.http import Address, Answer, Lost, Pool, Request
 from hindsight.client.retry import PASSING, pause, retry_after
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError, ModelNotFound, OptionError, ServiceError
 from hindsight.version import __version__
 
-__all__ = ["Core", "Outcome", "Settings"]
-
-Outcome = Detections | HindsightError
+__all__ = ["Core", "Settings"]
 
 _EVERYONES = frozenset({*range(300, 400), 401, 403})  # statuses that every image would get
 _TOO_MUCH = 413
@@ -66,20 +65,30 @@ class Core:
         self._pool.close()
 
     async def models(self) -> list[dict[str, Any]]:
-        answer = await self._send("GET", "/models", None)
+        document = await self._listing()
         try:
-            return list(wire.document_of(self._url, answer)["models"])
+            return list(document["models"])
         except (KeyError, TypeError) as error:
             raise self._not_ours(error) from error
 
+    async def default_model(self) -> str:
+        """The name that the server takes where none is given."""
+        document = await self._listing()
+        try:
+            return str(document["default"])
+        except KeyError as error:
+            raise self._not_ours(error) from error
+
+    async def _listing(self) -> dict[str, Any]:
+        return wire.document_of(self._url, await self._send("GET", "/models", None))
+
     async def detect(self, image: bytes, options: Mapping[str, Any]) -> Detections:
-        target = wire.detect_target(options, self._settings.model)
+        target = wire.target_of("/detect", self._settings.model, options)
         answer = await self._send("POST", target, wire.image_upload(image))
         return await self._detections(wire.document_of(self._url, answer))
 
     async def rescore(self, image: bytes, boxes: wire.Boxes, model: str | None) -> Rescored:
-        chosen = self._settings.model if model is None else model
-        target = wire.detect_target({}, chosen).replace("/detect", "/rescore", 1)
+        target = wire.target_of("/rescore", self._settings.model if model is None else model)
         answer = await self._send("POST", target, wire.rescore_upload(image, boxes))
         document = wire.document_of(self._url, answer)
         facts = await self._facts_of(document)
@@ -109,7 +118,7 @@ class Core:
         return outcomes
 
     async def _together(self, images: Sequence[bytes], options: Mapping[str, Any]) -> list[Outcome]:
-        target = wire.detect_target(options, self._settings.model)
+        target = wire.target_of("/detect", self._settings.model, options)
         try:
             answer = await self._send("POST", target, wire.images_upload(images))
             if answer.status == _TOO_MUCH:  # all together, perhaps: a server may be set to take fewer

@@ -8,18 +8,23 @@ can share its work out better.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hindsight.client.wire import encoded
+from hindsight.detections import Detections
 from hindsight.errors import HindsightError, OptionError
 from hindsight.picture import ImageLike
 
-__all__ = ["Grouping", "Item"]
+__all__ = ["Grouping", "Item", "Outcome", "attached", "item_of"]
 
 _SMALL = 32 * 1024  # bytes of an encoded image
 _MOST_IMAGES = 16
 _MOST_BYTES = 256 * 1024
 _MOST_ASKED = 64  # images that a server takes at a time
 _MOST_BYTES_ASKED = 16 * 2**20  # a server takes 50 MB
+
+Outcome = Detections | HindsightError
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,19 @@ class Grouping:
     def next(self) -> list[Item] | None:
         """A group that is complete."""
         return self._ready.popleft() if self._ready else None
+
+def item_of(image: ImageLike) -> Item:
+    """Encoded; an image that cannot be carries its error."""
+    try:
+        return Item(image, encoded(image))
+    except HindsightError as error:
+        return Item(image, error)
+
+
+def attached(group: list[Item], outcomes: list[Outcome]) -> Iterator[Outcome]:
+    """Outcomes that lead back to their images."""
+    for item, outcome in zip(group, outcomes, strict=True):
+        if isinstance(outcome, Detections):
+            yield outcome.with_image(item.image, keep=False)
+        else:
+            yield outcome

@@ -92,6 +92,7 @@ class Pool:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._idle: list[_Connection] = []
+        self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def exchange(self, request: Request) -> Answer:
@@ -116,7 +117,8 @@ class Pool:
             return answer
 
     def close(self) -> None:
-        """End the connections that nobody uses."""
+        """Keep no connection from now on."""
+        self._closed = True
         while self._idle:
             self._idle.pop().abort()
 
@@ -137,7 +139,7 @@ class Pool:
         return None
 
     def _keep(self, connection: _Connection) -> None:
-        if connection.usable and len(self._idle) < _MOST_IDLE:
+        if connection.usable and not self._closed and len(self._idle) < _MOST_IDLE:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
         else:

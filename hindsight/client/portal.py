@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 __all__ = ["Portal"]
@@ -19,6 +19,8 @@ class Portal:
 
     def __init__(self, at_end: Callable[[], None]) -> None:
         self._loop = asyncio.new_event_loop()
+        self._open = True
+        self._lock = threading.RLock()
         self._thread = threading.Thread(
             target=_work, args=(self._loop, at_end), name="hindsight-client", daemon=True
         )
@@ -26,28 +28,33 @@ class Portal:
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Cancelling the future cancels the coroutine. Raises RuntimeError after `close`."""
-        try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError:
-            coroutine.close()
-            raise RuntimeError("this client is closed") from None
+        with self._lock:
+            if self._open:
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        coroutine.close()
+        raise RuntimeError("this client is closed")
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Its result. Ctrl-C cancels it."""
-        future = self.submit(coroutine)
+        """Its result. Ctrl-C cancels it. Raises RuntimeError where `close` does."""
+        return self.wait(self.submit(coroutine))
+
+    @staticmethod
+    def wait(future: Future[T]) -> T:
+        """As `run`, of what was submitted."""
         try:
             return future.result()
+        except CancelledError:
+            raise RuntimeError("this client was closed by another thread") from None
         except BaseException:
             future.cancel()
             raise
 
     def close(self) -> None:
         """Cancel what is under way and end the thread."""
-        if not self._loop.is_closed():
-            try:
+        with self._lock:  # whatever was submitted is in the loop before it stops, and so is cancelled
+            if self._open:
+                self._open = False
                 self._loop.call_soon_threadsafe(self._loop.stop)
-            except RuntimeError:
-                return  # it has just been closed by somebody else
         if self._thread is not threading.current_thread():
             self._thread.join(_STOP_SECONDS)
 

@@ -34,7 +34,6 @@ __all__ = [
     "Facts",
     "Options",
     "Upload",
-    "detect_target",
     "detections_of",
     "document_of",
     "encoded",
@@ -45,6 +44,7 @@ __all__ = [
     "problem_error",
     "rescore_upload",
     "rescored_of",
+    "target_of",
 ]
 
 Boxes = Sequence[Sequence[float]] | NDArray[Any]
@@ -100,16 +100,18 @@ def encoded(image: ImageLike) -> bytes:
     return stream.getvalue()
 
 
-def detect_target(options: Mapping[str, Any], model: str | None) -> str:
-    """Path and query of a detection. Raises OptionError for an option that would change the answer's form."""
+def target_of(path: str, model: str | None, options: Mapping[str, Any] | None = None) -> str:
+    """`path` with its query. Raises OptionError for an option that would change the answer's form."""
+    given = {name: value for name, value in (options or {}).items() if value is not None}
     for name in ("format", "annotate"):
-        if name in options:
+        if name in given:
             raise OptionError(
                 f"the client answers Detections and takes no {name}: they have to_coco(), to_yolo(), plot()"
             )
-    query = {"model": model, **options}
-    given = {name: _query_value(value) for name, value in query.items() if value is not None}
-    return "/detect" + (f"?{urlencode(given, doseq=True, quote_via=quote)}" if given else "")
+    query = {name: _query_value(value) for name, value in given.items()}
+    if model is not None:
+        query = {"model": model, **query}
+    return path + (f"?{urlencode(query, doseq=True, quote_via=quote)}" if query else "")
 
 
 def _query_value(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from rich.text import Text
 from hindsight.artifact import DEFAULT_MODEL, Artifact, load_artifact, scan_artifacts
 from hindsight.commands.console import BAD_INPUT, complain, fail, output
 from hindsight.errors import ArtifactError
+from hindsight.hub.origin import read_origin
 from hindsight.repository import ModelRepository
 
 __all__ = ["models"]
@@ -35,7 +37,9 @@ def models(
         ),
     ] = None,
 ) -> None:
-    """List the models that can be used by name: those of $HINDSIGHT_MODELS, then the shipped ones."""
+    """List the models that can be used by name: those of $HINDSIGHT_MODELS, then those that were pulled, then
+    the shipped ones; of several versions the newest.
+    """
     found: list[tuple[str, Artifact]] = []
     bad = False
     try:
@@ -58,7 +62,7 @@ def models(
 
 def _by_name() -> Iterator[tuple[str, Artifact | ArtifactError]]:
     """What `find_artifact` finds, by the name of its folder."""
-    return ((path.name, artifact) for path, artifact in scan_artifacts())
+    return scan_artifacts()
 
 
 def _stored(folder: Path) -> Iterator[tuple[str, Artifact | ArtifactError]]:
@@ -71,7 +75,7 @@ def _stored(folder: Path) -> Iterator[tuple[str, Artifact | ArtifactError]]:
 
 
 def _record(name: str, artifact: Artifact) -> dict[str, Any]:
-    manifest = artifact.manifest
+    manifest, origin = artifact.manifest, read_origin(artifact.path)
     return {
         "name": name,
         "version": manifest.version,
@@ -81,12 +85,15 @@ def _record(name: str, artifact: Artifact) -> dict[str, Any]:
         "metrics": manifest.metrics,
         "licence": manifest.licence,
         "path": str(artifact.path),
+        "origin": None if origin is None else asdict(origin),
     }
 
 
 def _table(found: list[tuple[str, Artifact]], default: str | None) -> Table:
-    table = Table("model", "version", "classes", "second opinion", *_SHOWN_METRICS, "path")
-    for name, artifact in found:
+    origins = [read_origin(artifact.path) for _, artifact in found]
+    pulled = ["from"] if any(origins) else []
+    table = Table("model", "version", "classes", "second opinion", *_SHOWN_METRICS, "path", *pulled)
+    for (name, artifact), origin in zip(found, origins, strict=True):
         manifest = artifact.manifest
         table.add_row(
             Text(name + (" (default)" if name == default else "")),
@@ -95,6 +102,7 @@ def _table(found: list[tuple[str, Artifact]], default: str | None) -> Table:
             "yes" if manifest.has_localization else "no",
             *(_metric(manifest.metrics.get(key)) for key in _SHOWN_METRICS),
             Text(str(artifact.path)),
+            *(Text("" if origin is None else str(origin)) for _ in pulled),
         )
     return table
 

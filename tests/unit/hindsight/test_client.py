@@ -1,11 +1,8 @@
-"""The client against canned answers: what it sends, and which error each answer becomes."""
+"""Both clients against canned answers: what they send, and which error each answer becomes."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,146 +21,156 @@ from hindsight.errors import (
     errors_by_code,
 )
 from tests.factories import encode, tiles_image
+from tests.stub_server import BUSY, FOUND, JUDGED, ROW, TINY, Driven, StubServer, says, stub_server
 
-TINY = {
-    "name": "tiny",
-    "version": "2",
-    "classes": [{"name": "red"}, {"name": "green"}],
-    "versions": [{"version": "1", "classes": ["cat", "dog"]}, {"version": "0", "classes": None}],
-}
-MODELS = {"models": [TINY], "default": "tiny"}
-ROW = {"box": [1, 2, 3, 4], "label": "green", "label_id": 1, "score": 0.5, "class_score": 0.6}
-JUDGED = {**ROW, "iou": 0.7, "purity": 0.8, "integrity": 0.9}
+NOTHING = {**FOUND, "detections": []}
 UNJUDGED = {**ROW, "iou": None, "purity": None, "integrity": None}
 
-
-class Canned(ThreadingHTTPServer):
-    """Answers every request with `answer` (but /models with MODELS) and keeps what came."""
-
-    answer: tuple[int, dict[str, str], bytes] = (200, {}, b"{}")
-    target = ""
-    received: tuple[dict[str, str], bytes] = ({}, b"")
-
-    def says(self, document: Any, status: int = 200, **headers: str) -> None:
-        self.answer = (status, headers, json.dumps(document).encode())
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Canned
-
-    def do_GET(self) -> None:
-        self.reply(200, {}, json.dumps(MODELS).encode())
-
-    def do_POST(self) -> None:
-        length = int(self.headers["Content-Length"])
-        self.server.target = self.path
-        self.server.received = (dict(self.headers), self.rfile.read(length))
-        self.reply(*self.server.answer)
-
-    def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for key, value in headers.items():
-            self.send_header(key.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        """Quiet."""
+Make = Callable[..., Any]
 
 
 @pytest.fixture
-def server() -> Iterator[Canned]:
-    with Canned(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+def server() -> Iterator[StubServer]:
+    with stub_server() as running:
         yield running
-        running.shutdown()
-        thread.join()
+
+
+@pytest.fixture(params=[hindsight.Client, Driven], ids=["sync", "async"])
+def make(request: pytest.FixtureRequest, server: StubServer) -> Iterator[Make]:
+    """make(**arguments) -> a client of the stub server that tries once."""
+    made = []
+
+    def client(**arguments: Any) -> Any:
+        made.append(request.param(f"{server.url}/", **{"timeout": 20, "retries": 0, **arguments}))
+        return made[-1]
+
+    yield client
+    for each in made:
+        each.close()
 
 
 @pytest.fixture
-def client(server: Canned) -> hindsight.Client:
-    return hindsight.Client(f"http://127.0.0.1:{server.server_port}/", timeout=10)
+def client(make: Make) -> Any:
+    return make()
 
 
-def test_detections_come_back_as_the_librarys_own(server: Canned, client: hindsight.Client) -> None:
-    server.says(
-        {"model": "tiny", "version": "2", "image": {"width": 160, "height": 96}, "detections": [JUDGED]}
-    )
+def test_detections_come_back_as_the_librarys_own(server: StubServer, client: Any) -> None:
     found = client.detect(
         encode(tiles_image()), score_threshold=0.25, classes=["red", "green"], iou_weight=None
     )
     assert found.to_records() == [{**JUDGED, "box": [1.0, 2.0, 3.0, 4.0]}]
     assert found.class_names == ("red", "green") and found.image_hw == (96, 160)
-    assert parse_qs(urlsplit(server.target).query) == {
+    assert parse_qs(urlsplit(server.asked[-1].target).query) == {
         "score_threshold": ["0.25"],
         "classes": ["red", "green"],
     }
-    assert server.received[1] == encode(tiles_image())
+    assert server.asked[-1].body == encode(tiles_image())
 
 
-def test_a_model_without_localization_head_gives_none(server: Canned, client: hindsight.Client) -> None:
-    server.says(
-        {"model": "tiny", "version": "2", "image": {"width": 160, "height": 96}, "detections": [UNJUDGED]}
-    )
+def test_a_model_without_localization_head_gives_none(server: StubServer, client: Any) -> None:
+    server.always = says({**FOUND, "detections": [UNJUDGED]})
     found = client.detect(tiles_image())
     assert (found.ious, found.purities, found.integrities) == (None, None, None)
 
 
-def test_each_version_has_its_own_class_names(server: Canned, client: hindsight.Client) -> None:
-    answer = {"model": "tiny", "image": {"width": 160, "height": 96}, "detections": [JUDGED]}
+def test_each_version_has_its_own_class_names(server: StubServer, client: Any) -> None:
     for version, name in (("2", "green"), ("1", "dog"), ("2", "green")):
-        server.says({**answer, "version": version})
-        found = client.detect(b"bytes")
-        assert [found.class_names[label] for label in found.labels] == [name]
-    server.says({**answer, "version": "0"})
+        server.always = says({**FOUND, "version": version, "detections": [{**JUDGED, "label": name}]})
+        assert client.detect(b"bytes").names == (name,)
+    assert len([seen for seen in server.seen if seen.target == "/models"]) == 1
+    server.always = says({**FOUND, "version": "0"})
     with pytest.raises(ServiceError, match="tiny 0 was unloaded"):
         client.detect(b"bytes")
 
 
-def test_an_array_travels_without_loss(server: Canned, client: hindsight.Client) -> None:
-    server.says({"model": "tiny", "version": "2", "image": {"width": 160, "height": 96}, "detections": []})
+def test_an_array_travels_without_loss(server: StubServer, client: Any) -> None:
+    server.always = says(NOTHING)
     assert len(client.detect(tiles_image())) == 0
-    np.testing.assert_array_equal(decode_image(server.received[1]), tiles_image())
+    np.testing.assert_array_equal(decode_image(server.asked[-1].body), tiles_image())
 
 
-def test_a_chosen_model_is_named(server: Canned) -> None:
-    server.says({"model": "tiny", "version": "2", "image": {"width": 160, "height": 96}, "detections": []})
-    hindsight.Client(f"http://127.0.0.1:{server.server_port}", model="a b&c").detect(tiles_image())
-    assert parse_qs(urlsplit(server.target).query) == {"model": ["a b&c"]}
+def test_a_chosen_model_is_named(server: StubServer, make: Make) -> None:
+    client = make(model="a b&c")
+    client.detect(tiles_image())
+    assert parse_qs(urlsplit(server.asked[-1].target).query) == {"model": ["a b&c"]}
+    client.detect(tiles_image(), model="other")
+    assert parse_qs(urlsplit(server.asked[-1].target).query) == {"model": ["other"]}
 
 
-def test_rescore_sends_image_and_boxes(server: Canned, client: hindsight.Client) -> None:
+@pytest.mark.parametrize("option", ["format", "annotate"])
+def test_what_would_be_no_detections_is_not_asked_for(server: StubServer, client: Any, option: str) -> None:
+    with pytest.raises(OptionError, match=option):
+        client.detect(tiles_image(), **{option: "coco"})
+    assert server.seen == []
+
+
+def test_a_version_that_was_replaced_has_its_classes_asked_for_again(server: StubServer, client: Any) -> None:
+    client.detect(b"bytes")
+    server.models = {"models": [{**TINY, "classes": [{"name": "cat"}, {"name": "dog"}]}]}
+    server.always = says({**FOUND, "detections": [{**JUDGED, "label": "dog"}]})
+    assert client.detect(b"bytes").class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("localization", [True, False, None])
+@pytest.mark.parametrize("masks", [True, False, None])
+def test_where_nothing_is_found_the_model_says_which_columns_there_are(
+    server: StubServer, client: Any, localization: bool | None, masks: bool | None
+) -> None:
+    """None: a server that does not say; the columns are then there and empty, and there are no masks."""
+    server.models = {"models": [{**TINY, "has_localization": localization, "has_masks": masks}]}
+    server.always = says(NOTHING)
+    found = client.detect(b"bytes")
+    assert (found.ious is None) == (found.purities is None) == (localization is False)
+    assert found.has_masks == bool(masks)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {**FOUND, "detections": [{}]},
+        {**FOUND, "detections": [{**JUDGED, "label_id": 7}]},
+        {**FOUND, "detections": [{**JUDGED, "box": [1, 2]}]},
+        {**FOUND, "detections": 5},
+        {**FOUND, "image": None},
+    ],
+)
+def test_an_answer_of_another_form_is_a_service_error(server: StubServer, client: Any, answer: Any) -> None:
+    server.always = says(answer)
+    with pytest.raises(ServiceError):
+        client.detect(b"bytes")
+
+
+def test_rescore_sends_image_and_boxes(server: StubServer, client: Any) -> None:
     opinion = {"iou": 0.5, "purity": 0.6, "integrity": 0.7, "class_scores": {"green": 0.2, "red": 0.1}}
-    server.says({"model": "tiny", "version": "2", "results": [opinion]})
+    server.always = says({"model": "tiny", "version": "2", "results": [opinion]})
     answer = client.rescore(encode(tiles_image()), np.array([[1, 2, 3, 4]]))
     np.testing.assert_allclose(answer.class_scores, [[0.1, 0.2]])
     assert answer.to_records()[0]["label"] == "green"
-    assert b"[[1.0, 2.0, 3.0, 4.0]]" in server.received[1] and encode(tiles_image()) in server.received[1]
-    server.says({"model": "tiny", "version": "2", "results": []})
+    assert b"[[1.0, 2.0, 3.0, 4.0]]" in server.asked[-1].body
+    assert encode(tiles_image()) in server.asked[-1].body
+    server.always = says({"model": "tiny", "version": "2", "results": []})
     assert client.rescore(tiles_image(), []).class_scores.shape == (0, 2)
 
 
 @pytest.mark.parametrize("boxes", [[[1, 2, float("nan"), 4]], [[1, 2], [1]], "boxes"])
-def test_boxes_that_cannot_be_sent_are_refused_here(client: hindsight.Client, boxes: Any) -> None:
+def test_boxes_that_cannot_be_sent_are_refused_here(client: Any, boxes: Any) -> None:
     with pytest.raises(BoxesError):
         client.rescore(tiles_image(), boxes)
 
 
 @pytest.mark.parametrize("error", [ImageTooLarge, ModelNotFound, OptionError, UnsupportedImage, BoxesError])
 def test_a_problem_becomes_its_error(
-    server: Canned, client: hindsight.Client, error: type[hindsight.HindsightError]
+    server: StubServer, client: Any, error: type[hindsight.HindsightError]
 ) -> None:
-    server.says({"title": "No", "status": 422, "detail": "the very reason", "code": error.code}, status=422)
+    problem = {"title": "No", "status": 422, "detail": "the very reason", "code": error.code}
+    server.always = says(problem, status=422)
     with pytest.raises(error, match="the very reason"):
         client.detect(tiles_image())
 
 
-def test_a_busy_server_says_when_to_come_back(server: Canned, client: hindsight.Client) -> None:
-    server.says(
-        {"title": "Busy", "detail": "the queue is full", "code": "service-error"}, 503, Retry_After="3"
-    )
+def test_a_busy_server_says_when_to_come_back(server: StubServer, client: Any) -> None:
+    server.always = says(BUSY, 503, Retry_After="3")
     with pytest.raises(ServiceError, match="queue is full") as raised:
         client.detect(tiles_image())
     assert (raised.value.status, raised.value.retry_after) == (503, 3.0)
@@ -172,25 +179,66 @@ def test_a_busy_server_says_when_to_come_back(server: Canned, client: hindsight.
 @pytest.mark.parametrize("body", [b"<html>bad gateway</html>", b"", b"[]", b'"text"'])
 @pytest.mark.parametrize("status", [200, 502])
 def test_an_answer_that_is_not_ours_is_a_service_error(
-    server: Canned, client: hindsight.Client, status: int, body: bytes
+    server: StubServer, client: Any, status: int, body: bytes
 ) -> None:
-    server.answer = (status, {}, body)
+    server.always = says(body, status)
     with pytest.raises(ServiceError, match=f"HTTP status {status}") as raised:
         client.detect(tiles_image())
     assert raised.value.status == status
 
 
-def test_no_server_is_a_service_error() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
-        port = closed.server_port
-    with pytest.raises(ServiceError, match="is `hindsight serve` running there"):
-        hindsight.Client(f"http://127.0.0.1:{port}").models()
+def test_no_server_is_a_service_error(server: StubServer, make: Make) -> None:
+    client = make()
+    server.close()
+    with pytest.raises(ServiceError, match="is `hindsight serve` running there") as raised:
+        client.models()
+    assert raised.value.status is None
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://host:port", ""])
-def test_what_is_no_url_is_refused(url: str) -> None:
+@pytest.mark.parametrize("location", ["other", "/detect", ""])
+def test_a_redirect_is_not_followed(server: StubServer, make: Make, location: str) -> None:
+    """It would take the key and the image to wherever it says."""
+    with stub_server() as other:
+        target = other.url if location == "other" else location
+        server.always = says({}, 307, Location=target)
+        with pytest.raises(ServiceError, match="redirects") as raised:
+            make(api_key="secret").detect(b"bytes")
+        assert raised.value.status == 307 and "secret" not in str(raised.value)
+        assert other.connections == 0 and len(server.seen) == 1
+
+
+def test_proxies_of_the_environment_are_not_used(
+    server: StubServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stub_server() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        make(api_key="secret").detect(b"bytes")
+        assert proxy.connections == 0
+    assert server.asked[0].headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000", "ftp://x", "http://", "http://host:port", "", "http://me:secret@host", "http://host?a=1"],
+)
+@pytest.mark.parametrize("kind", [hindsight.Client, hindsight.AsyncClient])
+def test_what_is_no_url_is_refused(kind: type[Any], url: str) -> None:
     with pytest.raises(OptionError, match="url"):
-        hindsight.Client(url)
+        kind(url)
+
+
+@pytest.mark.parametrize("arguments", [{"timeout": 0}, {"retries": -1}, {"api_key": "a\nb"}, {"api_key": " "}])
+@pytest.mark.parametrize("kind", [hindsight.Client, hindsight.AsyncClient])
+def test_arguments_out_of_range_are_refused(kind: type[Any], arguments: dict[str, Any]) -> None:
+    with pytest.raises(OptionError):
+        kind("http://localhost", **arguments)
+
+
+def test_a_file_that_is_not_there_is_refused_here(server: StubServer, client: Any) -> None:
+    with pytest.raises(UnsupportedImage, match="nowhere.jpg"):
+        client.detect("nowhere.jpg")
+    assert server.connections == 0
 
 
 def test_every_error_has_a_code_of_its_own() -> None:

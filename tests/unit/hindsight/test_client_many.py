@@ -1,0 +1,248 @@
+"""detect_many: order, failures in their places, bounds on what is under way, several images to a request."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+import hindsight
+from hindsight.client.grouping import Grouping, Item
+from hindsight.errors import CorruptImage, ModelNotFound, OptionError, ServiceError, UnsupportedImage
+from tests.stub_server import BUSY, FOUND, JUDGED, Driven, Seen, StubServer, says, stays_silent, stub_server
+
+SOON = 20.0  # seconds
+CORRUPT = {"detail": "cut short", "code": "corrupt-image", "status": 422}
+LARGE = 100_000  # bytes of an image that travels alone
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def server() -> Iterator[StubServer]:
+    with stub_server() as running:
+        running.always = echo
+        yield running
+
+
+@pytest.fixture(params=[hindsight.Client, Driven], ids=["sync", "async"])
+def client(request: pytest.FixtureRequest, server: StubServer) -> Iterator[Any]:
+    made = request.param(server.url, retries=1)
+    yield made
+    made.close()
+
+
+def image(number: int, size: int = 20) -> bytes:
+    """`size` bytes that the stub server tells apart: it answers a score of number / 1000."""
+    return b"<%d>" % number + b"." * size
+
+
+def bad(number: int) -> bytes:
+    return b"<bad>" + image(number)
+
+
+def images_in(seen: Seen) -> list[bytes]:
+    return re.findall(rb"(?:<bad>)?<\d+>", seen.body)
+
+
+def answer_to(content: bytes) -> dict[str, Any]:
+    if content.startswith(b"<bad>"):
+        return CORRUPT
+    number = int(content.strip(b"<>"))
+    return {**FOUND, "detections": [{**JUDGED, "score": number / 1000}]}
+
+
+def echo(server: StubServer, connection: Any, seen: Seen) -> bool:
+    """What the real server does: one image is answered alone, several as results."""
+    answers = [answer_to(content) for content in images_in(seen)]
+    if "multipart" in seen.headers["content-type"]:
+        return says({"results": answers})(server, connection, seen)
+    return says(answers[0], answers[0].get("status", 200))(server, connection, seen)
+
+
+def numbers(outcomes: Any) -> list[Any]:
+    """The images' numbers back from their scores; of a failure its class."""
+    return [
+        round(float(each.scores[0]) * 1000) if isinstance(each, hindsight.Detections) else type(each)
+        for each in outcomes
+    ]
+
+
+@pytest.mark.parametrize("size", [20, LARGE])
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_every_image_is_answered_in_order(server: StubServer, client: Any, size: int, concurrency: int) -> None:
+    given = [image(number, size) for number in range(40)]
+    assert numbers(client.detect_many(given, concurrency=concurrency)) == list(range(40))
+    assert server.most_together <= concurrency
+
+
+def test_no_images_are_no_requests(server: StubServer, client: Any) -> None:
+    assert list(client.detect_many([])) == []
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("size", [20, LARGE])
+def test_a_failure_stays_with_its_image(server: StubServer, client: Any, size: int) -> None:
+    given = [image(0, size), bad(1), "nowhere.jpg", image(3, size), 5, image(5, size)]
+    outcomes = list(client.detect_many(given))
+    assert numbers(outcomes) == [0, CorruptImage, UnsupportedImage, 3, UnsupportedImage, 5]
+    assert "cut short" in str(outcomes[1]) and "nowhere.jpg" in str(outcomes[2])
+
+
+def test_a_busy_moment_of_one_image_among_many_is_waited_out(server: StubServer, client: Any) -> None:
+    def one_busy(server: StubServer, connection: Any, seen: Seen) -> bool:
+        answers = [answer_to(content) for content in images_in(seen)]
+        answers[1] = {**BUSY, "retry_after_ms": 10}
+        return says({"results": answers})(server, connection, seen)
+
+    server.script.append(one_busy)
+    assert numbers(client.detect_many([image(number) for number in range(4)])) == [0, 1, 2, 3]
+    assert [len(images_in(seen)) for seen in server.asked] == [4, 1]
+
+
+def test_a_server_that_stays_busy_fails_its_images_alone(server: StubServer, client: Any) -> None:
+    server.script += [says(BUSY, 503)] * 2
+    outcomes = list(client.detect_many([image(number, LARGE) for number in range(3)], concurrency=1))
+    assert numbers(outcomes) == [ServiceError, 1, 2]
+    assert outcomes[0].status == 503
+
+
+def test_small_images_share_a_request_and_photos_do_not(server: StubServer, client: Any) -> None:
+    given = [*(image(number) for number in range(20)), image(20, LARGE), image(21), image(22)]
+    assert numbers(client.detect_many(given, concurrency=1)) == list(range(23))
+    assert [len(images_in(seen)) for seen in server.asked] == [16, 4, 1, 2]
+
+
+@pytest.mark.parametrize(("most", "requests"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5])])
+def test_how_many_share_a_request_can_be_said(
+    server: StubServer, client: Any, most: int, requests: list[int]
+) -> None:
+    given = [image(number, LARGE) for number in range(5)]
+    outcomes = client.detect_many(given, concurrency=1, images_per_request=most, score_threshold=0.5)
+    assert numbers(outcomes) == list(range(5))
+    assert [len(images_in(seen)) for seen in server.asked] == requests
+    assert {seen.target for seen in server.asked} == {"/detect?score_threshold=0.5"}
+
+
+def test_a_server_that_takes_fewer_images_gets_them_one_by_one(server: StubServer, client: Any) -> None:
+    server.script.append(says({"detail": "at most 2", "code": "service-error"}, 413))
+    assert numbers(client.detect_many([image(number) for number in range(3)])) == [0, 1, 2]
+    assert [len(images_in(seen)) for seen in server.asked] == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [20, LARGE])
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [(401, "service-error", ServiceError), (404, "model-not-found", ModelNotFound), (422, "option-error", OptionError)],
+)
+def test_what_every_image_would_meet_is_raised(
+    server: StubServer, client: Any, size: int, status: int, code: str, error: type[Exception]
+) -> None:
+    server.always = says({"detail": "no", "code": code}, status)
+    with pytest.raises(error, match="no"):
+        list(client.detect_many([image(number, size) for number in range(100)]))
+    assert len(server.asked) < 20
+
+
+@pytest.mark.parametrize("arguments", [{"concurrency": 0}, {"images_per_request": 0}, {"images_per_request": 65}])
+def test_arguments_out_of_range_are_refused(client: Any, arguments: dict[str, int]) -> None:
+    with pytest.raises(OptionError):
+        client.detect_many([image(1)], **arguments)
+
+
+def test_images_are_taken_as_they_are_needed(server: StubServer) -> None:
+    taken = 0
+
+    def camera() -> Iterator[bytes]:
+        nonlocal taken
+        for number in range(1000):
+            taken += 1
+            yield image(number, LARGE)
+
+    with hindsight.Client(server.url) as client:
+        outcomes = client.detect_many(camera(), concurrency=2)
+        assert taken == 0
+        assert numbers([next(outcomes) for _ in range(3)]) == [0, 1, 2]
+        assert taken <= 12
+        outcomes.close()  # type: ignore[attr-defined]
+    assert len(server.asked) <= taken
+
+
+def test_an_error_of_the_images_own_iterator_comes_through(server: StubServer, client: Any) -> None:
+    def camera() -> Iterator[bytes]:
+        yield image(0)
+        raise OSError("unplugged")
+
+    with pytest.raises(OSError, match="unplugged"):
+        list(client.detect_many(camera()))
+
+
+def test_who_stops_listening_ends_what_is_under_way(server: StubServer) -> None:
+    server.script.append(echo)
+    server.always = stays_silent
+    with hindsight.Client(server.url) as client:
+        outcomes = client.detect_many([image(number, LARGE) for number in range(9)], concurrency=2)
+        assert numbers([next(outcomes)]) == [0]
+        while len(server.asked) < 2:
+            time.sleep(0.01)
+        outcomes.close()  # type: ignore[attr-defined]
+        assert server.left.wait(SOON)
+
+
+def test_the_asynchronous_one_takes_asynchronous_images(server: StubServer) -> None:
+    async def camera() -> AsyncIterator[bytes]:
+        for number in range(5):
+            await asyncio.sleep(0)
+            yield image(number)
+
+    async def run() -> list[Any]:
+        async with hindsight.AsyncClient(server.url) as client:
+            return [outcome async for outcome in client.detect_many(camera())]
+
+    assert numbers(asyncio.run(run())) == list(range(5))
+
+
+def test_the_loop_turns_while_images_are_under_way(server: StubServer) -> None:
+    release = threading.Event()
+
+    def waits(server: StubServer, connection: Any, seen: Seen) -> bool:
+        release.wait(SOON)
+        return echo(server, connection, seen)
+
+    server.always = waits
+
+    async def run() -> list[Any]:
+        async with hindsight.AsyncClient(server.url) as client:
+            task = asyncio.create_task(_all(client))
+            while not server.asked:
+                await asyncio.sleep(0.01)
+            release.set()
+            return await task
+
+    async def _all(client: hindsight.AsyncClient) -> list[Any]:
+        return [outcome async for outcome in client.detect_many([image(1)])]
+
+    assert numbers(asyncio.run(run())) == [1]
+
+
+def test_groups_keep_the_order_and_the_bounds() -> None:
+    sizes = [10, 40_000, 10, 10, 30_000] + [30_000] * 10
+    grouping = Grouping(None)
+    groups: list[list[int]] = []
+
+    def drain() -> None:
+        while (group := grouping.next()) is not None:
+            groups.append([item.size for item in group])
+
+    for size in sizes:
+        grouping.add(Item(b"", b"x" * size))
+        drain()
+    grouping.flush()
+    drain()
+    assert [size for group in groups for size in group] == sizes
+    assert all(sum(group) <= 256 * 1024 or len(group) == 1 for group in groups)
+    assert [40_000] in groups

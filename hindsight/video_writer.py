@@ -82,7 +82,8 @@ class VideoWriter:
             with contextlib.suppress(Exception):  # what it thinks of its end does not matter any more
                 self._container.close()
             self._container = None
-        self._draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._draft.unlink(missing_ok=True)
 
     def __enter__(self) -> VideoWriter:
         return self

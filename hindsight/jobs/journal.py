@@ -265,7 +265,8 @@ def _checked(line: bytes) -> tuple[dict[str, Any], bytes] | None:
 
 def _could_begin(line: bytes) -> bool:
     """Whether this is how a header that was cut short may look."""
-    return len(line) < 9 or line[9:].startswith(b'{"hindsight"'[: len(line) - 9])
+    digits = all(byte in b"0123456789abcdef" for byte in line[:8])
+    return digits and (len(line) < 9 or line[9:].startswith(b'{"hindsight"'[: len(line) - 9]))
 
 
 def _told(value: object) -> str:

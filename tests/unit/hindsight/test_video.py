@@ -45,7 +45,7 @@ def make_video(
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = hw[1], hw[0], "yuv420p"
         stream.bit_rate = 4_000_000
-        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, 25) if codec == "mpeg2video" else Fraction(1, 1000)
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number, hw), format="rgb24")
             frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
@@ -55,7 +55,7 @@ def make_video(
 
 
 def picture(number: int, hw: tuple[int, int] = (96, 160)) -> NDArray[np.uint8]:
-    image = np.full((*hw, 3), 10 + 4 * number, np.uint8)
+    image = np.full((*hw, 3), min(250, 10 + 4 * number), np.uint8)
     image[: hw[0] // 4, : hw[1] // 4] = 255
     return image
 

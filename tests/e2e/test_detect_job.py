@@ -241,7 +241,7 @@ def test_a_worker_killed_in_the_middle_is_replaced(
     job = spawn("photos", "--out", "out", "--workers", "2")
     pipe = os.open(photos / "p06.png", os.O_WRONLY)
     os.kill(_who_reads(job.pid, photos / "p06.png"), signal.SIGKILL)
-    os.close(pipe)
+    _wait_for_nobody(pipe)
     with (photos / "p06.png").open("wb") as stream:  # waits for another worker
         stream.write(photo(6))
     _, err = job.communicate(timeout=120)

@@ -89,7 +89,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_its_image_done(
 
     def interfere() -> None:
         opened = os.open(slow, os.O_WRONLY)  # waits for the worker
-        os.kill(crew.pids[0], signal.SIGKILL)
+        end(crew.pids[0])
         os.close(opened)
         with open(slow, "wb") as stream:  # waits for its successor
             stream.write(TILES)
@@ -113,7 +113,7 @@ def test_an_image_that_ends_its_worker_twice_fails_and_the_rest_is_done(
     def interfere() -> None:
         for _ in range(2):
             opened = os.open(slow, os.O_WRONLY)
-            os.kill(crew.pids[0], signal.SIGKILL)
+            end(crew.pids[0])
             os.close(opened)
 
     helper = background(interfere)
@@ -123,6 +123,12 @@ def test_an_image_that_ends_its_worker_twice_fails_and_the_rest_is_done(
     assert problem is not None and problem.code == "worker-died"
     assert problem.detail == f"{slow}: 2 worker processes ended on it (signal 9)"
     assert replies[1].problem is None
+
+
+def end(pid: int) -> None:
+    """Only when it is gone is its end of the pipe closed."""
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not _runs(pid), "the worker to end")
 
 
 def _runs(pid: int) -> bool:

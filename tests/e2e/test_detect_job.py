@@ -70,7 +70,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         )
         started.append(process)
         return process
@@ -240,9 +240,11 @@ def test_a_worker_killed_in_the_middle_is_replaced(
     make_slow(photos / "p06.png")
     job = spawn("photos", "--out", "out", "--workers", "2")
     pipe = os.open(photos / "p06.png", os.O_WRONLY)
-    os.kill(_who_reads(job.pid, photos / "p06.png"), signal.SIGKILL)
-    _wait_for_nobody(pipe)
+    reader = _who_reads(job.pid, photos / "p06.png")
+    os.kill(reader, signal.SIGKILL)
+    wait_until(lambda: not _has_open(reader, photos / "p06.png"), "the worker to end")
     with (photos / "p06.png").open("wb") as stream:  # waits for another worker
+        os.close(pipe)
         stream.write(photo(6))
     _, err = job.communicate(timeout=120)
     assert job.returncode == 0
@@ -252,11 +254,16 @@ def test_a_worker_killed_in_the_middle_is_replaced(
 
 def _who_reads(parent: int, file: Path) -> int:
     """The child of `parent` that has `file` open."""
-    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        for link in Path(f"/proc/{child}/fd").iterdir():
-            if link.exists() and os.path.samefile(link, file):
-                return int(child)
-    raise AssertionError(f"nobody reads {file}")
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return next(int(child) for child in children if _has_open(int(child), file))
+
+
+def _has_open(process: int, file: Path) -> bool:
+    try:
+        links = list(Path(f"/proc/{process}/fd").iterdir())
+        return any(link.exists() and os.path.samefile(link, file) for link in links)
+    except OSError:  # it has ended
+        return False
 
 
 def test_an_image_that_was_changed_is_done_again(run: Run, photos: Path) -> None:

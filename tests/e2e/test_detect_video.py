@@ -114,7 +114,7 @@ def test_killed_in_the_middle_of_a_video_it_goes_on(run: Run, clip: Path) -> Non
     os.mkfifo("slow.png")
     arguments = ("clip.mp4", "slow.png", "--out", "out", "--annotate", "drawn", "--workers", "1")
     command = [sys.executable, "-m", "hindsight", "detect", *arguments, "--model", "tiny"]
-    job = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stderr=subprocess.PIPE)
+    job = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}, stderr=subprocess.PIPE)
     pipe = os.open("slow.png", os.O_WRONLY)
     journal = Path("out/.hindsight-journal")
     wait_until(lambda: journal.read_bytes().count(b'"frame":') == FRAMES, "the frames before it")

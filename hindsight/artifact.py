@@ -158,9 +158,9 @@ def write_artifact_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def find_artifact(name_or_path: str | Path) -> Artifact:
-    """Load and verify a model given by folder, or by name: $HINDSIGHT_MODELS first, then what `hindsight pull`
-    has fetched, then the shipped ones. A name is NAME, for the newest version of the first folder that has
-    it, or NAME@VERSION.
+    """Load and verify a model given by folder, or by name: $HINDSIGHT_MODELS first, then what `hindsight
+    pull` has fetched, then the shipped ones. A name is NAME, for the newest version of the first folder that
+    has it, or NAME@VERSION.
 
     A text with a path separator, and a folder that holds a manifest.json, is a path. Raises ModelNotFound,
     ArtifactError.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,9 +35,9 @@ class Detections:
     class score and IoU fused. class_scores: float32 [n], the classifier's alone. ious, purities, integrities:
     float32 [n], what the model thinks of its own box (DIR Eq. (1), (3), (4)); None where it has no
     localization head. image_hw: height and width of the original image. masks: float32 [n, m, m], how likely
-    each cell of the box belongs to the object; None where the model has no masks, or where only their outlines
-    have come over a wire: segmentations, n of COCO's run-length codes. picture: the way back to the image,
-    which is not kept alive by it.
+    each cell of the box belongs to the object; None where the model has no masks, or where only their
+    outlines have come over a wire: segmentations, n of COCO's run-length codes. picture: the way back to the
+    image, which is not kept alive by it.
     """
 
     boxes: FloatArray
@@ -51,7 +51,7 @@ class Detections:
     image_hw: tuple[int, int]
     masks: FloatArray | None = None
     segmentations: tuple[dict[str, Any], ...] | None = None
-    picture: Picture | None = field(default=None)
+    picture: Picture | None = None
 
     def __post_init__(self) -> None:
         n = len(self.labels)
@@ -79,8 +79,8 @@ class Detections:
         """What `to_records` was called on; its numbers are those of the records, which are rounded.
 
         class_names: None takes them from the records, with `class 3` for one that no box has. The last two
-        say which columns there are; None goes by the records, and where there are none, has all numbers and no
-        masks. Raises ValueError for what are no such records.
+        say which columns there are; None goes by the records, and where there are none, has all numbers and
+        no masks. Raises ValueError for what are no such records.
         """
         from hindsight.records import detections_from_records
 

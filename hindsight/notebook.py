@@ -33,9 +33,7 @@ def plot(found: Detections, image: ImageLike | None) -> Image.Image:
             "these detections know no image, or it is gone: give it, as in found.plot('photo.jpg')"
         )
     colours = palette(len(found.class_names))
-    classes = tuple(
-        ClassInfo(name, colour) for name, colour in zip(found.class_names, colours, strict=True)
-    )
+    classes = tuple(ClassInfo(name, colour) for name, colour in zip(found.class_names, colours, strict=True))
     return annotate(pixels, found, classes)
 
 
@@ -75,7 +73,9 @@ def html_of(found: Detections) -> str:
     shown = ""
     if picture is not None:
         data = base64.b64encode(picture).decode("ascii")
-        shown = f'<img alt="{escape(repr(found))}" style="max-width:100%" src="data:image/jpeg;base64,{data}">'
+        shown = (
+            f'<img alt="{escape(repr(found))}" style="max-width:100%" src="data:image/jpeg;base64,{data}">'
+        )
     return f"<div><p>{escape(repr(found))}</p>{shown}{_table(found)}</div>"
 
 

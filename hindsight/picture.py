@@ -1,7 +1,8 @@
 """The way back to an image that something was found in, without keeping its pixels in memory.
 
 A job that keeps the detections of 10,000 photos must not keep the photos: so a path is remembered as a path
-and read again when somebody looks, and an array or a Pillow image is held weakly, as long as its owner has it.
+and read again when somebody looks, and an array or a Pillow image is held weakly: as long as its owner has
+it.
 """
 
 from __future__ import annotations

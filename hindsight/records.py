@@ -13,7 +13,6 @@ from hindsight.detections import Detections
 
 __all__ = ["detections_from_json", "detections_from_records"]
 
-_OPINION = ("iou", "purity", "integrity")
 _MOST_CLASSES = 100_000  # as in a manifest
 
 
@@ -75,9 +74,11 @@ def _detections(
         np.array(labels, np.int64),
         numbers("score"),
         numbers("class_score"),
-        *(judged(key) for key in _OPINION),
-        class_names=names,
-        image_hw=image_hw,
+        judged("iou"),
+        judged("purity"),
+        judged("integrity"),
+        names,
+        image_hw,
         segmentations=tuple(dict(record["segmentation"]) for record in records) if masked else None,
     )
 

@@ -24,9 +24,7 @@ def to_coco(results: Sequence[Result], manifest: Manifest) -> dict[str, Any]:
         height, width = result.image_hw
         images.append({"id": image_id, "width": width, "height": height})
         for record in result.to_records():
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": image_id, **coco_annotation(record)}
-            )
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **coco_annotation(record)})
     categories = coco_categories(manifest.class_names)
     return {"images": images, "categories": categories, "annotations": annotations}
 

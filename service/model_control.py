@@ -134,7 +134,7 @@ class ModelControl:
                 "state": self._state(name, version, version in loaded, stored.get(version)),
                 "default": default is not None and version == default,
                 "failure": self._problems.get((name, version)) or stored.get(version),
-                **_facts(loaded.get(version)),
+                **_facts(loaded.get(version or "")),
             }
             for version in sorted(
                 {*stored, *loaded}, key=lambda version: version_order(version or ""), reverse=True

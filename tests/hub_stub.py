@@ -26,8 +26,8 @@ class HubStub:
     revisions: tuple[str, ...] = ("main", "v1")
     private: bool = False
     gated: bool = False
-    cut_after: int | None = None  # bytes of a download, after which its connection ends
-    cuts: int = 0  # how many downloads that is done to
+    cut_after: int = 0  # bytes of model.onnx, after which its connection ends
+    cuts: int = 0  # how many times that is done
     broken: int = 0  # requests answered with 500
     elsewhere: str = ""  # downloads are redirected to this server
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -46,7 +46,11 @@ class HubStub:
     @property
     def downloads(self) -> list[str]:
         """The files that were asked for, in order."""
-        return [path.partition("/resolve/")[2].partition("/")[2] for path, _ in self.requests if "/resolve/" in path]
+        return [
+            path.partition("/resolve/")[2].partition("/")[2]
+            for path, _ in self.requests
+            if "/resolve/" in path
+        ]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -56,7 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         hub = self.hub
         path = unquote(urlsplit(self.path).path)
-        hub.requests.append((path, {name.lower(): value for name, value in self.headers.items()}))
+        if path.startswith(("/api/models/", "/blobs/")) or "/resolve/" in path:  # it asks for news, too
+            hub.requests.append((path, {name.lower(): value for name, value in self.headers.items()}))
         if hub.broken:
             hub.broken -= 1
             self._say(500, {"error": "later"})
@@ -105,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
-        if self.hub.cuts and self.hub.cut_after is not None and len(body) > self.hub.cut_after:
+        if self.hub.cuts and name == "model.onnx" and len(body) > self.hub.cut_after:
             self.hub.cuts -= 1
             self.wfile.write(body[: self.hub.cut_after])
             self.close_connection = True

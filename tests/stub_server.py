@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +91,8 @@ class StubServer:
         """As a server does with connections that were idle for too long."""
         with self._lock:
             for connection in self._open:
-                try:
+                with suppress(OSError):  # gone already
                     connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass  # gone already
 
     def _accept(self) -> None:
         while True:
@@ -118,7 +116,13 @@ class StubServer:
                     self.together += 1
                     self.most_together = max(self.most_together, self.together)
                     listing = seen.target.endswith("/models")
-                    step = says(self.models) if listing else self.script.popleft() if self.script else self.always
+                    step = (
+                        says(self.models)
+                        if listing
+                        else self.script.popleft()
+                        if self.script
+                        else self.always
+                    )
                 try:
                     kept = step(self, connection, seen)
                 finally:
@@ -174,10 +178,8 @@ def cuts(server: StubServer, connection: socket.socket, seen: Seen) -> bool:
 
 def stays_silent(server: StubServer, connection: socket.socket, seen: Seen) -> bool:
     """No answer comes; when the client gives up, `left` is set."""
-    try:
+    with suppress(OSError):  # reset: gone too
         connection.recv(1)
-    except OSError:
-        pass  # reset: gone too
     server.left.set()
     return False
 

@@ -23,8 +23,9 @@ _AHEAD = 2
 
 
 class AsyncClient:
-    """hindsight.Client for asyncio: the same arguments, methods and errors. It belongs to the event loop that it
-    is first used in. A task that is cancelled closes its connection at once, and the server drops the work.
+    """hindsight.Client for asyncio: the same arguments, methods and errors. It belongs to the event loop that
+    it is first used in. A task that is cancelled closes its connection at once; the server drops its
+    work.
     Files are read and arrays encoded in threads, so the loop does not wait for them.
     """
 

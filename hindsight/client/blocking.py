@@ -30,9 +30,9 @@ class Client:
     """A server, spoken to over connections that are kept. Safe to share between threads; a process that is
     forked off makes connections of its own. Close it, or use it in a `with`.
 
-    url: such as http://localhost:8000. model: which of the server's models, NAME or NAME@VERSION; None for its
-    default. timeout: seconds that a call may take in all; the server is told, and drops what would come too
-    late. retries: how often a request is sent again that met a busy server (429, 502, 503) or lost its
+    url: such as http://localhost:8000. model: which of the server's models, NAME or NAME@VERSION; None for
+    its default. timeout: seconds that a call may take in all; the server is told, and drops what would come
+    too late. retries: how often a request is sent again that met a busy server (429, 502, 503) or lost its
     connection; the server's Retry-After is kept to. api_key: for a server that asks for one. tls: how to
     check a server with https, and show a certificate to it. Raises OptionError.
     """

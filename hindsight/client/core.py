@@ -105,7 +105,9 @@ class Core:
         """
         sent = [image for image in images if isinstance(image, bytes)]
         async with gate:
-            found = iter(await (self._together(sent, options) if len(sent) > 1 else self._each(sent, options)))
+            found = iter(
+                await (self._together(sent, options) if len(sent) > 1 else self._each(sent, options))
+            )
         return [next(found) if isinstance(image, bytes) else image for image in images]
 
     async def _each(self, images: Sequence[bytes], options: Mapping[str, Any]) -> list[Outcome]:

@@ -40,7 +40,7 @@ class Item:
 
 
 class Grouping:
-    """Items go in one by one, groups come out, in the same order. most: images a group; None for what pays."""
+    """Items go in one by one, groups come out in their order. most: images a group; None for what pays."""
 
     def __init__(self, most: int | None) -> None:
         if most is not None and not 1 <= most <= _MOST_ASKED:
@@ -68,6 +68,7 @@ class Grouping:
     def next(self) -> list[Item] | None:
         """A group that is complete."""
         return self._ready.popleft() if self._ready else None
+
 
 def item_of(image: ImageLike) -> Item:
     """Encoded; an image that cannot be carries its error."""

@@ -1,7 +1,7 @@
 """HTTP/1.1 connections that are kept: asyncio moves the bytes, h11 knows the protocol.
 
-Nothing here follows a redirect, reads a proxy from the environment or sends a request twice, but for one case:
-a kept connection that turns out to have been closed before a byte of the answer came.
+Nothing here follows a redirect, reads a proxy from the environment or sends a request twice, but for one
+case: a kept connection that turns out to have been closed before a byte of the answer came.
 """
 
 from __future__ import annotations
@@ -187,9 +187,7 @@ class _Connection(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether another request could be sent."""
         transport = self._transport
-        return (
-            transport is not None and not transport.is_closing() and self._protocol.our_state is h11.IDLE
-        )
+        return transport is not None and not transport.is_closing() and self._protocol.our_state is h11.IDLE
 
     async def exchange(self, request: Request, address: Address) -> Answer:
         """Raises Lost. To be aborted unless it returns."""
@@ -201,9 +199,7 @@ class _Connection(asyncio.Protocol):
         headers = [("Host", address.authority), *request.headers.items()]
         if request.method != "GET":
             headers.append(("Content-Length", str(len(request.body))))
-        events: list[h11.Event] = [
-            h11.Request(method=request.method, target=request.target, headers=headers)
-        ]
+        events: list[h11.Event] = [h11.Request(method=request.method, target=request.target, headers=headers)]
         if request.body:
             events.append(h11.Data(data=request.body))
         for event in (*events, h11.EndOfMessage()):
@@ -253,7 +249,9 @@ class _Connection(asyncio.Protocol):
             if data:
                 self._fail(f"what it says is not HTTP: {error}")
             else:
-                self._fail("the connection was closed " + ("within" if self.answering else "before") + " the answer")
+                self._fail(
+                    "the connection was closed " + ("within" if self.answering else "before") + " the answer"
+                )
 
     def _advance(self) -> None:
         while True:

@@ -245,4 +245,3 @@ def rescored_of(document: Document, facts: Facts) -> Rescored:
         class_scores.reshape(-1, len(names)),
         names,
     )
-

@@ -43,8 +43,8 @@ def pull(
 ) -> None:
     """Fetch a model, check every file of it, and make it usable by its name.
 
-    Only a model's own files are fetched, nothing that could be run; each is held to the manifest's hash. A pull
-    that was stopped goes on where it was. For a private repository set HF_TOKEN.
+    Only a model's own files are fetched, nothing that could be run; each is held to the manifest's hash. A
+    pull that was stopped goes on where it was. For a private repository set HF_TOKEN.
     """
     folder = models if models is not None else models_folder()
     with _opened(source) as opened:
@@ -93,9 +93,13 @@ def _say_plan(planned: Plan, as_json: bool) -> None:
     manifest = planned.manifest
     if as_json:
         described = {"name": manifest.name, "version": manifest.version, "licence": manifest.licence}
-        typer.echo(json.dumps({**described, "bytes": planned.total, "files": planned.files}, ensure_ascii=False))
+        typer.echo(
+            json.dumps({**described, "bytes": planned.total, "files": planned.files}, ensure_ascii=False)
+        )
         return
-    typer.echo(f"{manifest.name} {manifest.version}, {megabytes(planned.total)}, licence: {_line(manifest.licence)}")
+    typer.echo(
+        f"{manifest.name} {manifest.version}, {megabytes(planned.total)}, licence: {_line(manifest.licence)}"
+    )
     for name, size in planned.files.items():
         typer.echo(f"  {name}  {megabytes(size)}")
 
@@ -113,7 +117,11 @@ def _say_installed(done: Installed, planned: Plan, as_json: bool) -> None:
         }
         typer.echo(json.dumps(record, ensure_ascii=False))
         return
-    how = "was there already" if done.already else f"{megabytes(planned.total)}, licence: {_line(manifest.licence)}"
+    how = (
+        "was there already"
+        if done.already
+        else f"{megabytes(planned.total)}, licence: {_line(manifest.licence)}"
+    )
     typer.echo(f"{manifest.name} {manifest.version} ({how}): {path}")
 
 

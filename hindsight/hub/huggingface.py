@@ -21,10 +21,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
 from hindsight.errors import ModelNotFound, OptionError, ServiceError
-from hindsight.hub.sources import CHUNK, Interrupted
+from hindsight.hub.sources import Interrupted
 from hindsight.version import __version__
 
 __all__ = ["PREFIX", "HubSource"]
@@ -37,9 +37,7 @@ _SILENCE = 30.0  # seconds of it on the line
 _AGENT = "hindsight"
 # The class of everything that can go wrong on the way: httpx's, which huggingface_hub has under another name
 # since its second version.
-_NetworkError: type[Exception] = next(
-    kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"
-)
+_NetworkError: type[Exception] = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
 
 
 class HubSource:
@@ -58,7 +56,7 @@ class HubSource:
     def files(self) -> dict[str, int]:
         """Raises ModelNotFound, ServiceError."""
         with self._errors():
-            info = HfApi(library_name=_AGENT, library_version=__version__).repo_info(
+            info = HfApi(library_name=_AGENT, library_version=__version__).model_info(
                 self._repository, revision=self.revision, files_metadata=True, timeout=_SILENCE
             )
         if info.sha is None or not _COMMIT.fullmatch(info.sha):
@@ -79,13 +77,15 @@ class HubSource:
         url = hf_hub_url(self._repository, name, revision=self.commit)
         with (
             self._errors(reading=name),
-            get_session().stream("GET", url, headers=headers, timeout=_SILENCE, follow_redirects=True) as answer,
+            get_session().stream(
+                "GET", url, headers=headers, timeout=_SILENCE, follow_redirects=True
+            ) as answer,
         ):
             if answer.is_error:
                 answer.read()
             hf_raise_for_status(answer)
             skip = 0 if answer.status_code == 206 else start  # a server may send the whole file all the same
-            for chunk in answer.iter_raw(CHUNK):
+            for chunk in answer.iter_raw():  # as it comes: what breaks off is then kept to its last byte
                 if skip < len(chunk):
                     yield chunk[skip:] if skip else chunk
                 skip = max(0, skip - len(chunk))
@@ -106,8 +106,8 @@ class HubSource:
             if reading is not None:
                 raise Interrupted(str(error) or type(error).__name__) from error
             raise ServiceError(
-                f"{self.name}: the hub cannot be reached ({error or type(error).__name__}): without a network "
-                "pull a zip file or a folder"
+                f"{self.name}: the hub cannot be reached ({error or type(error).__name__}): without a "
+                "network pull a zip file or a folder"
             ) from None
         except (HFValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ServiceError(f"{self.name}: the hub's answer cannot be read ({error})") from error
@@ -116,7 +116,7 @@ class HubSource:
         status = error.response.status_code if error.response is not None else None
         if isinstance(error, GatedRepoError):
             return ServiceError(
-                f"{self.name}: its owner asks for consent: give it on the repository's page, and set HF_TOKEN",
+                f"{self.name}: its owner asks for consent: give it on its page, and set HF_TOKEN",
                 status=status,
             )
         if isinstance(error, RepositoryNotFoundError):

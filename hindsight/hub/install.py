@@ -55,8 +55,8 @@ class Installed:
 
 
 def plan(source: Source, limits: Limits) -> Plan:
-    """Look at a source's list of files and its manifest, and at nothing else. Raises HindsightError where what
-    is there is not to be fetched.
+    """Look at a source's list of files and its manifest, and at nothing else. Raises HindsightError where
+    what is there is not to be fetched.
     """
     files = source.files()
     check_listing(files, source.name)
@@ -73,8 +73,8 @@ def plan(source: Source, limits: Limits) -> Plan:
 def install(
     planned: Plan, folder: Path, on_file: Callable[[str], None], advance: Callable[[int], None]
 ) -> Installed:
-    """Fetch it into `folder`. on_file: told the name of each file that begins; advance: how many bytes have been
-    had. Raises HindsightError, of which nothing is left in the folder but what the next try goes on with.
+    """Fetch it into `folder`. on_file: told the name of each file that begins; advance: how many bytes have
+    been had. Raises HindsightError; nothing is left in the folder then but what the next try goes on with.
     """
     manifest = planned.manifest
     place = folder / manifest.name / manifest.version
@@ -100,9 +100,7 @@ def install(
     return Installed(load_artifact(place, verify=False), already=False)
 
 
-def _fill(
-    planned: Plan, draft: Path, on_file: Callable[[str], None], advance: Callable[[int], None]
-) -> None:
+def _fill(planned: Plan, draft: Path, on_file: Callable[[str], None], advance: Callable[[int], None]) -> None:
     source = planned.source
     for name, size in planned.files.items():
         on_file(name)
@@ -138,7 +136,8 @@ def _check_room(planned: Plan, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if planned.total + _ROOM > free:
         raise ArtifactError(
-            f"{folder} has room for {megabytes(max(0, free - _ROOM))}, the model has {megabytes(planned.total)}"
+            f"{folder} has room for {megabytes(max(0, free - _ROOM))}, and the model has "
+            f"{megabytes(planned.total)}"
         )
 
 

@@ -1,8 +1,8 @@
 """Which files a model that comes from elsewhere may consist of.
 
 Everything is decided from the list of names and sizes and from manifest.json, before anything else is
-fetched. What is not known to be harmless is refused: nothing here is ever unpickled or run, and a model folder
-has no use for files that are.
+fetched. What is not known to be harmless is refused: nothing here is ever unpickled or run, and a model has
+no use for files that are.
 """
 
 from __future__ import annotations

@@ -66,10 +66,10 @@ class FolderSource:
         found: dict[str, int] = {}
         for folder, folders, names in os.walk(self._path, onerror=self._refuse):
             base = Path(folder)
-            if base == self._path:
-                folders[:] = [name for name in folders if name not in _OURS]
-                names = [name for name in names if name not in _OURS]
-            for name in [*names, *(inner for inner in folders if (base / inner).is_symlink())]:
+            skipped = _OURS if base == self._path else frozenset()
+            folders[:] = [name for name in folders if name not in skipped]
+            own = [name for name in names if name not in skipped]
+            for name in [*own, *(inner for inner in folders if (base / inner).is_symlink())]:
                 path = base / name
                 relative = path.relative_to(self._path).as_posix()
                 status = path.lstat()
@@ -136,7 +136,14 @@ class ZipSource:
                 stream.seek(start)
                 while chunk := stream.read(CHUNK):
                     yield chunk
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except (
+            OSError,
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
             raise ArtifactError(f"{self.name}: {name} is damaged ({error})") from error
 
     def close(self) -> None:
@@ -144,7 +151,7 @@ class ZipSource:
 
 
 def _folder_of(names: list[str]) -> str:
-    """The folder, with its slash, that everything in a zip file lies in, if it does and the manifest is there."""
+    """The folder, with its slash, that everything in a zip file lies in; empty where it does not."""
     if MANIFEST in names:
         return ""
     tops = {name.partition("/")[0] for name in names}

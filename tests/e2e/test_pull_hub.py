@@ -1,5 +1,5 @@
-"""`hindsight pull hf://...` against a stand-in for the hub: what is fetched, what is refused, and that a refusal
-or a stop leaves nothing half done.
+"""`hindsight pull hf://...` against a stand-in for the hub: what is fetched, what is refused, and that a
+refusal or a stop leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Puller:
         return self.home / "models"
 
     def environment(self, **variables: str) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HINDSIGHT_"))}
+        own = {
+            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HINDSIGHT_"))
+        }
         return {
             **own,
             "HF_ENDPOINT": self.hub.url,
@@ -207,13 +209,12 @@ def test_a_pull_that_failed_goes_on_where_it_was(pull: Puller) -> None:
     pull.hub.cuts, pull.hub.cut_after = 5, 100
     assert "goes on from there" in pull.refused(REPO)
     assert len(pull.leftovers()) == 1
-    had = pull.hub.downloads[:]
-    pull.hub.cuts = 0
     pull.hub.requests.clear()
     pull(REPO)
     assert pull.leftovers() == []
-    assert "range" in dict(pull.hub.requests[2][1])
-    assert len(pull.hub.downloads) < len(had) + len(pull.hub.served)
+    ranges = {path.rpartition("/")[2]: headers.get("range") for path, headers in pull.hub.requests}
+    assert ranges["model.onnx"] == "bytes=500-"
+    assert "MODEL_CARD.md" not in ranges  # it was there
 
 
 def test_a_server_error_is_waited_out(pull: Puller) -> None:
@@ -229,7 +230,7 @@ def test_a_server_error_is_waited_out(pull: Puller) -> None:
 def test_ctrl_c_leaves_what_the_next_pull_goes_on_with(pull: Puller) -> None:
     pull.hub.cuts, pull.hub.cut_after = 10**6, 10
     program = pull.start("pull", REPO)
-    while len(pull.hub.downloads) < 3:
+    while pull.hub.downloads.count("model.onnx") < 2:
         assert program.poll() is None
         time.sleep(0.02)
     program.send_signal(signal.SIGINT)
@@ -280,7 +281,11 @@ def test_what_is_no_models_file_is_refused_before_anything_is_fetched(
     from hindsight.errors import ArtifactError
     from hindsight.hub.rules import check_listing
 
-    listed = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    listed = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     check_listing(listed, "it")
     with pytest.raises(ArtifactError, match="has no use for"):
         check_listing({**listed, name: 5}, "it")
@@ -304,8 +309,12 @@ def rewrite(pull: Puller, folder: Path, **changes: object) -> None:
     pull.hub.put("manifest.json", json.dumps({**manifest_of(folder), **changes}).encode())
 
 
-@pytest.mark.parametrize("name", ["../../outside.onnx", "/etc/passwd", "engines/x", "manifest.json", "samples/../a.jpg"])
-def test_a_manifest_that_leads_elsewhere_is_refused(pull: Puller, folder: Path, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../outside.onnx", "/etc/passwd", "engines/x", "manifest.json", "samples/../a.jpg"]
+)
+def test_a_manifest_that_leads_elsewhere_is_refused(
+    pull: Puller, folder: Path, name: str, tmp_path: Path
+) -> None:
     files = dict(manifest_of(folder)["files"])  # type: ignore[call-overload]
     rewrite(pull, folder, files={**files, name: "0" * 64})
     pull.refused(REPO)
@@ -313,7 +322,9 @@ def test_a_manifest_that_leads_elsewhere_is_refused(pull: Puller, folder: Path, 
     assert not (tmp_path / "outside.onnx").exists()
 
 
-@pytest.mark.parametrize("change", [{"name": "../x"}, {"version": "../../x"}, {"version": "a/b"}, {"name": "a" * 200}])
+@pytest.mark.parametrize(
+    "change", [{"name": "../x"}, {"version": "../../x"}, {"version": "a/b"}, {"name": "a" * 200}]
+)
 def test_a_name_that_leads_elsewhere_is_refused(pull: Puller, folder: Path, change: dict[str, str]) -> None:
     rewrite(pull, folder, **change)
     pull.refused(REPO)

@@ -220,7 +220,15 @@ def test_proxies_of_the_environment_are_not_used(
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:8000", "ftp://x", "http://", "http://host:port", "", "http://me:secret@host", "http://host?a=1"],
+    [
+        "localhost:8000",
+        "ftp://x",
+        "http://",
+        "http://host:port",
+        "",
+        "http://me:secret@host",
+        "http://host?a=1",
+    ],
 )
 @pytest.mark.parametrize("kind", [hindsight.Client, hindsight.AsyncClient])
 def test_what_is_no_url_is_refused(kind: type[Any], url: str) -> None:
@@ -228,7 +236,9 @@ def test_what_is_no_url_is_refused(kind: type[Any], url: str) -> None:
         kind(url)
 
 
-@pytest.mark.parametrize("arguments", [{"timeout": 0}, {"retries": -1}, {"api_key": "a\nb"}, {"api_key": " "}])
+@pytest.mark.parametrize(
+    "arguments", [{"timeout": 0}, {"retries": -1}, {"api_key": "a\nb"}, {"api_key": " "}]
+)
 @pytest.mark.parametrize("kind", [hindsight.Client, hindsight.AsyncClient])
 def test_arguments_out_of_range_are_refused(kind: type[Any], arguments: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
@@ -236,7 +246,7 @@ def test_arguments_out_of_range_are_refused(kind: type[Any], arguments: dict[str
 
 
 def test_a_file_that_is_not_there_is_refused_here(server: StubServer, client: Any) -> None:
-    with pytest.raises(UnsupportedImage, match="nowhere.jpg"):
+    with pytest.raises(UnsupportedImage, match=r"nowhere\.jpg"):
         client.detect("nowhere.jpg")
     assert server.connections == 0
 

@@ -74,7 +74,9 @@ def numbers(outcomes: Any) -> list[Any]:
 
 @pytest.mark.parametrize("size", [20, LARGE])
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_every_image_is_answered_in_order(server: StubServer, client: Any, size: int, concurrency: int) -> None:
+def test_every_image_is_answered_in_order(
+    server: StubServer, client: Any, size: int, concurrency: int
+) -> None:
     given = [image(number, size) for number in range(40)]
     assert numbers(client.detect_many(given, concurrency=concurrency)) == list(range(40))
     assert server.most_together <= concurrency
@@ -137,7 +139,11 @@ def test_a_server_that_takes_fewer_images_gets_them_one_by_one(server: StubServe
 @pytest.mark.parametrize("size", [20, LARGE])
 @pytest.mark.parametrize(
     ("status", "code", "error"),
-    [(401, "service-error", ServiceError), (404, "model-not-found", ModelNotFound), (422, "option-error", OptionError)],
+    [
+        (401, "service-error", ServiceError),
+        (404, "model-not-found", ModelNotFound),
+        (422, "option-error", OptionError),
+    ],
 )
 def test_what_every_image_would_meet_is_raised(
     server: StubServer, client: Any, size: int, status: int, code: str, error: type[Exception]
@@ -148,7 +154,9 @@ def test_what_every_image_would_meet_is_raised(
     assert len(server.asked) < 20
 
 
-@pytest.mark.parametrize("arguments", [{"concurrency": 0}, {"images_per_request": 0}, {"images_per_request": 65}])
+@pytest.mark.parametrize(
+    "arguments", [{"concurrency": 0}, {"images_per_request": 0}, {"images_per_request": 65}]
+)
 def test_arguments_out_of_range_are_refused(client: Any, arguments: dict[str, int]) -> None:
     with pytest.raises(OptionError):
         client.detect_many([image(1)], **arguments)

@@ -82,7 +82,9 @@ def test_a_folder_is_installed_without_what_its_machine_added(run: Run, folder: 
     assert origin is not None and origin.source == str(folder)
 
 
-def test_versions_lie_side_by_side_and_the_newest_has_the_name(run: Run, models: Path, tmp_path: Path) -> None:
+def test_versions_lie_side_by_side_and_the_newest_has_the_name(
+    run: Run, models: Path, tmp_path: Path
+) -> None:
     for version in ("1.10", "1.9"):
         made = make_tiny_artifact(tmp_path / f"made-{version}", version=version)
         assert run("pull", str(made.path))[0] == 0
@@ -119,7 +121,9 @@ def test_a_link_in_a_zip_file_is_refused(run: Run, folder: Path, models: Path, t
 
 
 @pytest.mark.parametrize("name", ["../outside.onnx", "/etc/outside.onnx", "model.pkl", "samples/../../x.jpg"])
-def test_a_zip_file_leads_nowhere_else(run: Run, folder: Path, models: Path, tmp_path: Path, name: str) -> None:
+def test_a_zip_file_leads_nowhere_else(
+    run: Run, folder: Path, models: Path, tmp_path: Path, name: str
+) -> None:
     target = zipped(folder, tmp_path / "tiny.zip", **{name: b"x"})
     status, _, err = run("pull", str(target))
     assert status == 2 and "has no use for" in err and not models.exists()
@@ -133,7 +137,9 @@ def test_a_bomb_is_refused_by_its_size(run: Run, folder: Path, models: Path, tmp
     assert status == 2 and "--max-size" in err and not models.exists()
 
 
-def test_a_zip_file_with_a_file_twice_is_refused(run: Run, folder: Path, models: Path, tmp_path: Path) -> None:
+def test_a_zip_file_with_a_file_twice_is_refused(
+    run: Run, folder: Path, models: Path, tmp_path: Path
+) -> None:
     target = zipped(folder, tmp_path / "tiny.zip")
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(target, "a") as archive:
         archive.writestr("weights.bin", b"xxxx")
@@ -196,7 +202,9 @@ def test_no_room_on_the_disk_is_said_first(
     assert status == 2 and "has room for 0.0 MB" in err
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "not json", '{"source": 5, "revision": 1, "commit": 2, "pulled": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "not json", '{"source": 5, "revision": 1, "commit": 2, "pulled": 3}']
+)
 def test_a_note_that_cannot_be_read_is_no_note(folder: Path, text: str) -> None:
     (folder / "origin.json").write_text(text)
     assert read_origin(folder) is None

@@ -1,10 +1,10 @@
-"""Videos: their frames as images, in time. Needs the extra `video` (PyAV, which brings FFmpeg's libraries along).
+"""Videos: their frames as images, in time. Needs the extra `video` (PyAV, which brings FFmpeg along).
 
 >>> for frame in hindsight.video.read_frames("clip.mp4", Sampling(fps=2)):
 ...     detector.detect(frame.image)
 
 A frame is as a player shows it: in the order of presentation, upright by the file's rotation, RGB. Its number
-counts all frames of the video from 0; its timestamp is in seconds from the file's start, from the file, so that
+counts all frames of the video from 0. Its timestamp, in seconds from the file's start, is the file's, so that
 frames of a variable rate have their own.
 """
 
@@ -49,7 +49,7 @@ class VideoError(HindsightError):
 
 
 class IncompleteVideo(VideoError):
-    """Raised behind the last frame that could be decoded: there should have been more, or some were broken."""
+    """Raised behind the last frame that could be decoded: there should have been more, or some are broken."""
 
     code = "incomplete-video"
 
@@ -230,8 +230,8 @@ class _Reading:
         context = self._stream.codec_context
         if context.width * context.height > limits.max_pixels:
             raise VideoError(
-                f"{name}: frames of {context.width} x {context.height} pixels; at most {limits.max_pixels} in all "
-                "are accepted"
+                f"{name}: frames of {context.width} x {context.height} pixels; "
+                f"at most {limits.max_pixels} in all are accepted"
             )
 
     def frames(self) -> Iterator[Frame]:

@@ -24,8 +24,8 @@ def detect(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Image and video files, folders of images, quoted patterns such as 'photos/**/*.jpg', and - for "
-            "a list of files on stdin.",
+            help="Image and video files, folders of images, quoted patterns such as 'photos/**/*.jpg', and - "
+            "for a list of files on stdin.",
             metavar="FILE|FOLDER|PATTERN|-",
         ),
     ],
@@ -42,16 +42,16 @@ def detect(
     annotate: Annotated[
         Path | None,
         typer.Option(
-            help="Write the images with their boxes: to this folder, or for one image to this file. Videos as "
-            "videos.",
+            help="Write the images with their boxes: to this folder, or for one image to this file. Videos "
+            "as videos.",
             rich_help_panel=_RESULTS,
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write the results of the whole job to this folder, or to this .json or .jsonl file. The same "
-            "command run again goes on where it was stopped.",
+            help="Write the results of the whole job to this folder, or to this .json or .jsonl file. The "
+            "same command run again goes on where it was stopped.",
             rich_help_panel=_RESULTS,
         ),
     ] = None,
@@ -83,7 +83,8 @@ def detect(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes with a model each, or requests at a time to a server. Default: by the cores, or 4.",
+            help="Processes with a model each, by default as the cores suggest; with --server requests at a "
+            "time, by default 4.",
             rich_help_panel=_WORK,
         ),
     ] = None,

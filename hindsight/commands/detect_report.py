@@ -1,4 +1,4 @@
-"""What `hindsight detect` says: tables and JSON lines on stdout; the bar, problems and the summary on stderr."""
+"""What `hindsight detect` says: tables and JSON lines on stdout; bar, problems and summary on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes, each with a model of its own: fed one picture at a time, watched, replaced when they die."""
+"""Worker processes, each with a model of its own: fed one picture at a time, watched, and replaced."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AHEAD = 4  # tasks a worker that the fastest may be ahead of the slowest
 
 class Crew:
     """`workers` processes. report: told in one line what goes wrong and is mended. patience: seconds for one
-    picture.
+    picture. Take its replies in one thread, which lives as long: workers die with it.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
 """A job's memory on disk: every answer, as soon as it is there.
 
-A text file. Its first line says what job this is; each further line is an entry, or the name of an output that
-the job has written:
+A text file. Its first line says what job this is; each further line is an entry, or the name of an output
+that the job has written:
 
     CRC32 of the rest, 8 hexadecimal digits | space | head, JSON | tab | detections, JSON | newline
 
-A line that was cut short by a kill or a power cut ends the file and is dropped; one whose checksum is wrong is
-ignored. Either way the image is merely looked at again. The heads alone are kept in memory. A lock holds off a
-second process.
+A line that was cut short by a kill or a power cut ends the file and is dropped; one whose checksum is wrong
+is ignored. Either way the image is merely looked at again. The heads alone are kept in memory. A lock holds
+off a second process.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ class Journal:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise JobError(
-                f"{self.path} is in use: another hindsight detect works on it; wait for it, or give another --out"
+                f"{self.path} is in use: another hindsight detect works on it; "
+                "wait for it, or give another --out"
             ) from None
         except OSError as error:  # a file system without locks
             raise JobError(f"cannot lock {self.path} ({error.strerror})") from error

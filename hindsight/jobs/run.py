@@ -45,8 +45,8 @@ class Listener(Protocol):
 
 @dataclass
 class Tally:
-    """images and frames: looked at or tried, `earlier` of them in a run before. failed: by the problem's code.
-    changed: files that are not what they were then, and were done again.
+    """images and frames: looked at or tried, `earlier` of them in a run before. failed: by the problem's
+    code. changed: files that are not what they were then, and were done again.
     """
 
     images: int = 0

@@ -211,7 +211,8 @@ def test_a_job_that_is_stopped_says_how_to_go_on(
     _wait_for_nobody(pipe)
     assert job.returncode == 128 + number and out == ""
     assert err == (
-        "hindsight: stopped: 3 are done and kept in out/.hindsight-journal; run the same command again to go on\n"
+        "hindsight: stopped: 3 are done and kept in out/.hindsight-journal; "
+        "run the same command again to go on\n"
     )
     (photos / "p03.png").unlink()
     (photos / "p03.png").write_bytes(photo(3))

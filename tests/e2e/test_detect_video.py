@@ -105,16 +105,17 @@ def test_an_annotated_video_shows_the_boxes_at_their_times(run: Run) -> None:
     edge = (slice(30, 32), slice(36, 60))  # the lower edge of the red tile's box
     assert abs(drawn[0].image[edge].reshape(-1, 3).mean(axis=0) - red).max() < 60
     assert abs(plain[edge].reshape(-1, 3).mean(axis=0) - red).max() > 30
-    status, _, err = run("clip.mp4", "--annotate", "folder")
+    status, _, _ = run("clip.mp4", "--annotate", "folder")
     assert status == 0 and Path("folder/clip.mp4").exists()
 
 
 def test_killed_in_the_middle_of_a_video_it_goes_on(run: Run, clip: Path) -> None:
-    """The job is held behind the video by a named pipe; its journal is then cut in the middle of the video."""
+    """A named pipe holds the job behind the video; its journal is then cut in the middle of the video."""
     os.mkfifo("slow.png")
     arguments = ("clip.mp4", "slow.png", "--out", "out", "--annotate", "drawn", "--workers", "1")
     command = [sys.executable, "-m", "hindsight", "detect", *arguments, "--model", "tiny"]
-    job = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}, stderr=subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     pipe = os.open("slow.png", os.O_WRONLY)
     journal = Path("out/.hindsight-journal")
     wait_until(lambda: journal.read_bytes().count(b'"frame":') == FRAMES, "the frames before it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 from collections.abc import Sequence
@@ -183,11 +184,10 @@ def test_damage_in_the_middle_costs_only_some_frames(tmp_path: Path) -> None:
     content[middle : middle + 400] = b"\xff" * 400
     path.write_bytes(content)
     frames: list[Frame] = []
-    try:
+    with contextlib.suppress(IncompleteVideo):  # as the decoder finds it: it may conceal the damage
         read_into(frames, path)
-    except IncompleteVideo:
-        pass
     assert len(frames) >= 50
+    assert abs(float(frames[-1].image[60:, 60:].mean()) - 246) < 6, "behind the damage all is well"
 
 
 @pytest.mark.parametrize(

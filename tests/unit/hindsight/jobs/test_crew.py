@@ -26,8 +26,8 @@ TILES = encode(tiles_image())
 
 def spec_of(artifact: Artifact, **changes: object) -> WorkerSpec:
     fields: dict[str, object] = {
-        "folder": str(artifact.path), "identity": artifact.identity, "backend": "onnxruntime", "device": "cpu",
-        "threads": 1, "options": {},
+        "folder": str(artifact.path), "identity": artifact.identity, "backend": "onnxruntime",
+        "device": "cpu", "threads": 1, "options": {},
     }  # fmt: skip
     return WorkerSpec(**{**fields, **changes})  # type: ignore[arg-type]
 

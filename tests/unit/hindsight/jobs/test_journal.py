@@ -111,7 +111,7 @@ def test_another_job_is_told_apart_and_says_how_to_go_on(path: Path) -> None:
     journal = opened(path, {**JOB, "score_threshold": 0.5}, restart=True)
     assert journal.entries == {} and journal.written == {"detections.json"}, "it may still write over its own"
     journal.close()
-    with pytest.raises(JobError, match="score_threshold was 0.5, now 0.3"):
+    with pytest.raises(JobError, match=r"score_threshold was 0\.5, now 0\.3"):
         opened(path)
 
 

@@ -3,8 +3,8 @@ library, which is what people would write otherwise. Needs a quiet machine.
 
     python -m benchmarks.detect_job --images 400 --out benchmarks/results/detect-job.json
 
-Each way is a whole run, so start-up, journal and results are in it. Every run must find the same boxes, or there
-is no figure.
+Each way is a whole run, so start-up, journal and results are in it. Every run must find the same boxes, or
+there is no figure.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ __all__ = [
     "require_video",
 ]
 
+_ATTACHED_PIC = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _AHEAD = 4  # frames decoded while the model is busy
 _MISSING_SECONDS = 1.0  # a stream that ends so much before its declared end was cut
 
@@ -133,7 +134,10 @@ def parse_time(text: str) -> float:
         parts = []
     if not 1 <= len(parts) <= 3 or any(not math.isfinite(part) or part < 0 for part in parts):
         raise OptionError(f"a time is written as seconds or as [HH:]MM:SS, got {text!r}")
-    return sum(part * 60**power for power, part in enumerate(reversed(parts)))
+    seconds = 0.0
+    for part in parts:
+        seconds = 60 * seconds + part
+    return seconds
 
 
 def read_frames(
@@ -292,9 +296,10 @@ class _Reading:
 def _opened(path: str | os.PathLike[str]) -> Any:
     import av
 
-    # An absolute path is no URL, and a playlist in the file opens nothing but files.
+    # An absolute path is no URL, and a playlist in the file opens nothing but files. As `options` these would be
+    # read for each stream, also those that show up later, which ended PyAV 14 to 16 with a segmentation fault.
     return av.open(
-        str(Path(path).absolute()), metadata_errors="replace", options={"protocol_whitelist": "file"}
+        str(Path(path).absolute()), metadata_errors="replace", container_options={"protocol_whitelist": "file"}
     )
 
 
@@ -307,7 +312,8 @@ def _video_stream(container: Any, name: str) -> Any:
 
 
 def _is_cover(stream: Any) -> bool:
-    return bool(getattr(stream, "disposition", 0) & 0x400)  # AV_DISPOSITION_ATTACHED_PIC
+    disposition = getattr(stream, "disposition", 0)  # a number, or a flag, by PyAV's version
+    return bool(getattr(disposition, "value", disposition) & _ATTACHED_PIC)
 
 
 def _declared_seconds(container: Any, stream: Any) -> float | None:

@@ -55,7 +55,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Team:
-    """Who answers. job: what a journal holds a resumed job to. open: the engine, given whom to tell mishaps."""
+    """Who answers. job: what a journal holds a resumed job to. open: the engine; it is given whom to tell."""
 
     model: Model
     classes: tuple[ClassInfo, ...]

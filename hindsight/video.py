@@ -296,11 +296,10 @@ class _Reading:
 def _opened(path: str | os.PathLike[str]) -> Any:
     import av
 
-    # An absolute path is no URL, and a playlist in the file opens nothing but files. As `options` these would be
-    # read for each stream, also those that show up later, which ended PyAV 14 to 16 with a segmentation fault.
-    return av.open(
-        str(Path(path).absolute()), metadata_errors="replace", container_options={"protocol_whitelist": "file"}
-    )
+    # An absolute path is no URL, and a playlist in the file opens nothing but files. As `options` this would be
+    # read for each stream too, and PyAV 14 to 16 crash where one shows up late (MPEG program streams).
+    options = {"protocol_whitelist": "file"}
+    return av.open(str(Path(path).absolute()), metadata_errors="replace", container_options=options)
 
 
 def _video_stream(container: Any, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -81,12 +82,11 @@ class Destination:
                 self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OptionError(f"--out {self.folder} must be a folder ({error.strerror})") from error
-        existed = self.journal.exists()
         journal = Journal.open(self.journal, job, restart=restart)
         for name in self.names:
             if (self.folder / name).exists() and name not in journal.written:
                 journal.close()
-                if not existed:
+                if journal.is_new:
                     self.journal.unlink()
                 raise OptionError(
                     f"--out: {self.folder / name} is there already and was not written by this job: "
@@ -204,6 +204,10 @@ def _run(
     except _Stopped as stopped:
         _tell_how_to_go_on(journal, None if job is None else job.tally, len(sources), "stopped")
         return _STOPPED + stopped.signal
+    except BrokenPipeError:  # whoever read our lines has gone, as `head` does; nothing more can be said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _tell_how_to_go_on(journal, None if job is None else job.tally, len(sources), "stopped")
+        return _STOPPED + signal.SIGPIPE
     except HindsightError as error:
         if journal is None:
             raise

@@ -8,5 +8,6 @@ remote.py    a running server in their place
 entries.py   what is known of an image, a frame or a video
 journal.py   all of it on disk, through kill -9 and power cuts
 outputs.py   the journal as COCO JSON, JSON lines, YOLO text or Label Studio tasks
+film.py      the annotated video
 run.py       puts these together
 """

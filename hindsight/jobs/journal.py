@@ -143,9 +143,9 @@ class Journal:
 
     def _load(self, job: dict[str, Any], restart: bool) -> None:
         header = {"hindsight": "detect", "format": _FORMAT, "job": job}
+        self.is_new = os.fstat(self._stream.fileno()).st_size == 0
         found = None if restart else self._read_header()
         if found is None:
-            self.is_new = not restart
             if restart:
                 self._keep_names()
             self._truncate(0)

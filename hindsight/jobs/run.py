@@ -11,15 +11,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.detections import Detections
-from hindsight.draw import annotate
 from hindsight.jobs.entries import Entry, Key, Problem, stamp_of
+from hindsight.jobs.film import Film
 from hindsight.jobs.journal import JobError, Journal
 from hindsight.jobs.sources import Source
 from hindsight.jobs.work import Engine, Reply, Task, is_engine_trouble
 from hindsight.manifest import ClassInfo
 from hindsight.video import Sampling, VideoError, expected_frames, read_ahead
-from hindsight.video_writer import VideoWriter
 
 __all__ = ["Job", "Listener", "Tally", "Wanted"]
 
@@ -91,7 +89,7 @@ class Job:
         self._arrived: dict[int, tuple[Entry, Pixels | None]] = {}
         self._delivered = 0
         self._trouble = 0
-        self._film: _Film | None = None
+        self._film: Film | None = None
 
     def run(self) -> Tally:
         """To the end. Raises JobError, and what the engine raises, where it cannot go on."""
@@ -235,8 +233,8 @@ class Job:
             self._wanted.shown(whole)
         if pixels is not None:
             if self._film is None:
-                self._film = _Film(
-                    self._wanted.targets[Path(entry.file)], self._wanted.classes, self._listener
+                self._film = Film(
+                    self._wanted.targets[Path(entry.file)], self._wanted.classes, self._listener.say
                 )
             self._film.add(whole, pixels)
 
@@ -256,44 +254,6 @@ class Job:
             self._listener.say(entry.problem.detail)
         if self._journal is not None and self._journal.entries.get(entry.key) != entry:
             self._journal.append(entry)
-
-
-class _Film:
-    """The annotated video of one source; what goes wrong with it costs no detections."""
-
-    def __init__(self, target: Path, classes: tuple[ClassInfo, ...], listener: Listener) -> None:
-        self._classes = classes
-        self._names = tuple(info.name for info in classes)
-        self._writer = VideoWriter(target)
-        self._problem: Problem | None = None
-        if not self._writer.is_h264:
-            listener.say(f"{target}: this PyAV has no H.264 encoder, so the video is {self._writer.codec}")
-
-    def add(self, entry: Entry, pixels: Pixels) -> None:
-        """Its boxes on it; a frame that failed stays as it is."""
-        if self._problem is not None or entry.timestamp is None:
-            return
-        if entry.detections is not None and entry.size is not None:
-            width, height = entry.size
-            found = Detections.from_records(entry.detections, self._names, (height, width))
-            pixels = np.asarray(annotate(pixels, found, self._classes))
-        try:
-            self._writer.write(pixels, entry.timestamp)
-        except VideoError as error:
-            self._problem = Problem(error.code, str(error))
-
-    def end(self) -> Problem | None:
-        """Finish the file; -> what went wrong."""
-        if self._problem is None:
-            try:
-                self._writer.close()
-            except VideoError as error:
-                self._problem = Problem(error.code, str(error))
-        return self._problem
-
-    def discard(self) -> None:
-        """The job ends before the video does."""
-        self._writer.discard()
 
 
 def _named(problem: Problem, entry: Entry) -> Problem:

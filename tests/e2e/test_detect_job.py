@@ -234,6 +234,21 @@ def test_stopped_without_out_it_says_what_would_help(
     assert err.endswith("of 12; with --out a job can be gone on with\n") and "Traceback" not in err
 
 
+def test_a_reader_that_goes_away_ends_the_job_without_a_traceback(
+    spawn: Callable[..., subprocess.Popen[str]], photos: Path
+) -> None:
+    make_slow(photos / "p03.png")
+    job = spawn("photos", "--json")
+    with (photos / "p03.png").open("wb") as stream:
+        assert job.stdout is not None
+        job.stdout.close()
+        stream.write(photo(3))
+    assert job.stderr is not None
+    err = job.stderr.read()
+    assert job.wait(60) == 128 + signal.SIGPIPE
+    assert err == "hindsight: stopped after 4 of 12; with --out a job can be gone on with\n"
+
+
 def test_a_worker_killed_in_the_middle_is_replaced(
     spawn: Callable[..., subprocess.Popen[str]], photos: Path, run: Run
 ) -> None:

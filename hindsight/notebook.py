@@ -22,7 +22,13 @@ __all__ = ["html_of", "image_of", "jpeg_of", "plot"]
 
 _LONGEST_SIDE = 900  # pixels of the picture: a notebook is a file that holds each of them
 _MOST_ROWS = 30
-_COLUMNS = ("score", "class_score", "iou", "purity", "integrity")
+_COLUMNS = {
+    "score": "score",
+    "class_score": "class score",
+    "iou": "IoU",
+    "purity": "purity",
+    "integrity": "integrity",
+}
 
 
 def plot(found: Detections, image: ImageLike | None) -> Image.Image:
@@ -76,13 +82,13 @@ def html_of(found: Detections) -> str:
         shown = (
             f'<img alt="{escape(repr(found))}" style="max-width:100%" src="data:image/jpeg;base64,{data}">'
         )
-    return f"<div><p>{escape(repr(found))}</p>{shown}{_table(found)}</div>"
+    return f"<div><p>{escape(repr(found)[1:-1])}</p>{shown}{_table(found)}</div>"
 
 
 def _table(found: Detections) -> str:
     if not len(found):
         return ""
-    heads = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in ("label", *_COLUMNS, "box"))
+    heads = "".join(f"<th>{name}</th>" for name in ("label", *_COLUMNS.values(), "box"))
     colours = palette(len(found.class_names))
     rows = []
     for record in found.select(np.arange(min(len(found), _MOST_ROWS))).to_records():

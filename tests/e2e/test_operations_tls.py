@@ -17,6 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+import hindsight
+from hindsight.errors import ServiceError
 from service.settings import Settings
 from service.tls import server_context
 from tests.factories import make_tiny_artifact
@@ -198,6 +200,36 @@ def test_with_a_client_authority_only_its_clients_connect(
                 pytest.raises(httpx.TransportError),
             ):
                 client.get(f"{server.url}/healthz")
+
+
+def test_the_python_client_checks_the_server_and_shows_its_own_certificate(
+    tmp_path: Path, tiny: str, authority: Authority
+) -> None:
+    server_side, friend = authority.sign("for-python"), authority.sign("python-friend")
+    flags = (
+        "--model",
+        tiny,
+        *SLEEP,
+        "--tls-certificate",
+        str(server_side.path),
+        "--tls-key",
+        str(server_side.key),
+    )
+    flags += ("--tls-client-ca", str(authority.certificate))
+    with serving(tmp_path, *flags, verify=authority.trusted(friend)) as server:
+        with hindsight.Client(server.url, tls=authority.trusted(friend)) as client:
+            for _ in range(2):
+                assert client.models()[0]["name"] == "tiny"
+        with (
+            hindsight.Client(server.url) as client,
+            pytest.raises(ServiceError, match="certificate cannot be trusted"),
+        ):
+            client.models()
+        with (
+            hindsight.Client(server.url, tls=authority.trusted(), retries=1) as client,
+            pytest.raises(ServiceError, match="no answer"),
+        ):
+            client.models()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 
 from hindsight.artifact import load_artifact
+from hindsight.errors import ArtifactError, OptionError
+from hindsight.hub.huggingface import HubSource
+from hindsight.hub.rules import check_listing
 from tests.factories import make_tiny_artifact
 from tests.hub_stub import COMMIT, TOKEN, HubStub, hub_stub
 
@@ -152,15 +155,29 @@ def test_without_a_folder_of_models_the_users_own_is_used(pull: Puller, tmp_path
     [
         ("hf://user/none", "no such repository, or a private one"),
         (REPO + "@v9", "no revision 'v9'"),
-        ("hf://user", "expected hf://user/repo"),
         ("hf://user/repo/more", "expected hf://user/repo"),
-        ("hf://../../etc", "expected hf://user/repo"),
-        ("hf://user/repo@", "expected hf://user/repo"),
         ("nowhere.zip", "there is no 'nowhere.zip'"),
     ],
 )
 def test_a_wrong_name_is_one_line(pull: Puller, source: str, reason: str) -> None:
     assert reason in pull.refused(source)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hf://",
+        "hf://user",
+        "hf://../../etc",
+        "hf://user/repo@",
+        "hf://user/repo@a b",
+        "hf://a/b@-c",
+        "hf://a/é",
+    ],
+)
+def test_what_is_no_repository_is_refused(url: str) -> None:
+    with pytest.raises(OptionError, match="expected hf://user/repo"):
+        HubSource(url)
 
 
 def test_a_private_repository_needs_the_environments_token(pull: Puller) -> None:
@@ -278,9 +295,6 @@ def test_what_is_no_models_file_is_refused_before_anything_is_fetched(
     hub: HubStub, name: str, folder: Path, tmp_path: Path
 ) -> None:
     """In this process: twenty-five programs would take a minute to start."""
-    from hindsight.errors import ArtifactError
-    from hindsight.hub.rules import check_listing
-
     listed = {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in folder.rglob("*")

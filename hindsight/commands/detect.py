@@ -21,7 +21,6 @@ from hindsight.decode import IMAGE_SUFFIXES
 from hindsight.detections import Detections
 from hindsight.draw import annotate as draw_annotated
 from hindsight.errors import HindsightError, OptionError
-from hindsight.options import DetectOptions
 
 __all__ = ["detect"]
 
@@ -58,6 +57,17 @@ def detect(
         str | None, typer.Option(help="Keep these classes only: names with commas between.")
     ] = None,
     max_detections: Annotated[int | None, typer.Option(help=f"Most boxes an image. {_DEFAULT}")] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Look at each image in tiles of this side, in pixels: for large ones."),
+    ] = None,
+    overlap: Annotated[
+        float | None, typer.Option(help="Least share of a tile that its neighbour has too. Default: .2.")
+    ] = None,
+    whole: Annotated[
+        bool | None,
+        typer.Option("--whole/--no-whole", help="With --tile: look at the whole image, too. Default: yes."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the model. Default: all cores.")] = None,
 ) -> None:
     """Find objects in images, each box with a second opinion on itself.
@@ -71,12 +81,15 @@ def detect(
         "nms_threshold": nms_threshold,
         "classes": None if classes is None else [name.strip() for name in classes.split(",") if name.strip()],
         "max_detections": max_detections,
+        "tile": tile,
+        "overlap": overlap,
+        "whole": whole,
     }
     paths, bad = _expand(images)
     targets = _targets(annotate, paths, single=len(images) == 1 and not images[0].is_dir())
     if paths:
         with load(model, threads=threads) as detector:
-            DetectOptions.resolve(detector.artifact.manifest, **options)  # once, not as every image's failure
+            detector.check_options(**options)  # once, not as every image's failure
             bad += _detect_each(detector, paths, targets, options, as_json)
     if bad:
         raise typer.Exit(BAD_INPUT)

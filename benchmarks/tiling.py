@@ -59,6 +59,7 @@ class Passes:
     """What the model says of each window of one mosaic, asked once and kept in a file."""
 
     def __init__(self, detector: Detector, mosaic: Mosaic, file: Path) -> None:
+        self.least_score = detector.artifact.manifest.defaults.score_threshold
         self._detector, self._mosaic, self._file = detector, mosaic, file
         self._known: dict[str, NDArray[Any]] = {}
         if file.exists():
@@ -116,9 +117,8 @@ def figures(
     given: Sequence[Mosaic], passes: Sequence[Passes], windows: NDArray[np.int64], rule: str, **options: float
 ) -> dict[str, Any]:
     """AP and recall of everything found; and at the model's own score threshold."""
-    least = passes[0]._detector.artifact.manifest.defaults.score_threshold
     every = averages(given, answers(passes, windows, rule, 0.0, **options))
-    shown = operating_point(given, answers(passes, windows, rule, least, **options))
+    shown = operating_point(given, answers(passes, windows, rule, passes[0].least_score, **options))
     return every | {"at_default_threshold": shown}
 
 

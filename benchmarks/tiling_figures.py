@@ -13,7 +13,7 @@ from benchmarks.tiling_mosaics import SIDE, Mosaic
 from hindsight.detections import Detections
 from training.evaluation.boxes import overlap_with, pairwise_iou
 
-__all__ = ["averages", "cut_objects", "integrity_report", "operating_point"]
+__all__ = ["averages", "cut_objects", "hits", "integrity_report", "operating_point"]
 
 _ALL = 100_000  # detections an image: a mosaic holds more than COCO's 100
 _MIN_IOU = 0.5
@@ -49,7 +49,7 @@ def operating_point(mosaics: Sequence[Mosaic], answers: Sequence[Detections]) ->
     """
     hits = shown = objects = leftovers = 0
     for mosaic, found in zip(mosaics, answers, strict=True):
-        hit, counted = _hits(mosaic, found)
+        hit, counted = hits(mosaic, found)
         same = found.labels[:, None] == mosaic.labels[None]
         on = _purities(found.boxes, mosaic.boxes) * same
         hits += int(hit.sum())
@@ -62,6 +62,21 @@ def operating_point(mosaics: Sequence[Mosaic], answers: Sequence[Detections]) ->
         "f1": round(2 * hits / (shown + objects), 4),
         "leftovers": round(leftovers / len(mosaics), 2),
     }
+
+
+def hits(mosaic: Mosaic, found: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which detections are right, and which count at all: neither is what lies on a clipped object."""
+    boxes, labels = mosaic.boxes[~mosaic.clipped], mosaic.labels[~mosaic.clipped]
+    iou = pairwise_iou(found.boxes, boxes) * (found.labels[:, None] == labels[None])
+    free = np.ones(len(boxes), np.bool_)
+    hit = np.zeros(len(found), np.bool_)
+    for row in np.argsort(-found.scores, kind="stable"):
+        candidates = np.where(free, iou[row], 0.0)
+        if candidates.max(initial=0) >= _MIN_IOU:
+            free[candidates.argmax()] = False
+            hit[row] = True
+    ignored = _purities(found.boxes, mosaic.boxes[mosaic.clipped]).max(axis=1, initial=0) > _MIN_IOU
+    return hit, hit | ~ignored
 
 
 def cut_objects(mosaic: Mosaic, window: NDArray[np.int64], found: Detections) -> list[dict[str, float]]:
@@ -118,21 +133,6 @@ def integrity_report(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
         "cut": means(cut),
         "told_apart": {name: told_apart(name) for name in ("score", "iou", "integrity")},
     }
-
-
-def _hits(mosaic: Mosaic, found: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which detections are right, and which count at all."""
-    boxes, labels = mosaic.boxes[~mosaic.clipped], mosaic.labels[~mosaic.clipped]
-    iou = pairwise_iou(found.boxes, boxes) * (found.labels[:, None] == labels[None])
-    free = np.ones(len(boxes), np.bool_)
-    hit = np.zeros(len(found), np.bool_)
-    for row in np.argsort(-found.scores, kind="stable"):
-        candidates = np.where(free, iou[row], 0.0)
-        if candidates.max(initial=0) >= _MIN_IOU:
-            free[candidates.argmax()] = False
-            hit[row] = True
-    ignored = _purities(found.boxes, mosaic.boxes[mosaic.clipped]).max(axis=1, initial=0) > _MIN_IOU
-    return hit, hit | ~ignored
 
 
 def _purities(boxes: NDArray[np.float32], truths: NDArray[np.float32]) -> NDArray[np.float64]:

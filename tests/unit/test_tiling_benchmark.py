@@ -75,7 +75,7 @@ def test_perfect_answers_have_perfect_figures_and_clipped_objects_do_not_count(b
 
 def test_a_second_box_on_an_object_is_a_leftover(boards: Path) -> None:
     [mosaic] = mosaics(boards, 1, aligned=True)
-    half = mosaic.boxes[:1] - np.array([0, 0, 25, 0], np.float32)
+    half = mosaic.boxes[:1] - np.array([0, 0, 15, 0], np.float32)
     boxes = np.concatenate([mosaic.boxes, half])
     labels = np.concatenate([mosaic.labels, mosaic.labels[:1]])
     found = answer(boxes, labels, [0.9] * len(mosaic.labels) + [0.5])

@@ -14,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from rich.progress import track
 from benchmarks.tiling_figures import averages, cut_objects, integrity_report, operating_point
 from benchmarks.tiling_mosaics import BOARD, SIDE, Mosaic, mosaics
 from benchmarks.tiling_rules import RULES
+from benchmarks.tiling_second import second_opinions
 from hindsight.api import Detector, load
 from hindsight.commands.console import progress_console
 from hindsight.detections import Detections
@@ -39,6 +41,7 @@ _COLUMNS = ("boxes", "labels", "scores", "class_scores", "ious", "purities", "in
 WHOLE = np.array([[0, 0, SIDE, SIDE]], np.int64)
 OVERLAPS = (0.0, 0.1, 0.2, 0.3)
 EDGES = (0.003, 0.006, 0.01, 0.02, 0.03)
+FLUSH, EVEN = "fixed step, overlap 0", "even, overlap 0.2"
 SHIPPED = "edges dropped, whole first"
 
 
@@ -52,7 +55,11 @@ def flush(overlap: float) -> NDArray[np.int64]:
 def layouts() -> dict[str, NDArray[np.int64]]:
     """Name -> windows, without that of the whole image."""
     fixed = {f"fixed step, overlap {overlap:g}": flush(overlap) for overlap in OVERLAPS}
-    return fixed | {"even, overlap 0.2": Tiling(BOARD, 0.2, whole=False).windows((SIDE, SIDE))}
+    return fixed | {EVEN: Tiling(BOARD, 0.2, whole=False).windows((SIDE, SIDE))}
+
+
+def _key(window: NDArray[np.int64]) -> str:
+    return "-".join(str(value) for value in window.tolist())
 
 
 class Passes:
@@ -77,15 +84,44 @@ class Passes:
             for name in _COLUMNS:
                 self._known[f"{_key(window)}/{name}"] = getattr(found, name)
         if missing:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("wb") as stream:
-                np.savez(stream, **self._known)
+            self._save()
+
+    def _save(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("wb") as stream:
+            np.savez(stream, **self._known)  # type: ignore[arg-type]
 
     def found(self, window: NDArray[np.int64], least_score: float = 0.0) -> Detections:
-        columns = [self._known[f"{_key(window)}/{name}"] for name in _COLUMNS]
+        """What the window's pass has found, of at least this score."""
+        return self._stored(_key(window), window, least_score)
+
+    def _stored(self, key: str, window: NDArray[np.int64], least_score: float) -> Detections:
+        columns = [self._known[f"{key}/{name}"] for name in _COLUMNS]
         size = (int(window[3] - window[1]), int(window[2] - window[0]))
         every = Detections(*columns, self._detector.classes, size)
         return every.select(every.scores >= least_score)
+
+    def fill_second(self, windows: NDArray[np.int64]) -> None:
+        """Ask, once, for the second opinions of tiles on each other's cut boxes."""
+        if f"{_key(windows[0])}/second/scores" in self._known:
+            return
+        start = time.perf_counter()
+        changed = second_opinions(
+            self._detector, self._mosaic, windows, [self.found(window) for window in windows]
+        )
+        self._known["second/seconds"] = np.array(time.perf_counter() - start)
+        for window, each in zip(windows, changed, strict=True):
+            for name in _COLUMNS:
+                self._known[f"{_key(window)}/second/{name}"] = getattr(each, name)
+        self._save()
+
+    def second(self, window: NDArray[np.int64], least_score: float = 0.0) -> Detections:
+        """`found`, but with the second opinions."""
+        return self._stored(f"{_key(window)}/second", window, least_score)
+
+    @property
+    def second_seconds(self) -> float:
+        return float(self._known["second/seconds"])
 
     def seconds(self, windows: NDArray[np.int64]) -> float:
         return sum(float(self._known[f"{_key(window)}/seconds"]) for window in windows)
@@ -99,11 +135,13 @@ def answers(
     *,
     edge: float | None = None,
     threshold: float = NMS_THRESHOLD,
+    second: bool = False,
 ) -> list[Detections]:
     """One for each mosaic."""
     merged = []
     for each in passes:
-        found = [each.found(window, least_score) for window in windows]
+        ask = each.second if second else each.found
+        found = [ask(window, least_score) for window in windows]
         pooled = (
             pool(found, windows, (SIDE, SIDE))
             if edge is None
@@ -114,7 +152,7 @@ def answers(
 
 
 def figures(
-    given: Sequence[Mosaic], passes: Sequence[Passes], windows: NDArray[np.int64], rule: str, **options: float
+    given: Sequence[Mosaic], passes: Sequence[Passes], windows: NDArray[np.int64], rule: str, **options: Any
 ) -> dict[str, Any]:
     """AP and recall of everything found; and at the model's own score threshold."""
     every = averages(given, answers(passes, windows, rule, 0.0, **options))
@@ -145,7 +183,7 @@ def table(
 
 def constants(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, Any]:
     """The library's rule with other constants than its own."""
-    windows = np.concatenate([layouts()["even, overlap 0.2"], WHOLE])
+    windows = np.concatenate([layouts()[EVEN], WHOLE])
     return {
         "edge": {f"{edge:g}": figures(given, passes, windows, SHIPPED, edge=edge) for edge in EDGES},
         "threshold": {
@@ -155,9 +193,21 @@ def constants(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, An
     }
 
 
+def second(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, Any]:
+    """Cut boxes judged by the tile that shows their place whole."""
+    windows = layouts()[EVEN]
+    return {
+        "seconds": round(float(np.mean([each.second_seconds for each in passes])), 3),
+        "rules": {
+            rule: figures(given, passes, windows, rule, second=True)
+            for rule in ("nms", "nms, over the smaller", "whole first")
+        },
+    }
+
+
 def integrity(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, Any]:
     """What the model says of boxes on objects that a tile cuts."""
-    windows = layouts()["fixed step, overlap 0"]
+    windows = layouts()[FLUSH]
     rows = [
         row
         for mosaic, each in zip(given, passes, strict=True)
@@ -169,10 +219,40 @@ def integrity(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, An
 
 def merge_seconds(passes: Sequence[Passes]) -> float:
     """Of the library's rule, for one image, at the model's own score threshold."""
-    windows = np.concatenate([layouts()["even, overlap 0.2"], WHOLE])
+    windows = np.concatenate([layouts()[EVEN], WHOLE])
     start = time.perf_counter()
     answers(passes, windows, SHIPPED, 0.0)
     return round((time.perf_counter() - start) / len(passes), 4)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A set of mosaics; aligned: see tiling_mosaics.mosaics."""
+
+    name: str
+    split: str
+    count: int
+    aligned: bool
+
+    @property
+    def layouts(self) -> dict[str, NDArray[np.int64]]:
+        """Of aligned mosaics the two that differ most: one that ends where boards do, and ours."""
+        every = layouts()
+        return {name: every[name] for name in (FLUSH, EVEN)} if self.aligned else every
+
+
+def asked(detector: Detector, kind: Kind, data: Path, cache: Path) -> tuple[list[Mosaic], list[Passes]]:
+    """The mosaics, and what the model says of all windows that are looked at."""
+    given = list(mosaics(data / f"{kind.split}.json", kind.count, aligned=kind.aligned))
+    label = f"{kind.split}-{'aligned' if kind.aligned else 'offset'}"
+    passes = [
+        Passes(detector, mosaic, cache / f"{label}-{number}.npz") for number, mosaic in enumerate(given)
+    ]
+    for each in track(passes, kind.name, console=progress_console()):
+        each.fill(np.concatenate([*kind.layouts.values(), WHOLE]))
+        if not kind.aligned:
+            each.fill_second(layouts()[EVEN])
+    return given, passes
 
 
 def main(
@@ -185,23 +265,15 @@ def main(
     note: Annotated[str, typer.Option(help="What else the machine did, for the result file.")] = "",
 ) -> None:
     """Measure, print and write."""
-    sets: dict[str, tuple[list[Mosaic], list[Passes]]] = {}
-    wanted = [("choosing", "trainval", choosing, False)]
+    wanted = [Kind("choosing", "trainval", choosing, aligned=False)]
     if not only_choose:
-        wanted += [("test", "test", test, False), ("test, aligned", "test", test, True)]
-    every = np.concatenate([*layouts().values(), WHOLE])
+        wanted += [
+            Kind("test", "test", test, aligned=False),
+            Kind("test, aligned", "test", test, aligned=True),
+        ]
     load_before = os.getloadavg()[0]
     with load(MODEL, threads=threads) as detector:
-        for name, split, count, aligned in wanted:
-            given = list(mosaics(data / f"{split}.json", count, aligned=aligned))
-            label = f"{split}-{'aligned' if aligned else 'offset'}"
-            passes = [
-                Passes(detector, mosaic, cache / f"{label}-{number}.npz")
-                for number, mosaic in enumerate(given)
-            ]
-            for each in track(passes, name, console=progress_console()):
-                each.fill(every)
-            sets[name] = given, passes
+        sets = {kind.name: asked(detector, kind, data, cache) for kind in wanted}
     result: dict[str, Any] = {
         "model": MODEL,
         "image": [SIDE, SIDE],
@@ -213,9 +285,10 @@ def main(
         "ignored_at_the_border": {
             name: int(sum(mosaic.clipped.sum() for mosaic in given)) for name, (given, _) in sets.items()
         },
-        "shipped": {"layout": "even, overlap 0.2, and whole", "rule": SHIPPED},
+        "shipped": {"layout": f"{EVEN}, and whole", "rule": SHIPPED},
         "constants": constants(*sets["choosing"]),
-        "tables": {name: table(given, passes, layouts()) for name, (given, passes) in sets.items()},
+        "tables": {kind.name: table(*sets[kind.name], kind.layouts) for kind in wanted},
+        "second_opinion": {kind.name: second(*sets[kind.name]) for kind in wanted if not kind.aligned},
         "integrity": {name: integrity(given, passes) for name, (given, passes) in sets.items()},
         "merge_seconds": merge_seconds(sets["choosing"][1]),
         "threads": threads,

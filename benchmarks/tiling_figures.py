@@ -47,19 +47,19 @@ def operating_point(mosaics: Sequence[Mosaic], answers: Sequence[Detections]) ->
     """Over all classes together, each object found once, at IoU .5: recall, precision and F1. leftovers: a
     mosaic's mean number of wrong boxes that lie mostly on an object of their class: seen twice, or in part.
     """
-    hits = shown = objects = leftovers = 0
+    right = shown = objects = leftovers = 0
     for mosaic, found in zip(mosaics, answers, strict=True):
         hit, counted = hits(mosaic, found)
         same = found.labels[:, None] == mosaic.labels[None]
         on = _purities(found.boxes, mosaic.boxes) * same
-        hits += int(hit.sum())
+        right += int(hit.sum())
         shown += int(counted.sum())
         objects += int((~mosaic.clipped).sum())
         leftovers += int((counted & ~hit & (on.max(axis=1, initial=0) > _MIN_IOU)).sum())
     return {
-        "recall": round(hits / objects, 4),
-        "precision": round(hits / max(shown, 1), 4),
-        "f1": round(2 * hits / (shown + objects), 4),
+        "recall": round(right / objects, 4),
+        "precision": round(right / max(shown, 1), 4),
+        "f1": round(2 * right / (shown + objects), 4),
         "leftovers": round(leftovers / len(mosaics), 2),
     }
 

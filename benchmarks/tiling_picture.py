@@ -1,6 +1,6 @@
 """The picture of docs/tiling.md: one mosaic of test boards, seen at once and in tiles.
 
-    python -m benchmarks.tiling_picture --data DEEPPCB --out docs/images/tiling.png
+python -m benchmarks.tiling_picture --data DEEPPCB --out docs/images/tiling.png
 """
 
 from __future__ import annotations

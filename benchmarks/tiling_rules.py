@@ -96,7 +96,9 @@ def dropped_whole_first(pooled: Pooled, threshold: float) -> Detections:
 
 
 def finest(pooled: Pooled, threshold: float) -> Detections:
-    """Both, and the pass over the whole image counts only where no tile shows the place whole."""
+    """Both, and the pass over the whole image counts only where no tile shows the place whole: the
+    library's rule.
+    """
     return whole_first(_without(pooled, pooled.seen), threshold)
 
 
@@ -109,7 +111,7 @@ RULES: Mapping[str, Rule] = {
     "edges dropped": edges_dropped,
     "whole first": whole_first,
     "edges dropped, whole first": dropped_whole_first,
-    "edges dropped, whole first, finest": finest,
+    "finest, whole first": finest,
 }
 
 

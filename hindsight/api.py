@@ -123,8 +123,9 @@ class Detector:
         try:
             windows = tiling.windows(image_hw)
         except OptionError as error:
-            named = isinstance(image, str | os.PathLike)
-            raise OptionError(f"{image}: {error}" if named else str(error)) from error
+            if isinstance(image, str | os.PathLike):
+                raise OptionError(f"{Path(image)}: {error}") from error
+            raise
         if len(windows) == 1:
             return self._detect_once([pixels], choice)[0]
         every = replace(choice, max_detections=None)

@@ -44,9 +44,7 @@ class Tiling:
     whole: bool = True
 
     @classmethod
-    def resolve(
-        cls, tile: object = None, overlap: object = None, whole: object = None
-    ) -> Tiling | None:
+    def resolve(cls, tile: object = None, overlap: object = None, whole: object = None) -> Tiling | None:
         """What a caller asks for; None without a tile. Raises OptionError naming the field, the range and the
         value.
         """
@@ -79,8 +77,8 @@ class Tiling:
         count = self.count(image_hw)
         if count > MOST_WINDOWS:
             raise OptionError(
-                f"tile {self.tile} with overlap {self.overlap:g} cuts this image of {width} x {height} pixels "
-                f"into {count} tiles; at most {MOST_WINDOWS} are taken: choose larger tiles or less overlap"
+                f"tile {self.tile} with overlap {self.overlap:g} cuts this image of {width} x {height} "
+                f"pixels into {count} tiles; at most {MOST_WINDOWS} are taken: choose larger tiles or less overlap"
             )
         tiles = [
             (x, y, min(x + self.tile, width), min(y + self.tile, height))
@@ -143,7 +141,7 @@ def merge(
         return found[0].select(np.arange(len(found[0]))[:max_detections])
     pooled = pool(found, windows, image_hw)
     detections, cut = pooled.detections, pooled.cut
-    rows = np.flatnonzero(~(cut & pooled.seen))
+    rows = np.flatnonzero(~pooled.seen)
     order = rows[np.lexsort((-detections.scores[rows], cut[rows]))]  # what is whole comes first
     kept = suppress(detections.boxes, detections.labels, order, nms_threshold, parts=cut)
     ranked = kept[np.argsort(-detections.scores[kept], kind="stable")]
@@ -157,8 +155,10 @@ def pool(
     *,
     edge: float = _EDGE,
 ) -> Pooled:
-    """See Pooled. edge: a box that ends so close to its tile's edge, in parts of the side, is cut. Rows are ordered by their windows' places, whatever the order in which these are given, so
-    that equal scores are told apart in the same way.
+    """See Pooled. edge: in parts of a tile's side; a box that ends so close to the edge is cut.
+
+    Rows are ordered by their windows' places, whatever the order in which these are given, so that equal
+    scores are told apart in the same way.
     """
     if len(found) != len(windows) or not len(windows):
         raise ValueError(f"expected what each of {len(windows)} windows has found, got {len(found)}")
@@ -166,7 +166,7 @@ def pool(
     parts = [_moved(found[place], windows[place], image_hw) for place in places]
     detections = _concatenated(parts, image_hw)
     home = np.repeat(places, [len(part) for part in parts])
-    cut = _ends_inside(detections.boxes, windows[home], image_hw, edge).any(axis=1)
+    cut = _ends_inside(detections.boxes, windows[home], image_hw, edge)
     return Pooled(detections, cut, _seen_elsewhere(detections.boxes, home, cut, windows, image_hw, edge))
 
 
@@ -182,7 +182,7 @@ def _seen_elsewhere(
     sizes = np.prod(windows[:, 2:] - windows[:, :2], axis=1)
     seen = np.zeros(len(boxes), np.bool_)
     for place, window in enumerate(windows):
-        inside = ~_ends_inside(boxes, window[None], image_hw, edge).any(axis=1)
+        inside = ~_ends_inside(boxes, window[None], image_hw, edge)
         inside &= (boxes[:, :2] >= window[:2]).all(axis=1) & (boxes[:, 2:] <= window[2:]).all(axis=1)
         better = np.where(cut, sizes[place] <= sizes[home], sizes[place] < sizes[home])
         seen |= inside & better & (home != place)
@@ -192,14 +192,15 @@ def _seen_elsewhere(
 def _ends_inside(
     boxes: NDArray[np.float32], windows: NDArray[np.int64], image_hw: tuple[int, int], edge: float
 ) -> NDArray[np.bool_]:
-    """[n, 4]: which sides of a box lie at, or past, a side of its window that is no side of the image.
+    """[n]: whether a side of a box lies at, or past, a side of its window that is no side of the image.
     windows: [n, 4], or [1, 4] for all.
     """
     height, width = image_hw
     sides = np.tile(windows[:, 2:] - windows[:, :2], 2)
     inner = windows != np.array([0, 0, width, height])
     gap = np.concatenate([boxes[:, :2] - windows[:, :2], windows[:, 2:] - boxes[:, 2:]], axis=1)
-    return inner & (gap <= edge * sides)
+    ends: NDArray[np.bool_] = (inner & (gap <= edge * sides)).any(axis=1)
+    return ends
 
 
 def _moved(found: Detections, window: NDArray[np.int64], image_hw: tuple[int, int]) -> Detections:

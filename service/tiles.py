@@ -79,18 +79,14 @@ async def detect_tiles(
         )
         start = time.perf_counter()
         with counting_bad_outputs(services, artifact):
-            detections = await services.pool.run(
-                _merged, cut, done, artifact, every, options.max_detections
-            )
+            detections = await services.pool.run(_merged, cut, done, artifact, every, options.max_detections)
         seconds = {
             "decode": cut.decode_seconds,
             "letterbox": cut.letterbox_seconds,
             **_engine_seconds(done),
             "postprocess": time.perf_counter() - start,
         }
-    return Detected(
-        detections, note_stages(services, artifact.manifest.name, "detect", seconds, len(slots))
-    )
+    return Detected(detections, note_stages(services, artifact.manifest.name, "detect", seconds, len(slots)))
 
 
 @dataclass(frozen=True)

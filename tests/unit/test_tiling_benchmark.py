@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.tiling import flush
+from benchmarks.tiling import WHOLE, flush
 from benchmarks.tiling_figures import averages, cut_objects, integrity_report, operating_point
 from benchmarks.tiling_mosaics import BOARD, SIDE, Mosaic, mosaics
 from benchmarks.tiling_rules import RULES
@@ -87,9 +87,7 @@ def test_a_second_box_on_an_object_is_a_leftover(boards: Path) -> None:
 def test_what_a_tile_says_of_objects_that_it_cuts(boards: Path) -> None:
     [mosaic] = mosaics(boards, 1, aligned=True)
     window = np.array([0, 0, 620, 620], np.int64)  # half of the first object
-    seen = answer(
-        np.array([[600, 300, 620, 340]], np.float32), mosaic.labels[[_first(mosaic)]], [0.75]
-    )
+    seen = answer(np.array([[600, 300, 620, 340]], np.float32), mosaic.labels[[_first(mosaic)]], [0.75])
     [row] = cut_objects(mosaic, window, seen)
     assert (row["cut"], row["true_integrity"], row["true_iou"], row["integrity"]) == (1, 0.5, 0.5, 0.75)
     whole = {**row, "cut": 0.0, "integrity": 0.9, "true_integrity": 1.0}
@@ -109,7 +107,7 @@ def test_tiles_at_a_fixed_step_end_at_the_edges() -> None:
 
 def test_the_librarys_rule_is_one_of_those_compared() -> None:
     rng = np.random.default_rng(0)
-    windows = flush(0.2)
+    windows = np.concatenate([flush(0.2), WHOLE])
     found = []
     for _ in windows:
         corner = rng.integers(0, 600, (40, 2))
@@ -117,10 +115,8 @@ def test_the_librarys_rule_is_one_of_those_compared() -> None:
         scores = -np.sort(-rng.random(40))
         column = scores.astype(np.float32)
         labels = rng.integers(0, 2, 40)
-        found.append(
-            Detections(boxes, labels, column, column, column, column, column, NAMES, (BOARD, BOARD))
-        )
+        found.append(Detections(boxes, labels, column, column, column, column, column, NAMES, (BOARD, BOARD)))
     merged = merge(found, windows, (SIDE, SIDE), nms_threshold=0.5)
-    ruled = RULES["edges dropped, whole first"](pool(found, windows, (SIDE, SIDE)), 0.5)
+    ruled = RULES["finest, whole first"](pool(found, windows, (SIDE, SIDE)), 0.5)
     assert merged.to_records() == ruled.select(np.argsort(-ruled.scores, kind="stable")).to_records()
     assert len({len(rule(pool(found, windows, (SIDE, SIDE)), 0.5)) for rule in RULES.values()}) > 3

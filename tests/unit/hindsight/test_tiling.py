@@ -79,6 +79,13 @@ def test_the_whole_image_answers_for_what_is_larger_than_a_tile() -> None:
     assert merged(left, right, (whole, [0, 0, 170, 100])) == [([10, 10, 160, 90], 0.5)]
 
 
+def test_the_whole_image_is_not_asked_where_a_tile_shows_the_place() -> None:
+    small = found(([20, 20, 40, 40], 0.99))  # at a fraction of its size, where models see what is not there
+    assert merged(found(), found(), (small, [0, 0, 170, 100])) == []
+    at_the_edge = ([90.0, 20.0, 105.0, 40.0], 0.5)  # of the left tile; the right one shows it whole
+    assert merged(found(), found(), (found(at_the_edge), [0, 0, 170, 100])) == []
+
+
 def test_classes_do_not_suppress_each_other() -> None:
     box = [75.0, 20.0, 95.0, 40.0]
     answer = merged(found((box, 0.7)), found(([5, 20, 25, 40], 0.9), labels=[1]))
@@ -102,12 +109,12 @@ def test_masks_and_opinions_stay_with_their_boxes() -> None:
         )
 
     windows = np.array([LEFT, RIGHT], np.int64)
-    answer = merge(
-        [one(0.25, [0, 0, 9, 9]), one(0.5, [50, 0, 59, 9])], windows, IMAGE_HW, nms_threshold=0.5
-    )
+    answer = merge([one(0.25, [0, 0, 9, 9]), one(0.5, [50, 0, 59, 9])], windows, IMAGE_HW, nms_threshold=0.5)
     assert answer.masks is not None and answer.ious is not None and answer.integrities is not None
     assert answer.boxes.tolist() == [[120, 0, 129, 9], [0, 0, 9, 9]]
-    assert answer.masks[:, 0, 0].tolist() == answer.ious.tolist() == answer.integrities.tolist() == [0.5, 0.25]
+    assert (
+        answer.masks[:, 0, 0].tolist() == answer.ious.tolist() == answer.integrities.tolist() == [0.5, 0.25]
+    )
 
 
 def test_each_window_needs_its_findings() -> None:
@@ -264,7 +271,7 @@ def test_options_are_checked_before_the_image_is_read(detector: hindsight.Detect
 def test_what_is_wrong_with_a_file_is_said_with_its_name(
     detector: hindsight.Detector, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnsupportedImage, match="none.png"):
+    with pytest.raises(UnsupportedImage, match=r"none\.png"):
         detector.detect(tmp_path / "none.png", tile=96)
     (tmp_path / "large.png").write_bytes(encode(np.zeros((3000, 3000, 3), np.uint8)))
     with pytest.raises(OptionError, match=r"large\.png: tile 32"):

@@ -1,6 +1,6 @@
 """What tiles are worth on images larger than the model's input: `pcb` on mosaics of 2000 x 2000 pixels.
 
-    python benchmarks/tiling.py --data DEEPPCB
+    python -m benchmarks.tiling --data DEEPPCB --cache FOLDER
 
 DEEPPCB: the folder of the data set, with trainval.json, test.json and images/. Rules and their constants are
 chosen on mosaics of training boards; the figures are of test boards. Each window's pass is kept in --cache,
@@ -41,22 +41,25 @@ _COLUMNS = ("boxes", "labels", "scores", "class_scores", "ious", "purities", "in
 WHOLE = np.array([[0, 0, SIDE, SIDE]], np.int64)
 OVERLAPS = (0.0, 0.1, 0.2, 0.3)
 EDGES = (0.003, 0.006, 0.01, 0.02, 0.03)
-FLUSH, EVEN = "fixed step, overlap 0", "even, overlap 0.2"
+NONE, OURS, EVEN = "overlap 0", "overlap 0.2", "spread evenly, 4 x 4"
 SHIPPED = "finest, whole first"
 COMPARED = ("nms", "greedy merging", SHIPPED)
 
 
-def flush(overlap: float) -> NDArray[np.int64]:
-    """Tiles as slicing tools lay them: at a fixed step, the last ones moved inwards."""
-    step = BOARD - round(BOARD * overlap)
-    starts = [*range(0, SIDE - BOARD, step), SIDE - BOARD]
+def tiles(overlap: float) -> NDArray[np.int64]:
+    """As the library lays them: at a fixed step, the last ones moved inwards."""
+    return Tiling(BOARD, overlap, whole=False).windows((SIDE, SIDE))
+
+
+def spread(count: int) -> NDArray[np.int64]:
+    """As many along a side, spread evenly: the least overlap is as large as their number allows."""
+    starts = [round(place * (SIDE - BOARD) / (count - 1)) for place in range(count)]
     return np.array([(x, y, x + BOARD, y + BOARD) for y in starts for x in starts], np.int64)
 
 
 def layouts() -> dict[str, NDArray[np.int64]]:
     """Name -> windows, without that of the whole image."""
-    fixed = {f"fixed step, overlap {overlap:g}": flush(overlap) for overlap in OVERLAPS}
-    return fixed | {EVEN: Tiling(BOARD, 0.2, whole=False).windows((SIDE, SIDE))}
+    return {f"overlap {overlap:g}": tiles(overlap) for overlap in OVERLAPS} | {EVEN: spread(4)}
 
 
 def _key(window: NDArray[np.int64]) -> str:
@@ -164,7 +167,7 @@ def figures(
 def table(
     given: Sequence[Mosaic], passes: Sequence[Passes], chosen: dict[str, NDArray[np.int64]]
 ) -> dict[str, Any]:
-    """By layout: its tiles, seconds, and the figures of rules: of all of them for the library's layout."""
+    """By layout: its tiles, seconds, and the figures of rules, of all of them where all layouts are there."""
     rows: dict[str, Any] = {
         "single pass": {
             "passes": 1,
@@ -173,8 +176,10 @@ def table(
         }
     }
     wanted = {name: (windows, COMPARED) for name, windows in chosen.items()}
-    wanted[EVEN] = chosen[EVEN], tuple(RULES)
-    wanted[f"{EVEN}, and whole"] = np.concatenate([chosen[EVEN], WHOLE]), tuple(RULES)
+    wanted[f"{OURS}, and whole"] = np.concatenate([chosen[OURS], WHOLE]), COMPARED
+    if len(chosen) == len(layouts()):
+        wanted[OURS] = chosen[OURS], tuple(RULES)
+        wanted[f"{OURS}, and whole"] = np.concatenate([chosen[OURS], WHOLE]), tuple(RULES)
     for name, (windows, rules) in wanted.items():
         rows[name] = {
             "passes": len(windows),
@@ -186,7 +191,7 @@ def table(
 
 def constants(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, Any]:
     """The library's rule with other constants than its own."""
-    windows = np.concatenate([layouts()[EVEN], WHOLE])
+    windows = np.concatenate([layouts()[OURS], WHOLE])
     return {
         "edge": {f"{edge:g}": figures(given, passes, windows, SHIPPED, edge=edge) for edge in EDGES},
         "threshold": {
@@ -197,7 +202,7 @@ def constants(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, An
 
 
 def second(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, Any]:
-    """Cut boxes judged by the tile that shows their place whole."""
+    """Cut boxes judged by the tile that shows their place whole; beside what is said of EVEN in the tables."""
     windows = layouts()[EVEN]
     return {
         "seconds": round(float(np.mean([each.second_seconds for each in passes])), 3),
@@ -210,7 +215,7 @@ def second(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, Any]:
 
 def integrity(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, Any]:
     """What the model says of boxes on objects that a tile cuts."""
-    windows = layouts()[FLUSH]
+    windows = layouts()[NONE]
     rows = [
         row
         for mosaic, each in zip(given, passes, strict=True)
@@ -221,8 +226,8 @@ def integrity(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, An
 
 
 def merge_seconds(passes: Sequence[Passes]) -> float:
-    """Of the library's rule, for one image, at the model's own score threshold."""
-    windows = np.concatenate([layouts()[EVEN], WHOLE])
+    """Of the library's rule, for all that the tiles of one image have found."""
+    windows = np.concatenate([layouts()[OURS], WHOLE])
     start = time.perf_counter()
     answers(passes, windows, SHIPPED, 0.0)
     return round((time.perf_counter() - start) / len(passes), 4)
@@ -239,9 +244,9 @@ class Kind:
 
     @property
     def layouts(self) -> dict[str, NDArray[np.int64]]:
-        """Of aligned mosaics the two that differ most: one that ends where boards do, and ours."""
+        """Of aligned mosaics the two that differ most: tiles that end where boards do, and the library's."""
         every = layouts()
-        return {name: every[name] for name in (FLUSH, EVEN)} if self.aligned else every
+        return {name: every[name] for name in (NONE, OURS)} if self.aligned else every
 
 
 def asked(detector: Detector, kind: Kind, data: Path, cache: Path) -> tuple[list[Mosaic], list[Passes]]:
@@ -288,7 +293,7 @@ def main(
         "ignored_at_the_border": {
             name: int(sum(mosaic.clipped.sum() for mosaic in given)) for name, (given, _) in sets.items()
         },
-        "shipped": {"layout": f"{EVEN}, and whole", "rule": SHIPPED},
+        "shipped": {"layout": f"{OURS}, and whole", "rule": SHIPPED},
         "constants": constants(*sets["choosing"]),
         "tables": {kind.name: table(*sets[kind.name], kind.layouts) for kind in wanted},
         "second_opinion": {kind.name: second(*sets[kind.name]) for kind in wanted if not kind.aligned},

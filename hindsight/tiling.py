@@ -71,7 +71,8 @@ class Tiling:
         tile has one window, itself.
 
         Every pixel lies in a tile, every tile in the image. Tiles have the full size, apart from sides longer
-        than the image's, and are spread evenly. Raises OptionError for more than MOST_WINDOWS.
+        than the image's; the last of a row and of a column are moved inwards. Raises OptionError for more
+        than MOST_WINDOWS.
         """
         height, width = image_hw
         count = self.count(image_hw)
@@ -91,18 +92,16 @@ class Tiling:
 
     def _along(self, side: int) -> int:
         """Tiles along a side."""
-        if side <= self.tile:
-            return 1
-        # less a billionth: 0.3 * 640 is a little more than 192 in floating point
-        step = max(1, self.tile - math.ceil(self.tile * self.overlap - 1e-9))
-        return -(-(side - self.tile) // step) + 1
+        return 1 if side <= self.tile else -(-(side - self.tile) // self._step) + 1
 
     def _starts(self, side: int) -> list[int]:
-        """Where the tiles along a side begin: the first and last at the image's edges, those between spread
-        evenly, in whole pixels; so the least overlap is as large as this many tiles allow.
-        """
-        steps = self._along(side) - 1
-        return [round(i * (side - self.tile) / steps) for i in range(steps + 1)] if steps else [0]
+        """Where the tiles along a side begin."""
+        return [0] if side <= self.tile else [*range(0, side - self.tile, self._step), side - self.tile]
+
+    @property
+    def _step(self) -> int:
+        # less a billionth: 0.3 * 640 is a little more than 192 in floating point
+        return max(1, self.tile - math.ceil(self.tile * self.overlap - 1e-9))
 
 
 def crop(pixels: NDArray[np.uint8], window: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.tiling import WHOLE, flush
+from benchmarks.tiling import WHOLE, spread, tiles
 from benchmarks.tiling_figures import averages, cut_objects, integrity_report, operating_point
 from benchmarks.tiling_mosaics import BOARD, SIDE, Mosaic, mosaics
 from benchmarks.tiling_rules import RULES
@@ -100,14 +100,15 @@ def _first(mosaic: Mosaic) -> int:
     return int(np.flatnonzero((mosaic.boxes[:, 0] == 600) & (mosaic.boxes[:, 1] == 300))[0])
 
 
-def test_tiles_at_a_fixed_step_end_at_the_edges() -> None:
-    assert sorted(set(flush(0.0)[:, 0].tolist())) == [0, 640, 1280, 1360]
-    assert sorted(set(flush(0.3)[:, 0].tolist())) == [0, 448, 896, 1344, 1360]
+def test_both_ways_to_lay_tiles_cover_the_mosaic() -> None:
+    assert sorted(set(tiles(0.0)[:, 0].tolist())) == [0, 640, 1280, 1360]
+    assert sorted(set(tiles(0.3)[:, 0].tolist())) == [0, 448, 896, 1344, 1360]
+    assert sorted(set(spread(4)[:, 0].tolist())) == [0, 453, 907, 1360]
 
 
 def test_the_librarys_rule_is_one_of_those_compared() -> None:
     rng = np.random.default_rng(0)
-    windows = np.concatenate([flush(0.2), WHOLE])
+    windows = np.concatenate([tiles(0.2), WHOLE])
     found = []
     for _ in windows:
         corner = rng.integers(0, 600, (40, 2))

@@ -202,7 +202,7 @@ def constants(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, An
 
 
 def second(given: Sequence[Mosaic], passes: Sequence[Passes]) -> dict[str, Any]:
-    """Cut boxes judged by the tile that shows their place whole; beside what is said of EVEN in the tables."""
+    """Cut boxes judged by the tile that shows their place whole; for EVEN, beside its row."""
     windows = layouts()[EVEN]
     return {
         "seconds": round(float(np.mean([each.second_seconds for each in passes])), 3),

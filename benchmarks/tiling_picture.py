@@ -79,7 +79,7 @@ def main(
     """Draw."""
     mosaic = list(mosaics(data / "test.json", number + 1, aligned=False))[number]
     with load("pcb", threads=1) as detector:
-        drawn(detector, mosaic).quantize(64).save(out, optimize=True)
+        drawn(detector, mosaic).quantize(256).save(out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ class Tiling:
         if count > MOST_WINDOWS:
             raise OptionError(
                 f"tile {self.tile} with overlap {self.overlap:g} cuts this image of {width} x {height} "
-                f"pixels into {count} tiles; at most {MOST_WINDOWS} are taken: choose larger tiles or less overlap"
+                f"pixels into {count} tiles; at most {MOST_WINDOWS} are taken: choose larger tiles or "
+                "less overlap"
             )
         tiles = [
             (x, y, min(x + self.tile, width), min(y + self.tile, height))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -97,7 +97,7 @@ async def detect_image(
         work = Work(artifact, "detect", prepared.image, batchable)
         done = await services.batcher.submit(work, slot)
         start = time.perf_counter()
-        with _counting_bad_outputs(services, artifact):
+        with counting_bad_outputs(services, artifact):
             detections = split_detections(done.outputs, done.index, prepared.image, manifest, options)
         split_seconds = time.perf_counter() - start
     stages = _stages(services, work, prepared, done, split_seconds)
@@ -135,7 +135,7 @@ async def rescore_image(
         work = Work(artifact, "rescore", boxed, boxes=boxes_to_input(checked, boxed))
         done = await services.batcher.submit(work, slot)
         start = time.perf_counter()
-        with _counting_bad_outputs(services, artifact):
+        with counting_bad_outputs(services, artifact):
             rescored = split_rescored(done.outputs, done.index, len(checked), manifest.class_names)
         split_seconds = time.perf_counter() - start
     stages = _stages(services, work, prepared, done, split_seconds)
@@ -163,6 +163,17 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
+
+
+async def all_or_none(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, at once; the first that fails cancels the others, wherever they are."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def receive_body(
@@ -197,24 +208,32 @@ def _place(services: Services, slot: Slot) -> Iterator[ImageLease]:
 async def _prepare(
     services: Services, data: bytes, artifact: Artifact, slot: Slot, lease: ImageLease
 ) -> Prepared:
-    drops, model = services.metrics.drops, artifact.manifest.name
-    try:
+    with counting_drops(services, artifact):
         async with slot.request.decoding:
             deadline = slot.request.caller.deadline
             return await services.pool.prepare(data, artifact.manifest.resize, deadline, lease)
+
+
+@contextlib.contextmanager
+def counting_drops(services: Services, artifact: Artifact, images: int = 1) -> Iterator[None]:
+    """Around what happens to `images` of the queue before they are in it: why they never got there."""
+    drops, model = services.metrics.drops, artifact.manifest.name
+    try:
+        yield
     except DeadlineExceeded:
-        drops.labels(model, "deadline").inc()
+        drops.labels(model, "deadline").inc(images)
         raise
     except Busy:
-        drops.labels(model, "memory").inc()
+        drops.labels(model, "memory").inc(images)
         raise
     except asyncio.CancelledError:
-        drops.labels(model, "disconnected").inc()
+        drops.labels(model, "disconnected").inc(images)
         raise
 
 
 @contextlib.contextmanager
-def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[None]:
+def counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[None]:
+    """Around the making of an answer from what the model said."""
     try:
         yield
     except NonFiniteOutput as error:
@@ -227,9 +246,7 @@ def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[No
 def _stages(
     services: Services, work: Work, prepared: Prepared | None, done: Done, split: float
 ) -> dict[str, float]:
-    """Count one answered image and its seconds by stage; -> milliseconds by stage. prepared: None where the
-    client did that.
-    """
+    """`note_stages` of one image. prepared: None where the client did that."""
     seconds = {
         "decode": 0.0 if prepared is None else prepared.decode_seconds,
         "letterbox": 0.0 if prepared is None else prepared.letterbox_seconds,
@@ -238,9 +255,17 @@ def _stages(
         "model": done.model_seconds,
         "postprocess": split,
     }
-    model = work.artifact.manifest.name
-    services.metrics.images.labels(model, work.operation).inc()
+    return note_stages(services, work.model, work.operation, seconds)
+
+
+def note_stages(
+    services: Services, model: str, operation: str, seconds: dict[str, float], images: int = 1
+) -> dict[str, float]:
+    """Count one answered image, which went through the model as `images`, and its seconds by stage; ->
+    milliseconds by stage.
+    """
+    services.metrics.images.labels(model, operation).inc(images)
     for stage, value in seconds.items():
         services.metrics.stage_seconds.labels(model, stage).observe(value)
-    record_image(model, work.operation, seconds)
+    record_image(model, operation, seconds)
     return {stage: round(value * 1000, 3) for stage, value in seconds.items()}

@@ -80,6 +80,17 @@ def detect(
         str | None, typer.Option(help="Keep these classes only: names with commas between.")
     ] = None,
     max_detections: Annotated[int | None, typer.Option(help=f"Most boxes an image. {_DEFAULT}")] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Look at each image in tiles of this side, in pixels: for large ones."),
+    ] = None,
+    overlap: Annotated[
+        float | None, typer.Option(help="Least share of a tile that its neighbour has too. Default: .2.")
+    ] = None,
+    whole: Annotated[
+        bool | None,
+        typer.Option("--whole/--no-whole", help="With --tile: look at the whole image, too. Default: yes."),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -125,6 +136,9 @@ def detect(
         "nms_threshold": nms_threshold,
         "classes": None if classes is None else [name.strip() for name in classes.split(",") if name.strip()],
         "max_detections": max_detections,
+        "tile": tile,
+        "overlap": overlap,
+        "whole": whole,
     }
     request = Request(
         inputs=inputs,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hindsight.api import load
+from hindsight.api import load, resolve_options
 from hindsight.artifact import DEFAULT_MODEL, find_artifact
 from hindsight.client import Client
 from hindsight.errors import ModelNotFound, OptionError, ServiceError
@@ -20,7 +20,6 @@ from hindsight.jobs.remote import Remote
 from hindsight.jobs.work import Alone, Engine
 from hindsight.jobs.worker import WorkerSpec
 from hindsight.manifest import ClassInfo
-from hindsight.options import DetectOptions
 from hindsight.runtime import check_runtime_name
 
 __all__ = ["Choice", "Team", "local_team", "server_team"]
@@ -72,7 +71,7 @@ def local_team(choice: Choice, *, pictures: int, kept: bool) -> Team:
     check_runtime_name(choice.backend)
     artifact = find_artifact(choice.model or DEFAULT_MODEL)
     manifest = artifact.manifest
-    options = DetectOptions.resolve(manifest, **choice.options)  # once, not as every image's failure
+    tiling, options = resolve_options(manifest, **choice.options)  # once, not as every image's failure
     workers, threads = _shares(choice, pictures, kept)
     spec = WorkerSpec(
         str(artifact.path.absolute()),
@@ -96,6 +95,8 @@ def local_team(choice: Choice, *, pictures: int, kept: bool) -> Team:
             yield Alone(detector, choice.options)
 
     job = {"model": artifact.identity, "backend": choice.backend, **asdict(options)}
+    if tiling is not None:
+        job |= asdict(tiling)
     model = Model(manifest.name, manifest.version, manifest.class_names)
     return Team(model, manifest.classes, _as_json(job), opened)
 

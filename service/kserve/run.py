@@ -1,13 +1,12 @@
 """Several images of one request, all or none."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from service.access import count_images
 from service.admission import Slot
 from service.callers import Caller
-from service.pipeline import Services
+from service.pipeline import Services, all_or_none
 
 T = TypeVar("T")
 
@@ -26,12 +25,8 @@ async def all_of(
     """
     count_images(model, count)
     slots = services.batcher.admit(count, caller, model=model)
-    tasks = [asyncio.ensure_future(work(index, slot)) for index, slot in enumerate(slots)]
     try:
-        return list(await asyncio.gather(*tasks))
+        return await all_or_none(work(index, slot) for index, slot in enumerate(slots))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         for slot in slots:  # a task that is cancelled before it begins gives nothing back itself
             slot.release()

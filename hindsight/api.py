@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,16 +23,21 @@ from hindsight.errors import (
     HindsightError,
     ImageError,
     ImageTooLarge,
+    OptionError,
     UnsupportedImage,
 )
 from hindsight.inputs import detect_inputs, rescore_inputs, threshold_inputs
+from hindsight.manifest import Manifest
 from hindsight.options import DetectOptions
 from hindsight.picture import ImageLike
 from hindsight.postprocess import split_detections, split_rescored
 from hindsight.preprocess import boxes_to_input, letterbox, padded_hw, scaled_hw
 from hindsight.runtime import Preprocessor, Runtime, open_runtime, preprocessor_of
+from hindsight.tiling import MOST_WINDOWS, Tiling, crop, merge
 
 __all__ = ["Detector", "ImageLike", "load", "read_image"]
+
+_TILES_TOGETHER = 8  # in one batch: their memory is bounded, and more would be no faster
 
 
 def load(
@@ -50,7 +57,7 @@ def load(
 
 class Detector:
     """A loaded model. Options of the methods are the fields of DetectOptions; those left out take the model's
-    defaults.
+    defaults. Tiles, of images too large for one pass, are hindsight.tiling's.
     """
 
     def __init__(self, artifact: Artifact, runtime: Runtime, *, limits: ImageLimits = DEFAULT_LIMITS) -> None:
@@ -63,27 +70,80 @@ class Detector:
         """Class names in label order."""
         return self.artifact.manifest.class_names
 
-    def detect(self, image: ImageLike, **options: Any) -> Detections:
+    def detect(
+        self,
+        image: ImageLike,
+        *,
+        tile: int | None = None,
+        overlap: float | None = None,
+        whole: bool | None = None,
+        **options: Any,
+    ) -> Detections:
         """The objects in one image: a path, encoded bytes, uint8 RGB [H, W, 3] or [H, W], or a Pillow image.
+
+        tile: look at it in tiles of this side, in pixels of the image, that overlap by at least the share
+        `overlap` (.2), and unless `whole` is False as a whole, too; see hindsight.tiling.Tiling. The answer
+        may then hold more boxes than the model's max_detections, which is a limit of each tile.
 
         Raises ImageError, OptionError, RuntimeFailure.
         """
-        return self.detect_batch([image], **options)[0]
+        return self.detect_batch([image], tile=tile, overlap=overlap, whole=whole, **options)[0]
 
-    def detect_batch(self, images: Iterable[ImageLike], **options: Any) -> list[Detections]:
+    def detect_batch(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        tile: int | None = None,
+        overlap: float | None = None,
+        whole: bool | None = None,
+        **options: Any,
+    ) -> list[Detections]:
         """`detect` for several images, in their order; those of one padded shape go through the model
         together.
         """
+        tiling, choice = resolve_options(
+            self.artifact.manifest, tile=tile, overlap=overlap, whole=whole, **options
+        )
         given = list(images)
-        choice = DetectOptions.resolve(self.artifact.manifest, **options)
-        preprocessor = preprocessor_of(self._runtime)
-        if preprocessor is not None:
-            found = self._detect_on_device(preprocessor, given, choice)
+        if tiling is None:
+            found = self._detect_once(given, choice)
         else:
-            found = self._detect_here(given, choice)
+            found = [self._detect_tiled(image, tiling, choice) for image in given]
         return [each.with_image(image, keep=False) for each, image in zip(found, given, strict=True)]
 
-    def _detect_here(self, images: Sequence[ImageLike], choice: DetectOptions) -> list[Detections]:
+    def check_options(self, **options: Any) -> None:
+        """Raises OptionError where `detect` would, whatever the image."""
+        resolve_options(self.artifact.manifest, **options)
+
+    def _detect_tiled(self, image: ImageLike, tiling: Tiling, choice: DetectOptions) -> Detections:
+        pixels = read_image(image, self.limits)
+        image_hw = (pixels.shape[0], pixels.shape[1])
+        try:
+            windows = tiling.windows(image_hw)
+        except OptionError as error:
+            if isinstance(image, str | os.PathLike):
+                raise OptionError(f"{Path(image)}: {error}") from error
+            raise
+        if len(windows) == 1:
+            return self._detect_once([pixels], choice)[0]
+        every = replace(choice, max_detections=None)
+        found: list[Detections] = []
+        for start in range(0, len(windows), _TILES_TOGETHER):
+            crops = [crop(pixels, window) for window in windows[start : start + _TILES_TOGETHER]]
+            found += self._detect_once(crops, every)
+        return merge(
+            found,
+            windows,
+            image_hw,
+            nms_threshold=choice.nms_threshold,
+            max_detections=choice.max_detections,
+        )
+
+    def _detect_once(self, images: Sequence[ImageLike], choice: DetectOptions) -> list[Detections]:
+        """One pass for each image."""
+        preprocessor = preprocessor_of(self._runtime)
+        if preprocessor is not None:
+            return self._detect_on_device(preprocessor, images, choice)
         manifest = self.artifact.manifest
         prepared = [letterbox(read_image(image, self.limits), manifest.resize) for image in images]
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -101,7 +161,7 @@ class Detector:
     def _detect_on_device(
         self, preprocessor: Preprocessor, images: Sequence[ImageLike], choice: DetectOptions
     ) -> list[Detections]:
-        """`detect_batch` where the runtime scales photos itself."""
+        """`_detect_once` where the runtime scales photos itself."""
         manifest = self.artifact.manifest
         photos = [_photo(image, self.limits) for image in images]
         by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -142,6 +202,15 @@ class Detector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def resolve_options(
+    manifest: Manifest, *, tile: object = None, overlap: object = None, whole: object = None, **options: Any
+) -> tuple[Tiling | None, DetectOptions]:
+    """What `Detector.detect` is asked for, the model's defaults filled in. Raises OptionError."""
+    tiling = Tiling.resolve(tile, overlap, whole)
+    passes = 1 if tiling is None else MOST_WINDOWS
+    return tiling, DetectOptions.resolve(manifest, passes, **options)
 
 
 def read_image(image: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ __all__ = ["compose", "main"]
 
 _GROUP = "hindsight.commands"
 _HELP = {
-    "detect": "Find objects in images, each box with a second opinion on itself.",
+    "detect": "Find objects in images and videos, each box with a second opinion on itself.",
     "models": "List the models that can be used by name.",
     "pull": "Fetch a model from the Hugging Face Hub, a zip file or a folder.",
     "serve": "Serve models over HTTP, with a page to try them.",

@@ -31,8 +31,9 @@ class DetectOptions:
     max_detections: int | None = None
 
     @classmethod
-    def resolve(cls, manifest: Manifest, **overrides: Any) -> DetectOptions:
+    def resolve(cls, manifest: Manifest, passes: int = 1, /, **overrides: Any) -> DetectOptions:
         """The model's defaults with `overrides` in their place; an override of None means the default.
+        passes: of the model, at most, that one answer is made of; each may find the model's own limit.
 
         Raises OptionError naming the field, the range and the value.
         """
@@ -52,7 +53,7 @@ class DetectOptions:
                 "nms_threshold", given.get("nms_threshold", defaults.nms_threshold), zero=False
             ),
             classes=_classes(given.get("classes"), manifest.class_names),
-            max_detections=_count(given.get("max_detections"), manifest.max_detections),
+            max_detections=_count(given.get("max_detections"), passes * manifest.max_detections),
         )
 
 

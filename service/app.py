@@ -31,7 +31,7 @@ from service.model_control import ModelControl
 from service.openapi import describe_access, move_problem_schemas
 from service.pipeline import Services
 from service.registry import ModelRegistry, load_models
-from service.routes import detect, health, models, page, rescore
+from service.routes import detect, detect_query, health, models, page, rescore
 from service.settings import Settings
 from service.tracing import Tracing
 from service.worker import WorkerSpec
@@ -140,7 +140,10 @@ def create_app(
     keys_required = settings.keys_file is not None and not settings.anonymous
     app.openapi = lambda: _openapi(app, keys_required)  # type: ignore[method-assign]  # FastAPI's documented way
     query.KNOWN.update(
-        {"/detect": {*detect.DetectQuery.model_fields}, "/rescore": {*rescore.RescoreQuery.model_fields}}
+        {
+            "/detect": {*detect_query.DetectQuery.model_fields},
+            "/rescore": {*rescore.RescoreQuery.model_fields},
+        }
     )
     return app
 

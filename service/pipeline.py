@@ -98,7 +98,7 @@ async def detect_image(
         work = Work(artifact, "detect", prepared.image, batchable)
         done = await services.batcher.submit(work, slot)
         start = time.perf_counter()
-        with _counting_bad_outputs(services, artifact):
+        with counting_bad_outputs(services, artifact):
             detections = split_detections(done.outputs, done.index, prepared.image, manifest, options)
         split_seconds = time.perf_counter() - start
     stages = _stages(services, work, prepared, done, split_seconds)
@@ -118,7 +118,7 @@ async def detect_tensor(
         done = await services.batcher.submit(work, slot)
     finally:
         slot.release()
-    with _counting_bad_outputs(services, artifact):
+    with counting_bad_outputs(services, artifact):
         check_finite(done.outputs, done.index)
     _stages(services, work, None, done, 0.0)
     return done
@@ -138,7 +138,7 @@ async def rescore_image(
         work = Work(artifact, "rescore", boxed, boxes=boxes_to_input(checked, boxed))
         done = await services.batcher.submit(work, slot)
         start = time.perf_counter()
-        with _counting_bad_outputs(services, artifact):
+        with counting_bad_outputs(services, artifact):
             rescored = split_rescored(done.outputs, done.index, len(checked), manifest.class_names)
         split_seconds = time.perf_counter() - start
     stages = _stages(services, work, prepared, done, split_seconds)
@@ -200,24 +200,32 @@ def _place(services: Services, slot: Slot) -> Iterator[ImageLease]:
 async def _prepare(
     services: Services, data: bytes, artifact: Artifact, slot: Slot, lease: ImageLease
 ) -> Prepared:
-    drops, model = services.metrics.drops, artifact.manifest.name
-    try:
+    with counting_drops(services, artifact):
         async with slot.request.decoding:
             deadline = slot.request.caller.deadline
             return await services.pool.prepare(data, artifact.manifest.resize, deadline, lease)
+
+
+@contextlib.contextmanager
+def counting_drops(services: Services, artifact: Artifact, images: int = 1) -> Iterator[None]:
+    """Around what happens to `images` of the queue before they are in it: why they never got there."""
+    drops, model = services.metrics.drops, artifact.manifest.name
+    try:
+        yield
     except DeadlineExceeded:
-        drops.labels(model, "deadline").inc()
+        drops.labels(model, "deadline").inc(images)
         raise
     except Busy:
-        drops.labels(model, "memory").inc()
+        drops.labels(model, "memory").inc(images)
         raise
     except asyncio.CancelledError:
-        drops.labels(model, "disconnected").inc()
+        drops.labels(model, "disconnected").inc(images)
         raise
 
 
 @contextlib.contextmanager
-def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[None]:
+def counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[None]:
+    """Around the making of an answer from what the model said."""
     try:
         yield
     except NonFiniteOutput as error:
@@ -230,9 +238,7 @@ def _counting_bad_outputs(services: Services, artifact: Artifact) -> Iterator[No
 def _stages(
     services: Services, work: Work, prepared: Prepared | None, done: Done, split: float
 ) -> dict[str, float]:
-    """Count one answered image and its seconds by stage, in metrics, trace and log; -> milliseconds by stage.
-    prepared: None where the client did that.
-    """
+    """`note_stages` of one image. prepared: None where the client did that."""
     seconds = {
         "decode": 0.0 if prepared is None else prepared.decode_seconds,
         "letterbox": 0.0 if prepared is None else prepared.letterbox_seconds,
@@ -241,11 +247,19 @@ def _stages(
         "model": done.model_seconds,
         "postprocess": split,
     }
-    model = work.artifact.manifest.name
-    services.metrics.images.labels(model, work.operation).inc()
+    return note_stages(services, work.model, work.operation, seconds)
+
+
+def note_stages(
+    services: Services, model: str, operation: str, seconds: dict[str, float], images: int = 1
+) -> dict[str, float]:
+    """Count one answered image, which went through the model as `images`, and its seconds by stage, in
+    metrics, trace and log; -> milliseconds by stage.
+    """
+    services.metrics.images.labels(model, operation).inc(images)
     for stage, value in seconds.items():
         services.metrics.stage_seconds.labels(model, stage).observe(value)
-    record_image(model, work.operation, seconds)
+    record_image(model, operation, seconds)
     milliseconds = {stage: round(value * 1000, 3) for stage, value in seconds.items()}
     count_stages(milliseconds)
     return milliseconds

@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=50_000_000, ge=1)
     """Pixels of one image, read from its header before anything is decoded."""
     max_images: int = Field(default=64, ge=1)
-    """Images in one request."""
+    """Images in one request, each tile of a large one counted."""
     body_timeout: float = Field(default=60.0, gt=0)
     """Time a client has to send its whole body."""
     min_body_rate: float = Field(default=240.0, ge=0)

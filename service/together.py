@@ -1,28 +1,29 @@
-"""The images of one request, all at once. Whatever becomes of them, each gives its place back, and none goes
-on after its request.
+"""The images of one request, all at once. Whatever becomes of them, their places are given back, and none
+goes on after its request.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from service.admission import Slot
 
 T = TypeVar("T")
-Work = Callable[[int, Slot], Coroutine[Any, Any, T]]
-"""What to do with an image, given its number and its place."""
+Work = Coroutine[Any, Any, T]
 
 
-async def all_or_none(slots: Sequence[Slot], work: Work[T]) -> list[T]:
-    """The results, in order. The first failure takes the others out of the queue, and is raised."""
-    async with _running(slots, work) as tasks:
+async def all_or_none(slots: Sequence[Slot], works: Sequence[Work[T]]) -> list[T]:
+    """The results, in order. The first failure takes the others out of the queue, and is raised. slots: all
+    places of these works.
+    """
+    async with _running(slots, works) as tasks:
         return list(await asyncio.gather(*tasks))
 
 
-async def each_for_itself(slots: Sequence[Slot], work: Work[T]) -> list[T | Exception]:
-    """Result or error of each, in order."""
-    async with _running(slots, work) as tasks:
+async def each_for_itself(slots: Sequence[Slot], works: Sequence[Work[T]]) -> list[T | Exception]:
+    """Result or error of each, in order. slots: all places of these works."""
+    async with _running(slots, works) as tasks:
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     found: list[T | Exception] = []
     for outcome in outcomes:
@@ -33,8 +34,8 @@ async def each_for_itself(slots: Sequence[Slot], work: Work[T]) -> list[T | Exce
 
 
 @asynccontextmanager
-async def _running(slots: Sequence[Slot], work: Work[T]) -> AsyncIterator[list[asyncio.Task[T]]]:
-    tasks = [asyncio.ensure_future(work(index, slot)) for index, slot in enumerate(slots)]
+async def _running(slots: Sequence[Slot], works: Sequence[Work[T]]) -> AsyncIterator[list[asyncio.Task[T]]]:
+    tasks = [asyncio.ensure_future(work) for work in works]
     try:
         yield tasks
     finally:

@@ -63,7 +63,7 @@ class ImageModel:
 
         count_images(self.name, len(images))
         slots = services.batcher.admit(len(images), caller, model=self.name)
-        return _padded(await all_or_none(slots, one))
+        return _padded(await all_or_none(slots, [one(index, slot) for index, slot in enumerate(slots)]))
 
     def _options(self, parameters: Mapping[str, Any]) -> DetectOptions:
         given = dict(parameters)

@@ -13,7 +13,6 @@ from hindsight.artifact import Artifact
 from hindsight.errors import OptionError
 from hindsight.options import DetectOptions
 from hindsight.preprocess import Letterboxed
-from service.admission import Slot
 from service.batcher import Done
 from service.callers import Caller
 from service.errors import BadBody
@@ -60,14 +59,13 @@ class TensorModel:
             )
         images = self._images(inputs)
         options = self._options(inputs, len(images))
-
-        async def one(index: int, slot: Slot) -> Done:
-            return await detect_tensor(services, self.artifact, options[index], images[index], slot)
-
         name = self.artifact.manifest.name
         count_images(name, len(images))
         slots = services.batcher.admit(len(images), caller, model=name)
-        return self._joined(await all_or_none(slots, one))
+        works = [
+            detect_tensor(services, self.artifact, *each) for each in zip(options, images, slots, strict=True)
+        ]
+        return self._joined(await all_or_none(slots, works))
 
     def _images(self, inputs: Mapping[str, Values]) -> list[Letterboxed]:
         """Checked: the padded shape is one that the model's own resize rule could make."""

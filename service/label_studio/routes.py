@@ -4,7 +4,7 @@ another. They are left out of the OpenAPI document: their forms are Label Studio
 
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request, Response
 from hindsight.artifact import Artifact
 from hindsight.errors import HindsightError, ModelNotFound
 from hindsight.options import DetectOptions
-from service.admission import Slot
 from service.body import BodyLease, Item, parse_json, read_body
 from service.callers import TIMEOUT_HEADER, Caller, caller_of
 from service.errors import BadBody, TooManyImages, problem_for
@@ -207,11 +206,11 @@ class _Predictor:
         if not self._one_deadline:
             caller = replace(caller, deadline=time.monotonic() + caller.limit)
         slots = self._services.batcher.admit(len(readable), caller, model=self._artifact.manifest.name)
-
-        def one(index: int, slot: Slot) -> Coroutine[Any, Any, Detected]:
-            return detect_image(self._services, self._artifact, self._options, readable[index], slot)
-
-        found = iter(await each_for_itself(slots, one))
+        works = [
+            detect_image(self._services, self._artifact, self._options, item, slot)
+            for item, slot in zip(readable, slots, strict=True)
+        ]
+        found = iter(await each_for_itself(slots, works))
         return [item if isinstance(item, HindsightError) else _outcome(next(found)) for item in items]
 
     def _prediction(self, task: _Task, outcome: Detected | HindsightError) -> dict[str, Any]:

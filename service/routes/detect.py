@@ -3,11 +3,10 @@
 import io
 import logging
 import time
-from collections.abc import Coroutine
-from typing import Annotated, Any, Literal
+from itertools import accumulate
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from hindsight import errors as core
 from hindsight.artifact import Artifact, ClassInfo
@@ -17,8 +16,8 @@ from hindsight.draw import annotate
 from hindsight.errors import HindsightError, OptionError
 from hindsight.options import DetectOptions
 from hindsight.preprocess import ImageLimits, decode_image
+from hindsight.tiling import Tiling
 from service import errors
-from service.admission import Slot
 from service.body import Images, Item, parse_images
 from service.callers import Caller, caller_of
 from service.formats import to_coco, to_labelstudio, to_yolo
@@ -35,7 +34,9 @@ from service.pipeline import (
 )
 from service.query import query_of, with_query
 from service.responses import server_timing, to_json
+from service.routes.detect_query import DetectQuery
 from service.schemas import DetectManyResponse, DetectResponse
+from service.tiles import detect_tiles, passes_of
 from service.together import each_for_itself
 from service.visit import count_images
 
@@ -45,61 +46,6 @@ Result = Detected | dict[str, Any]
 """One image's detections, or its problem object."""
 
 _LONGEST_JPEG_SIDE = 65_500  # pixels; libjpeg writes no more
-
-
-# For the description alone: DetectOptions checks, and says more.
-_UNIT: dict[str, Any] = {"minimum": 0, "maximum": 1}
-
-
-class DetectQuery(BaseModel):
-    """Query of /detect. Left out: the model's defaults. Unknown names are errors."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    model: str | None = Field(
-        None, description="a name from /models; the default model if left out", examples=["cells"]
-    )
-    class_threshold: float | None = Field(
-        None, description="least class score, before fusion; 0..1", json_schema_extra=_UNIT
-    )
-    score_threshold: float | None = Field(
-        None, description="least reported score; 0..1", json_schema_extra=_UNIT
-    )
-    iou_weight: float | None = Field(
-        None,
-        description="w in score = class^(1-w) * iou^w; 0..1, 0 is the class score alone",
-        json_schema_extra=_UNIT,
-    )
-    nms_threshold: float | None = Field(
-        None,
-        description="IoU above which the weaker of two boxes goes; rounded to .05",
-        json_schema_extra={"exclusiveMinimum": 0, "maximum": 1},
-    )
-    classes: list[str] | None = Field(
-        None, description="names to keep, comma-separated or repeated", examples=[["RBC,WBC"]]
-    )
-    max_detections: int | None = Field(
-        None,
-        description="most boxes to answer; up to the model's own limit",
-        json_schema_extra={"minimum": 1},
-    )
-    format: Literal["json", "coco", "yolo", "labelstudio"] = "json"
-    annotate: bool = Field(
-        False, description="answer the picture with the boxes drawn: JPEG, or PNG if Accept asks for it"
-    )
-
-    def resolve(self, artifact: Artifact) -> DetectOptions:
-        """Validated options. Raises OptionError."""
-        classes = None if self.classes is None else _names(self.classes, artifact.manifest.class_names)
-        return DetectOptions.resolve(
-            artifact.manifest,
-            class_threshold=self.class_threshold,
-            score_threshold=self.score_threshold,
-            iou_weight=self.iou_weight,
-            nms_threshold=self.nms_threshold,
-            classes=classes,
-            max_detections=self.max_detections,
-        )
 
 
 Asked = Annotated[DetectQuery, Depends(query_of(DetectQuery))]
@@ -142,12 +88,13 @@ async def detect(request: Request, query: Asked) -> Response:
     services = services_of(request)
     caller = caller_of(request, services.settings)
     artifact = services.registry.get(query.model)
-    options = query.resolve(artifact)
+    tiling = query.tiling()
+    options = query.resolve(artifact, 1 if tiling is None else services.settings.max_images)
     with services.budget.lease() as lease:
         body = await receive_body(services, request, caller, lease, artifact.manifest.name)
         read_ms = round((time.perf_counter() - start) * 1000, 3)
         request.scope["state"]["stages"]["read"] = read_ms  # the first in the log; then those of the images
-        work = _detect_all(request, services, caller, artifact, options, query, body)
+        work = _detect_all(request, services, caller, artifact, options, tiling, query, body)
         del body  # only what is in it is kept while images wait
         images, results = await unless_disconnected(request, work)
         answer = _Answer(request, artifact, images.many, start, read_ms)
@@ -163,26 +110,35 @@ async def _detect_all(
     caller: Caller,
     artifact: Artifact,
     options: DetectOptions,
+    tiling: Tiling | None,
     query: DetectQuery,
     body: bytes,
 ) -> tuple[Images, list[Result]]:
     """All images at once. A single one's error is the request's; among many, it stays with its image."""
     content_type = request.headers.get("content-type", "")
-    images = await services.pool.run_if_large(len(body), parse_images, content_type, body, services.settings)
+    pool, settings, size = services.pool, services.settings, len(body)
+    images = await pool.run_if_large(size, parse_images, content_type, body, settings)
     del body
-    count_images(artifact.manifest.name, len(images.items))
+    passes = [1] * len(images.items)
+    if tiling is not None:
+        passes = await pool.run_if_large(
+            size, passes_of, images.items, tiling, pool.limits, settings.max_images
+        )
+    count_images(artifact.manifest.name, sum(passes))
     if query.annotate and (len(images.items) != 1 or query.format != "json"):
         raise OptionError("annotate draws one image and takes no format; send one image and leave format out")
     if query.annotate:  # a list of one, too, is answered with a picture, so its error is the request's
         images = Images(images.items, many=False)
-    slots = services.batcher.admit(len(images.items), caller, model=artifact.manifest.name)
-
-    def one(index: int, slot: Slot) -> Coroutine[Any, Any, Detected]:
-        return detect_image(services, artifact, options, images.items[index], slot)
-
+    slots = services.batcher.admit(sum(passes), caller, model=artifact.manifest.name)
+    works = [
+        detect_image(services, artifact, options, item, slots[end - 1])
+        if tiling is None or count == 1
+        else detect_tiles(services, artifact, options, tiling, item, slots[end - count : end])
+        for item, count, end in zip(images.items, passes, accumulate(passes), strict=True)
+    ]
     if not images.many:
-        return images, [await one(0, slots[0])]
-    outcomes = await each_for_itself(slots, one)
+        return images, [await works[0]]
+    outcomes = await each_for_itself(slots, works)
     return images, [_result_of(outcome, request_id_of(request)) for outcome in outcomes]
 
 
@@ -262,16 +218,6 @@ class _Answer:
         total = round((time.perf_counter() - self._start) * 1000, 3)
         document["timings_ms"] = {"read": self._read_ms, **result.stages, "total": total}
         return document
-
-
-def _names(given: list[str], class_names: tuple[str, ...]) -> list[str]:
-    """Class names of a query; a value is split at commas unless it is a class name as it stands."""
-    names: list[str] = []
-    for value in given:
-        names += (
-            [value] if value in class_names else [part.strip() for part in value.split(",") if part.strip()]
-        )
-    return names
 
 
 def _drawn(

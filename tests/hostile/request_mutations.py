@@ -45,10 +45,16 @@ _OPTIONS = (
     "nms_threshold",
     "classes",
     "max_detections",
+    "tile",
+    "overlap",
+    "whole",
     "format",
     "annotate",
 )
-_VALUES = ("0", "1", "0.5", "-1", "nan", "inf", "-0", "1e999", "true", "json", "coco", "yolo", "labelstudio")
+_VALUES = (
+    *("0", "1", "64", "0.5", "-1", "nan", "inf", "-0", "1e999"),
+    *("true", "json", "coco", "yolo", "labelstudio"),
+)
 _TYPES = (
     "image/jpeg",
     "image/*",

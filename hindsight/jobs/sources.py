@@ -1,0 +1,156 @@
+"""Which images and videos a command line names: in a fixed order, each once."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hindsight.decode import IMAGE_SUFFIXES
+
+__all__ = ["JOURNAL_NAME", "VIDEO_SUFFIXES", "Source", "Sources", "find_sources", "is_one_file", "read_list"]
+
+# Which named files are taken for videos; what they are shows when they are opened.
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
+     ".webm", ".wmv"}
+)  # fmt: skip
+JOURNAL_NAME = ".hindsight-journal"
+_COUNTED_VIDEOS = VIDEO_SUFFIXES - {".ts"}  # in folders those are TypeScript
+_LOOKED_FOR = ", ".join(sorted(IMAGE_SUFFIXES))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file. relative: its path within the folder that was named; the name alone for a file that was."""
+
+    path: Path
+    relative: Path
+
+    @property
+    def file(self) -> str:
+        """The path as it is told."""
+        return str(self.path)
+
+    @property
+    def is_video(self) -> bool:
+        """By its name."""
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass
+class Sources:
+    """files: in order. problems: a line for each argument, or folder below one, that cannot be used. notes:
+    lines about what was left out.
+    """
+
+    files: list[Source] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_sources(given: Collection[str], *, recursive: bool = True, own: Collection[Path] = ()) -> Sources:
+    """The files behind `given`: files, folders and patterns such as photos/**/*.jpg.
+
+    Of a folder the images are taken, by their names; hidden files and folders are left out, links are
+    followed once. recursive: those of the folders in it too. own: folders that the job writes to; they are
+    left out below the folders named, and so is any folder with a job's journal in it. Of a pattern, images
+    and videos are taken. Whether a file that was named can be read shows when it is read.
+    """
+    found = _Found(recursive, {path.resolve() for path in own})
+    for text in given:
+        found.take(text)
+    return Sources(list(found.files.values()), found.problems, found.notes)
+
+
+def read_list(content: bytes) -> list[str]:
+    """A list of files: one a line, or with NUL bytes between them as `find -print0` writes it."""
+    separator = b"\0" if b"\0" in content else b"\n"
+    names = (name if separator == b"\0" else name.removesuffix(b"\r") for name in content.split(separator))
+    return [os.fsdecode(name) for name in names if name]
+
+
+class _Found:
+    def __init__(self, recursive: bool, own: set[Path]) -> None:
+        self.files: dict[Path, Source] = {}
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self._recursive = recursive
+        self._own = own
+
+    def take(self, text: str) -> None:
+        """One argument."""
+        path = Path(text)
+        if path.is_dir():
+            self._take_folder(path)
+        elif _is_pattern(text):
+            self._take_pattern(text)
+        else:
+            self._add(path, Path(path.name))
+
+    def _take_pattern(self, pattern: str) -> None:
+        taken = len(self.files)
+        matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+        for match in matches:
+            if match.is_dir():
+                if not pattern.endswith("**"):  # which names what is in it anyway
+                    self._take_folder(match, by_pattern=True)
+            elif match.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+                self._add(match, Path(match.name))
+        if not matches:
+            self.problems.append(f"{pattern}: there is no such file, and nothing matches it as a pattern")
+        elif len(self.files) == taken:
+            self.problems.append(f"{pattern}: matches no images and no videos (looked at the files' names)")
+
+    def _take_folder(self, root: Path, *, by_pattern: bool = False) -> None:
+        """by_pattern: nobody promised images in it."""
+        problems, taken, videos = len(self.problems), 0, 0
+        for path in self._walk(root, set()):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                self._add(path, path.relative_to(root))
+                taken += 1
+            elif path.suffix.lower() in _COUNTED_VIDEOS:
+                videos += 1
+        count = f"{videos} video" if videos == 1 else f"{videos} videos"
+        if taken and videos:
+            self.notes.append(
+                f"{root}: {count} in this folder left out; a pattern such as '{root}/*.mp4' takes them"
+            )
+        elif not taken and not by_pattern and len(self.problems) == problems:
+            more = f"; its {count} can be named by a pattern such as '{root}/*.mp4'" if videos else ""
+            self.problems.append(f"{root}: no images in this folder (looked for {_LOOKED_FOR}){more}")
+
+    def _add(self, path: Path, relative: Path) -> None:
+        self.files.setdefault(path, Source(path, relative))
+
+    def _walk(self, folder: Path, walked: set[tuple[int, int]]) -> Iterator[Path]:
+        """Files, sorted; each folder once, however many links lead to it."""
+        try:
+            status = folder.stat()
+            children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+        except OSError as error:
+            self.problems.append(f"{folder}: cannot be read ({error.strerror})")
+            return
+        identity = (status.st_dev, status.st_ino)
+        if identity in walked:
+            return
+        walked.add(identity)
+        for child in children:
+            if not child.is_dir():
+                yield child
+            elif self._recursive and not self._is_own(child):
+                yield from self._walk(child, walked)
+
+    def _is_own(self, folder: Path) -> bool:
+        return folder.resolve() in self._own or (folder / JOURNAL_NAME).exists()
+
+
+def is_one_file(text: str) -> bool:
+    """Whether an argument names a single file, there or not: no folder, no pattern, no list."""
+    return text != "-" and not Path(text).is_dir() and not _is_pattern(text)
+
+
+def _is_pattern(text: str) -> bool:
+    return glob.has_magic(text) and not os.path.lexists(text)

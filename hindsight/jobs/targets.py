@@ -1,0 +1,76 @@
+"""Under which name each annotated picture, and each label file, is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hindsight.errors import OptionError
+from hindsight.jobs.sources import Source
+
+__all__ = ["annotation_targets", "label_targets"]
+
+_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_VIDEOS = frozenset({".mkv", ".mov", ".mp4"})
+
+
+def annotation_targets(annotate: Path, sources: Sequence[Source], *, single: bool) -> dict[Path, Path]:
+    """Source -> where it goes with its boxes drawn: for a `single` file to the file `annotate`, otherwise
+    into that folder, which is made.
+
+    Raises OptionError for a place that cannot be, or that is one of the sources.
+    """
+    if single and not annotate.is_dir() and annotate.suffix:
+        written = _VIDEOS if any(source.is_video for source in sources) else _PICTURES
+        if annotate.suffix.lower() not in written:
+            raise OptionError(f"--annotate writes {', '.join(sorted(written))}, got {annotate}")
+        if not annotate.absolute().parent.is_dir():
+            raise OptionError(f"--annotate: there is no folder {annotate.parent}")
+        targets = {source.path: annotate for source in sources}
+    else:
+        try:
+            annotate.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OptionError(f"--annotate {annotate} must be a folder ({error.strerror})") from error
+        targets = {path: annotate / name for path, name in _apart(sources, _suffix_written).items()}
+    taken = {_identity(source.path) for source in sources} - {None}
+    for target in targets.values():
+        if _identity(target) in taken:
+            raise OptionError(f"--annotate would overwrite the image {target}; choose another place")
+    return targets
+
+
+def label_targets(sources: Sequence[Source]) -> dict[Path, Path]:
+    """Source -> its text file, relative to the folder of labels."""
+    return _apart(sources, lambda source: ".txt")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its names; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _suffix_written(source: Source) -> str:
+    suffix = source.path.suffix
+    if source.is_video:
+        return suffix if suffix.lower() in _VIDEOS else ".mp4"
+    return suffix if suffix.lower() in _PICTURES else ".png"
+
+
+def _apart(sources: Sequence[Source], suffix_of: Callable[[Source], str]) -> dict[Path, Path]:
+    """A path for each, as it lies in the folder that was named, numbered where two would have the same."""
+    names: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for source in sources:
+        stem, suffix, count = source.relative.stem, suffix_of(source), 1
+        name = source.relative.with_name(stem + suffix)
+        while str(name).lower() in taken:
+            count += 1
+            name = source.relative.with_name(f"{stem}-{count}{suffix}")
+        taken.add(str(name).lower())
+        names[source.path] = name
+    return names

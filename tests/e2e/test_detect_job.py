@@ -1,0 +1,471 @@
+"""`hindsight detect --out` as a job: killed, stopped, gone on with, shared among workers, done by a server.
+
+A named pipe among the images holds a job in the middle: whoever opens it waits until the test writes to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hindsight.artifact import Artifact
+from hindsight.cli import main
+from tests.factories import encode, make_tiny_artifact, tiles_image
+from tests.server_process import REPOSITORY, ServerProcess, wait_until
+
+Run = Callable[..., tuple[int, str, str]]
+COUNT = 12
+
+
+@pytest.fixture(autouse=True)
+def photos(tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """p00.png .. p11.png, each of its own brightness, so that no two have the same answer."""
+    monkeypatch.setenv("HINDSIGHT_MODELS", str(tiny_artifact.path))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(COUNT):
+        (folder / f"p{number:02}.png").write_bytes(photo(number))
+    return folder
+
+
+def photo(number: int) -> bytes:
+    return encode((tiles_image() * (1 - number / 40)).astype(np.uint8))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """run(*arguments) -> exit status, stdout, stderr of `hindsight detect`."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hindsight", "detect", *arguments, "--model", "tiny"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """spawn(*arguments): `hindsight detect` as a process of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "hindsight", "detect", *arguments, "--model", "tiny"]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def make_slow(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def coco(path: str = "out/detections.json") -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(Path(path).read_text())
+    return document
+
+
+def journaled(path: str = "out/.hindsight-journal") -> int:
+    file = Path(path)
+    return file.read_bytes().count(b'"file":') if file.exists() else 0
+
+
+def names(document: dict[str, Any]) -> list[str]:
+    return [Path(image["file_name"]).name for image in document["images"]]
+
+
+EVERY = [f"p{number:02}.png" for number in range(COUNT)]
+
+
+def test_a_job_writes_one_document_and_a_summary(run: Run) -> None:
+    status, out, err = run("photos", "--out", "out")
+    assert (status, out) == (0, "")
+    document = coco()
+    assert names(document) == EVERY
+    assert {row["image_id"] for row in document["annotations"]} == set(range(COUNT))
+    assert set(document["annotations"][0]) == {
+        "id", "image_id", "category_id", "bbox", "area", "iscrowd", "score", "class_score", "iou", "purity",
+        "integrity",
+    }  # fmt: skip
+    boxes = len(document["annotations"])
+    assert err.startswith(f"hindsight: 12 images, {boxes} boxes, none failed, in ")
+    assert err.endswith("out/detections.json\n") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("format_name", ["coco", "jsonl", "yolo", "labelstudio"])
+def test_results_do_not_depend_on_the_workers(run: Run, format_name: str) -> None:
+    (Path("photos") / "p05.png").write_text("hello")
+    contents = []
+    for workers in ("1", "3"):
+        status, _, err = run(
+            "photos", "--out", f"out{workers}", "--format", format_name, "--workers", workers
+        )
+        assert status == 2 and "1 failed (1 unsupported-image)" in err
+        folder = Path(f"out{workers}")
+        contents.append(
+            {
+                str(path.relative_to(folder)): path.read_bytes()
+                for path in folder.rglob("*")
+                if path.is_file() and path.name != ".hindsight-journal"
+            }
+        )
+    assert contents[0] == contents[1] and contents[0]
+
+
+def test_a_job_gives_what_the_table_of_this_process_gives(run: Run) -> None:
+    _, alone, _ = run("photos", "--json")
+    _, out, _ = run("photos", "--json", "--out", "out.jsonl", "--workers", "2")
+    assert alone == out == Path("out.jsonl").read_text() and alone.count("\n") == COUNT
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_killed_in_the_middle_it_goes_on_and_loses_and_doubles_nothing(
+    run: Run, spawn: Callable[..., subprocess.Popen[str]], photos: Path, workers: str
+) -> None:
+    run("photos", "--out", "whole.json", "--annotate", "whole")
+    make_slow(photos / "p06.png")
+    arguments = ("photos", "--out", "out", "--annotate", "drawn", "--workers", workers)
+    job = spawn(*arguments)
+    pipe = os.open(photos / "p06.png", os.O_WRONLY)  # a worker has come so far
+    wait_until(lambda: journaled() >= 6, "the images before it")
+    job.kill()
+    job.communicate()
+    _wait_for_nobody(pipe)
+    assert not Path("out/detections.json").exists()
+    done = journaled()
+    assert 6 <= done < COUNT
+    with Path("out/.hindsight-journal").open("ab") as stream:
+        stream.write(
+            b'0badc0de {"file":"photos/p06.png","st'
+        )  # as if it had been cut in the middle of a line
+
+    (photos / "p06.png").unlink()
+    (photos / "p06.png").write_bytes(photo(6))
+    status, _, err = run(*arguments)
+    assert status == 0 and f"12 images ({done} of them before)" in err
+    assert coco() == coco("whole.json")
+    assert sorted(path.name for path in Path("drawn").iterdir()) == EVERY
+    for name in EVERY:
+        assert Path("drawn", name).read_bytes() == Path("whole", name).read_bytes()
+
+    status, _, err = run(*arguments)
+    assert status == 0 and "12 images (12 of them before)" in err
+    assert coco() == coco("whole.json")
+
+
+def _wait_for_nobody(pipe: int) -> None:
+    """Until no process has the other end of a named pipe open: no worker outlives its job."""
+
+    def is_alone() -> bool:
+        try:
+            os.write(pipe, b"x")
+        except OSError as error:
+            assert error.errno == errno.EPIPE
+            return True
+        return False
+
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        wait_until(is_alone, "the worker to end")
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+        os.close(pipe)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_job_that_is_stopped_says_how_to_go_on(
+    spawn: Callable[..., subprocess.Popen[str]], photos: Path, run: Run, number: signal.Signals
+) -> None:
+    make_slow(photos / "p03.png")
+    job = spawn("photos", "--out", "out", "--workers", "1")
+    pipe = os.open(photos / "p03.png", os.O_WRONLY)
+    wait_until(lambda: journaled() >= 3, "the images before it")
+    job.send_signal(number)
+    out, err = job.communicate(timeout=60)
+    _wait_for_nobody(pipe)
+    assert job.returncode == 128 + number and out == ""
+    assert err == (
+        "hindsight: stopped: 3 are done and kept in out/.hindsight-journal; "
+        "run the same command again to go on\n"
+    )
+    (photos / "p03.png").unlink()
+    (photos / "p03.png").write_bytes(photo(3))
+    status, _, err = run("photos", "--out", "out")
+    assert status == 0 and "(3 of them before)" in err
+    assert names(coco()) == EVERY
+
+
+def test_stopped_without_out_it_says_what_would_help(
+    spawn: Callable[..., subprocess.Popen[str]], photos: Path
+) -> None:
+    make_slow(photos / "p01.png")
+    job = spawn("photos", "--json")
+    pipe = os.open(photos / "p01.png", os.O_WRONLY)
+    job.send_signal(signal.SIGINT)
+    os.close(pipe)
+    out, err = job.communicate(timeout=60)
+    assert job.returncode == 130 and len(out.splitlines()) == 1
+    assert err.endswith("of 12; with --out a job can be gone on with\n") and "Traceback" not in err
+
+
+def test_a_reader_that_goes_away_ends_the_job_without_a_traceback(
+    spawn: Callable[..., subprocess.Popen[str]], photos: Path
+) -> None:
+    make_slow(photos / "p03.png")
+    job = spawn("photos", "--json")
+    with (photos / "p03.png").open("wb") as stream:
+        assert job.stdout is not None
+        job.stdout.close()
+        stream.write(photo(3))
+    assert job.stderr is not None
+    err = job.stderr.read()
+    assert job.wait(60) == 128 + signal.SIGPIPE
+    assert err == "hindsight: stopped after 4 of 12; with --out a job can be gone on with\n"
+
+
+def test_a_worker_killed_in_the_middle_is_replaced(
+    spawn: Callable[..., subprocess.Popen[str]], photos: Path, run: Run
+) -> None:
+    run("photos", "--out", "whole.json")
+    make_slow(photos / "p06.png")
+    job = spawn("photos", "--out", "out", "--workers", "2")
+    pipe = os.open(photos / "p06.png", os.O_WRONLY)
+    reader = _who_reads(job.pid, photos / "p06.png")
+    os.kill(reader, signal.SIGKILL)
+    wait_until(lambda: not _has_open(reader, photos / "p06.png"), "the worker to end")
+    with (photos / "p06.png").open("wb") as stream:  # waits for another worker
+        os.close(pipe)
+        stream.write(photo(6))
+    _, err = job.communicate(timeout=120)
+    assert job.returncode == 0
+    assert "photos/p06.png: the worker process ended on it (signal 9); it is tried once more" in err
+    assert coco()["annotations"] == coco("whole.json")["annotations"]
+
+
+def _who_reads(parent: int, file: Path) -> int:
+    """The child of `parent` that has `file` open."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return next(int(child) for child in children if _has_open(int(child), file))
+
+
+def _has_open(process: int, file: Path) -> bool:
+    try:
+        links = list(Path(f"/proc/{process}/fd").iterdir())
+        return any(link.exists() and os.path.samefile(link, file) for link in links)
+    except OSError:  # it has ended
+        return False
+
+
+def test_an_image_that_was_changed_is_done_again(run: Run, photos: Path) -> None:
+    run("photos", "--out", "out")
+    (photos / "p02.png").write_bytes(encode(np.zeros((96, 160, 3), np.uint8)))
+    (photos / "p11.png").unlink()
+    (photos / "p99.png").write_bytes(photo(20))
+    status, _, err = run("photos", "--out", "out")
+    assert status == 0
+    assert "changed since they were done, and done again: 1 (photos/p02.png)" in err
+    assert "left out of the results: 1 that a run before has done" in err
+    assert "12 images (10 of them before)" in err
+    run("photos", "--out", "fresh.json")
+    assert coco() == coco("fresh.json")
+
+
+def test_other_options_another_model_and_other_pictures_are_told(run: Run, tmp_path: Path) -> None:
+    run("photos", "--out", "out")
+    before = Path("out/detections.json").read_bytes()
+    for extra, told in (
+        (["--score-threshold", "0.9"], "score_threshold was 0.3, now 0.9."),
+        (["--classes", "red"], 'classes was not given, now ["red"].'),
+        (["--annotate", "drawn"], "annotate was not given, now drawn."),
+        (["--stride", "2"], "video stride was 1, now 2."),
+    ):
+        status, _, err = run("photos", "--out", "out", *extra)
+        assert status == 2 and err.count("\n") == 1
+        assert (
+            f"out holds the results of another job: {told} Give --restart to start over, or another --out"
+            in err
+        )
+    make_tiny_artifact(tmp_path / "other" / "tiny", version="2")
+    os.environ["HINDSIGHT_MODELS"] = str(tmp_path / "other" / "tiny")  # the fixture puts it back
+    status, _, err = run("photos", "--out", "out")
+    assert status == 2 and "model was tiny@1#" in err and "now tiny@2#" in err
+    assert Path("out/detections.json").read_bytes() == before
+    status, _, err = run("photos", "--out", "out", "--restart")
+    assert status == 0 and "of them before" not in err
+
+
+def test_the_same_job_in_another_format_costs_no_detection(run: Run) -> None:
+    run("photos", "--out", "out")
+    status, _, err = run("photos", "--out", "out", "--format", "jsonl")
+    assert status == 0 and "12 images (12 of them before)" in err
+    assert len(Path("out/detections.jsonl").read_text().splitlines()) == COUNT
+
+
+def test_nothing_that_is_not_the_jobs_is_written_over(run: Run) -> None:
+    Path("out/labels").mkdir(parents=True)
+    Path("out/labels/truth.txt").write_text("0 .5 .5 .1 .1\n")
+    Path("mine.json").write_text("{}")
+    for arguments in (["--out", "out", "--format", "yolo"], ["--out", "mine.json"]):
+        status, _, err = run("photos", *arguments)
+        assert status == 2 and "is there already and was not written by this job" in err
+    assert Path("out/labels/truth.txt").exists() and Path("mine.json").read_text() == "{}"
+    assert not Path("out/.hindsight-journal").exists()
+    status, _, _ = run("photos", "--out", "out", "--format", "coco")
+    assert status == 0, "beside it there is room"
+    status, _, err = run("photos", "--out", "out", "--format", "yolo")
+    assert status == 2 and "labels is there already" in err
+
+
+def test_bad_images_are_reported_kept_and_tried_again(run: Run, photos: Path) -> None:
+    (photos / "p04.png").write_text("hello")
+    status, _, err = run("photos", "nowhere.jpg", "--out", "out")
+    assert status == 2
+    lines = err.splitlines()
+    assert len(lines) == 3 and "2 failed (2 unsupported-image)" in lines[-1]
+    document = coco()
+    assert document["images"][4]["problem"]["code"] == "unsupported-image"
+    assert names(document) == [*EVERY, "nowhere.jpg"]
+    (photos / "p04.png").write_bytes(photo(4))
+    Path("nowhere.jpg").write_bytes(photo(5))
+    status, _, err = run("photos", "nowhere.jpg", "--out", "out")
+    assert status == 0 and "13 images (11 of them before)" in err
+    assert not any("problem" in image for image in coco()["images"])
+
+
+def test_a_list_on_stdin_and_a_pattern(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"photos/p03.png\nphotos/p01.png\n")
+    with (tmp_path / "list").open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        status, out, _ = run("-", "photos/p1*.png", "--json")
+    assert status == 0
+    assert [json.loads(line)["file"] for line in out.splitlines()] == [
+        "photos/p03.png", "photos/p01.png", "photos/p10.png", "photos/p11.png",
+    ]  # fmt: skip
+
+
+def test_folders_in_folders_and_their_annotated_pictures(run: Run, photos: Path) -> None:
+    (photos / "deep").mkdir()
+    (photos / "p00.png").rename(photos / "deep" / "p00.png")
+    status, _, _ = run("photos", "--out", "photos/results", "--annotate", "photos/results/drawn")
+    assert status == 0
+    assert (photos / "results/drawn/deep/p00.png").is_file()
+    status, _, err = run("photos", "--out", "photos/results", "--annotate", "photos/results/drawn")
+    assert status == 0 and "12 images (12 of them before)" in err, "its own pictures are no input"
+    status, out, _ = run("photos", "--no-recursive", "--json")
+    assert status == 0 and out.count("\n") == COUNT - 1
+
+
+def test_a_picture_that_was_deleted_is_drawn_again(run: Run) -> None:
+    run("photos", "--out", "out", "--annotate", "drawn")
+    Path("drawn/p07.png").unlink()
+    status, _, err = run("photos", "--out", "out", "--annotate", "drawn")
+    assert status == 0 and "(11 of them before)" in err and Path("drawn/p07.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "coco"], "--format says what --out writes"),
+        (
+            ["--out", "out", "--format", "voc"],
+            "--format must be one of coco, jsonl, labelstudio, yolo, got 'voc'",
+        ),
+        (["--out", "out.json", "--format", "yolo"], "--format yolo writes a folder of text files"),
+        (["--out", "out.jsonl", "--format", "coco"], "is one JSON document"),
+        (["--out", "nowhere/out.json"], "cannot write nowhere/.out.json.hindsight-journal (No such file"),
+        (["--out", "photos/p00.png"], "must be a folder"),
+        (["--restart"], "--restart starts the job of --out over"),
+        (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--stride", "0"], "stride must be at least 1"),
+        (["--fps", "0"], "fps must be above 0"),
+        (["--stride", "2", "--fps", "2"], "give stride or fps, not both"),
+        (["--start", "soon"], "a time is written as seconds or as [HH:]MM:SS, got 'soon'"),
+        (["--start", "10", "--end", "0:05"], "end must be behind start, got 10 s to 5 s"),
+        (["--backend", "abacus"], "unknown runtime 'abacus'"),
+        (["--server", "localhost"], "url must look like http"),
+        (["--server", "http://127.0.0.1:1"], "no answer from http://127.0.0.1:1"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(run: Run, arguments: list[str], message: str) -> None:
+    status, out, err = run("photos", *arguments)
+    assert (status, out) == (2, "")
+    assert message in err and len(err.splitlines()) == 1
+
+
+def test_a_server_gives_the_same_results(server: ServerProcess, run: Run, photos: Path) -> None:
+    (photos / "p05.png").write_text("hello")
+    _, _, local = run("photos", "--out", "local.json", "--annotate", "local")
+    status, _, remote = run(
+        "photos", "--out", "remote.json", "--annotate", "remote", "--server", server.url, "--workers", "3"
+    )
+    assert (
+        status == 2
+        and "1 failed (1 unsupported-image)" in local
+        and "1 failed (1 unsupported-image)" in remote
+    )
+    assert coco("local.json") == coco("remote.json")
+    for picture in Path("local").iterdir():
+        assert picture.read_bytes() == Path("remote", picture.name).read_bytes()
+
+
+def test_a_server_without_the_model_is_one_line(server: ServerProcess, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.setattr(
+        sys, "argv", ["hindsight", "detect", "photos", "--server", server.url, "--model", "nope"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and "has no model 'nope'; it has tiny, plain, masked" in err
+
+
+def test_a_server_that_goes_away_stops_the_job_which_can_go_on(
+    tmp_path: Path, tiny_artifact: Artifact, run: Run, photos: Path
+) -> None:
+    (tmp_path / "server").mkdir()
+    gone = ServerProcess(tmp_path / "server", "--model", str(tiny_artifact.path))
+    make_slow(photos / "p02.png")
+    for number in range(COUNT, 60):
+        (photos / f"p{number:02}.png").write_bytes(photo(number % 20))
+
+    def end_server() -> None:
+        pipe = os.open(photos / "p02.png", os.O_WRONLY)
+        gone.process.kill()
+        gone.process.wait()
+        os.write(pipe, photo(2))
+        os.close(pipe)
+
+    helper = threading.Thread(target=end_server, daemon=True)
+    helper.start()
+    status, _, err = run("photos", "--out", "out", "--server", gone.url, "--workers", "8")
+    helper.join(60)
+    gone.close()
+    assert status == 2 and "20 in a row failed for reasons that are not theirs" in err
+    assert err.endswith("run the same command again to go on\n")
+    assert not Path("out/detections.json").exists()

@@ -37,7 +37,7 @@ from service.pipeline import (
 from service.query import refuse_repeats
 from service.responses import server_timing, to_json
 from service.routes.detect_query import DetectQuery
-from service.schemas import DetectManyResponse, DetectResponse
+from service.schemas import CocoDocument, DetectManyResponse, DetectResponse, LabelStudioPrediction
 from service.tiles import detect_tiles, passes_of
 
 router = APIRouter()
@@ -57,7 +57,7 @@ _LONGEST_JPEG_SIDE = 65_500  # pixels; libjpeg writes no more
     responses={
         200: {
             "description": "One image: its detections. Several: `results`, in order.",
-            "model": DetectResponse | DetectManyResponse,
+            "model": DetectResponse | DetectManyResponse | CocoDocument | LabelStudioPrediction,
             "content": {"text/plain": {}, "image/jpeg": {}, "image/png": {}},
         },
         **problem_responses(

@@ -80,10 +80,32 @@ class DetectResponse(Wire):
     )
 
 
+class CocoDocument(Wire):
+    """`format=coco`: one document for all images."""
+
+    images: list[dict[str, Any]]
+    categories: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+
+
+class LabelStudioPrediction(Wire):
+    """`format=labelstudio`, one image."""
+
+    model_version: str
+    score: float
+    result: list[dict[str, Any]]
+
+
+class YoloLabels(Wire):
+    """`format=yolo`, one image of many; a single one is answered as text."""
+
+    labels: str
+
+
 class DetectManyResponse(Wire):
     """Many images, in the order sent; one that failed carries its problem and its neighbours are fine."""
 
-    results: list[DetectResponse | ProblemDocument]
+    results: list[DetectResponse | ProblemDocument | LabelStudioPrediction | YoloLabels]
 
 
 class SecondOpinion(Wire):

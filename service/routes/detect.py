@@ -35,7 +35,7 @@ from service.pipeline import (
 from service.query import query_of, with_query
 from service.responses import server_timing, to_json
 from service.routes.detect_query import DetectQuery
-from service.schemas import DetectManyResponse, DetectResponse
+from service.schemas import CocoDocument, DetectManyResponse, DetectResponse, LabelStudioPrediction
 from service.tiles import detect_tiles, passes_of
 from service.together import each_for_itself
 from service.visit import count_images
@@ -59,7 +59,7 @@ Asked = Annotated[DetectQuery, Depends(query_of(DetectQuery))]
     responses={
         200: {
             "description": "One image: its detections. Several: `results`, in order.",
-            "model": DetectResponse | DetectManyResponse,
+            "model": DetectResponse | DetectManyResponse | CocoDocument | LabelStudioPrediction,
             "content": {"text/plain": {}, "image/jpeg": {}, "image/png": {}},
         },
         **problem_responses(

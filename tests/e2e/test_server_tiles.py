@@ -245,7 +245,7 @@ def test_a_single_image_does_not_wait_for_all_tiles_of_another_request(
         assert (tiled.result().status_code, single.result().status_code) == (200, 200)
     batches = executed(log)
     [place] = [place for place, batch in enumerate(batches) if 35 in batch]
-    assert [batch for batch in batches[place + 1 :] if 34 in batch], "tiles ran after the single image"
+    assert [batch for batch in batches[place:] if 34 in batch], "the last tiles did not come before it"
 
 
 def test_tiles_are_charged_to_the_key(models: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.tiling import WHOLE, spread, tiles
+from benchmarks.tiling import EVEN, OURS, RESULT, SHIPPED, WHOLE, spread, tiles
 from benchmarks.tiling_figures import averages, cut_objects, integrity_report, operating_point
 from benchmarks.tiling_mosaics import BOARD, SIDE, Mosaic, mosaics
 from benchmarks.tiling_rules import RULES
@@ -19,6 +19,7 @@ from hindsight.tiling import merge, pool
 from tests.factories import encode
 
 NAMES = ("a", "b")
+PAGE = Path(__file__).parents[2] / "docs" / "tiling.md"
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,56 @@ def test_the_librarys_rule_is_one_of_those_compared() -> None:
     ruled = RULES["finest, whole first"](pool(found, windows, (SIDE, SIDE)), 0.5)
     assert merged.to_records() == ruled.select(np.argsort(-ruled.scores, kind="stable")).to_records()
     assert len({len(rule(pool(found, windows, (SIDE, SIDE)), 0.5)) for rule in RULES.values()}) > 3
+
+
+def percent(figures: dict[str, float], *names: str) -> str:
+    return " | ".join(f"{100 * figures[name]:.1f}" for name in names)
+
+
+def test_the_page_shows_the_measured_figures() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    table = json.loads(RESULT.read_text(encoding="utf-8"))["tables"]["test"]
+    both = f"{OURS}, and whole"
+    layouts = {
+        "one pass": ("single pass", "none"),
+        "tiles, overlap 0": ("overlap 0", SHIPPED),
+        "tiles, overlap .1": ("overlap 0.1", SHIPPED),
+        "tiles, overlap .2": (OURS, SHIPPED),
+        "tiles, overlap .3": ("overlap 0.3", SHIPPED),
+        "tiles, overlap .2, and whole: the default": (both, SHIPPED),
+    }
+    for name, (layout, rule) in layouts.items():
+        row = table[layout]["rules"][rule]
+        shown = percent(row["at_default_threshold"], "recall", "precision")
+        quality = percent(row, "AP", "AP50", "AP75")
+        assert f"| {name} | {table[layout]['passes']} | {quality} | {shown} |" in page
+    rules = {
+        "ours": SHIPPED,
+        "NMS by IoU": "nms",
+        "NMS by IoU, class score only": "nms by class score",
+        "NMS by score x integrity": "nms by score x integrity",
+        "NMS over the smaller box": "nms, over the smaller",
+        "greedy merging of boxes": "greedy merging",
+    }
+    for name, rule in rules.items():
+        cells = [
+            f"{percent(row, 'AP')} | {percent(row['at_default_threshold'], 'recall', 'precision')}"
+            for row in (table[layout]["rules"][rule] for layout in (OURS, both))
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in page
+
+
+def test_the_page_says_what_the_model_knows_of_cut_boxes() -> None:
+    page = " ".join(PAGE.read_text(encoding="utf-8").split())
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    known = result["integrity"]["test"]
+    for sentence in (
+        f"hold {100 * known['cut']['true_integrity']:.0f} % of their object",
+        f"predicted is an integrity of {100 * known['cut']['integrity']:.0f} %",
+        f"the whole one in {100 * known['told_apart']['integrity']:.0f} % of pairs",
+    ):
+        assert sentence in page
+    second = result["second_opinion"]["test"]["rules"]["nms"]
+    ours = result["tables"]["test"][EVEN]["rules"][SHIPPED]
+    for row in (second, ours):
+        assert f"{100 * row['at_default_threshold']['precision']:.1f}" in page

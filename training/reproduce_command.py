@@ -62,7 +62,7 @@ def reproduce(
     from hindsight.commands.console import fail
     from hindsight.errors import HindsightError, OptionError
     from model.checkpoint import CheckpointError
-    from training.data.problems import DatasetError
+    from hindsight.datasets.problems import DatasetError
     from training.published.plan import Changes
     from training.published.run import Machine
 

@@ -20,7 +20,7 @@ from model.masks import InstanceMasks
 from model.structures import Target
 from training.data.sample import Sample
 from training.data.semantic import semantic_to_input
-from training.data.shapes import Points, pack
+from hindsight.datasets.shapes import Points, pack
 
 
 @dataclass(frozen=True, eq=False)

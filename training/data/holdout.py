@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from training.data.dataset import Dataset
-from training.data.problems import DatasetError
+from hindsight.datasets.problems import DatasetError
 
 
 def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:

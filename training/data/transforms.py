@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance
 
 from hindsight.artifact import ResizeRule
 from training.data.sample import Sample
-from training.data.shapes import Move, Shape
+from hindsight.datasets.shapes import Move, Shape
 
 _Boxes = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.masks import encode_bitmap, encode_mask
-from training.data.shapes import Shape
+from hindsight.datasets.shapes import Shape
 
 Segmentation = dict[str, Any] | list[list[float]]
 

@@ -82,7 +82,7 @@ def experiments(
     from hindsight.commands.console import fail
     from hindsight.errors import HindsightError, OptionError
     from model.checkpoint import CheckpointError
-    from training.data.problems import DatasetError
+    from hindsight.datasets.problems import DatasetError
     from training.experiments.claims import find_claim
     from training.experiments.inputs import listed, name_of, open_recipes, open_sets, seeds_of
 

@@ -13,7 +13,7 @@ from hindsight.artifact import ResizeRule
 from model.checkpoint import load_checkpoint
 from model.detector import TwoStageDetector
 from training.data.dataset import Dataset
-from training.data.records import Record
+from hindsight.datasets.records import Record
 from training.loop import Run, TrainingStopped, train
 from training.recipe import Optimisation, Recipe
 from training.state import MovingAverage

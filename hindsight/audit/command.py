@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hindsight.artifact import DEFAULT_MODEL, find_artifact
 from hindsight.audit.classes import parse_mapping
+from hindsight.audit.dataset import set_name
 from hindsight.audit.run import Asked, Done, run_audit
 from hindsight.audit.summary import MISSING
 from hindsight.commands.console import BAD_INPUT, complain, output, progress_console
@@ -61,7 +62,7 @@ def audit(
     """
     asked = Asked(
         dataset,
-        out or Path(f"audit-{dataset.resolve().stem if dataset.is_file() else dataset.resolve().name}"),
+        out or Path(f"audit-{set_name(dataset)}"),
         images,
         split,
         parse_mapping(class_map or ()),

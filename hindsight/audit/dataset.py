@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from hindsight.audit.classes import NOT_JUDGED
 from hindsight.datasets import DatasetError, Problem, RawImage, check_image, format_of, read_annotations
 from hindsight.datasets.source import DataFormat
+from hindsight.datasets.yolo import YAML_SUFFIXES
 
-__all__ = ["AuditImage", "AuditSet", "open_audit_set"]
+__all__ = ["AuditImage", "AuditSet", "open_audit_set", "read_set", "set_name"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +82,8 @@ class AuditSet:
 
     @property
     def name(self) -> str:
-        """Of its folder, or of its file without the suffix."""
-        resolved = self.path.resolve()
-        return resolved.name if resolved.is_dir() else resolved.stem
+        """As `set_name` has it."""
+        return set_name(self.path)
 
     @property
     def annotation_count(self) -> int:
@@ -93,6 +93,14 @@ class AuditSet:
     def data_class(self, label: int) -> int:
         """The first class of the data set that is the model's `label`."""
         return self.labels.index(label)
+
+
+def set_name(path: Path) -> str:
+    """What a person calls it: its folder's name (of a data.yaml too), or its COCO file's without the suffix."""
+    resolved = path.resolve()
+    if resolved.is_dir():
+        return resolved.name
+    return resolved.parent.name if resolved.suffix.lower() in YAML_SUFFIXES else resolved.stem
 
 
 def read_set(

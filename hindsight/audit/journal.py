@@ -20,6 +20,7 @@ __all__ = ["FILE", "Journal"]
 
 FILE = "progress.jsonl"
 _FORMAT = 1
+_OTHER = {"classes": "other classes", "thresholds": "other thresholds"}
 
 
 class Journal:
@@ -124,8 +125,9 @@ class Journal:
         for key, own in self._made_with.items():
             if head.get(key) != own:
                 raise OptionError(
-                    f"{self._path.parent} holds an audit of another {key} ({_shown(head.get(key))}, now "
-                    f"{_shown(own)}): --restart begins it anew, another --out keeps it"
+                    f"{self._path.parent} holds an audit with {_OTHER.get(key, f'another {key}')} "
+                    f"({_shown(head.get(key))}, now {_shown(own)}): --restart begins it anew, another --out "
+                    "keeps it"
                 )
 
     def _append(self, document: Mapping[str, Any], signature: str | None = None, name: str = "") -> None:

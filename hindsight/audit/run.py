@@ -64,14 +64,12 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """What came of it, and where it lies. looked_at: images by this run; known: by earlier ones."""
+    """What came of it, and where it lies."""
 
     dataset: AuditSet
     findings: Findings
     summaries: tuple[ClassSummary, ...]
     bad_images: tuple[Problem, ...]
-    looked_at: int
-    known: int
     report: Path
     json: Path
 
@@ -110,8 +108,6 @@ def run_audit(asked: Asked, artifact: Artifact, listener: Listener) -> Done:
         findings,
         summaries,
         bad_images,
-        len(waiting) - len(bad) + len(vanished),
-        len(images) - len(waiting),
         asked.out / report.FILE,
         asked.out / AUDIT,
     )

@@ -28,7 +28,7 @@ from hindsight.datasets.yaml_subset import Value, YamlError, read_keys
 from hindsight.decode import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
-_YAML_SUFFIXES = (".yaml", ".yml")
+YAML_SUFFIXES = (".yaml", ".yml")
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CLASSES = "classes.txt"
 _BOX_NUMBERS = 5
@@ -50,7 +50,7 @@ class YoloSet:
 def is_yolo(path: Path) -> bool:
     """Whether `path` is such a folder, or the YAML file of one."""
     if path.is_file():
-        return path.suffix.lower() in _YAML_SUFFIXES
+        return path.suffix.lower() in YAML_SUFFIXES
     return _names_file(path) is not None
 
 
@@ -102,7 +102,7 @@ def _opened(file: Path, changed: int) -> YoloSet:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{file}: cannot be read: {error}") from error
-    if file.suffix.lower() not in _YAML_SUFFIXES:
+    if file.suffix.lower() not in YAML_SUFFIXES:
         return _opened_classes(file, text)
     try:
         values = read_keys(text, ("names", "path", *SPLITS, "kpt_shape"))

@@ -55,6 +55,7 @@ def toy_set(tmp_path: Path) -> Dataset:
                 labels=np.zeros(1, dtype=np.int64),
                 crowd=np.zeros(1, dtype=bool),
                 area=np.full(1, 1024, dtype=np.float32),
+                raw_rows=np.zeros(1, dtype=np.int64),
             )
         )
     return Dataset(records, ("square",))

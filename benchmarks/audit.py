@@ -112,7 +112,8 @@ def draw_of(
         rows[each.row] = seen.rows[draw, each.row]
         boxes[each.row] = each.box
     columns = {
-        name: None if column is None else column[rows] for name, column in vars(seen.examined.opinions).items()
+        name: None if column is None else column[rows]
+        for name, column in vars(seen.examined.opinions).items()
     }
     return replace(seen.examined, opinions=Opinions(**columns)), boxes
 
@@ -155,7 +156,9 @@ def figures(draws: Sequence[Sequence[Plant]], firsts: Sequence[Sequence[tuple[in
 
     return {
         "found": share(lambda each: True),
-        "by_iou": {f"{low:g}-{high:g}": share(lambda each, a=low, b=high: a <= each.iou < b) for low, high in BANDS},
+        "by_iou": {
+            f"{low:g}-{high:g}": share(lambda each, a=low, b=high: a <= each.iou < b) for low, high in BANDS
+        },
         "by_kind": {kind: share(lambda each, k=kind: each.kind == k) for kind in KINDS},
     }
 
@@ -173,18 +176,21 @@ def main(
     artifact = find_artifact(model)
     dataset = open_for_audit(Asked(data, Path("."), split=split), artifact)
     planted = [plant(dataset.images, count, first_seed + draw) for draw in range(draws)]
-    with load(model, threads=1) as detector, typer.progressbar(
-        list(enumerate(dataset.images)), label="looking"
-    ) as images:
+    with (
+        load(model, threads=1) as detector,
+        typer.progressbar(list(enumerate(dataset.images)), label="looking") as images,
+    ):
         seen = [
-            see(detector, image, [(draw, p) for draw, own in enumerate(planted) for p in own if p.image == index])
+            see(
+                detector,
+                image,
+                [(draw, p) for draw, own in enumerate(planted) for p in own if p.image == index],
+            )
             for index, image in images
         ]
     results = {}
     for name, ranking in RANKINGS.items():
-        firsts = [
-            first_places(dataset, seen, draw, own, ranking, count) for draw, own in enumerate(planted)
-        ]
+        firsts = [first_places(dataset, seen, draw, own, ranking, count) for draw, own in enumerate(planted)]
         results[name] = figures(planted, firsts)
         typer.echo(f"{name:14} {results[name]['found']}")
     ious = [each.iou for own in planted for each in own]

@@ -67,7 +67,9 @@ def _wrong_box(
     height, width = image_hw
     for _ in range(_TRIES):
         wanted = float(rng.uniform(LEAST, MOST))
-        moved = np.clip(_changed(box.astype(np.float64), kind, wanted, rng), 0, [width, height, width, height])
+        moved = np.clip(
+            _changed(box.astype(np.float64), kind, wanted, rng), 0, [width, height, width, height]
+        )
         made = moved.astype(np.float32)
         iou = float(pairwise_iou(made[None], box[None])[0, 0])
         if LEAST <= iou < MOST:

@@ -50,9 +50,9 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint or a model: AP, and how well its scores tell how well its boxes lie."""
     from hindsight.commands.console import BAD_INPUT, fail
+    from hindsight.datasets.problems import DatasetError
     from hindsight.errors import HindsightError
     from model.checkpoint import CheckpointError
-    from hindsight.datasets.problems import DatasetError
 
     try:
         _evaluate(

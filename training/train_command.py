@@ -20,7 +20,9 @@ _INTERRUPTED = 130
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Training data: a Pascal VOC or YOLO folder, or a COCO .json file.")],
+    data: Annotated[
+        Path, typer.Option(help="Training data: a Pascal VOC or YOLO folder, or a COCO .json file.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and what --resume needs.")],
     recipe: Annotated[
         str | None,
@@ -81,9 +83,9 @@ def train(
 ) -> None:
     """Train a detector on a COCO, Pascal VOC or YOLO data set."""
     from hindsight.commands.console import fail
+    from hindsight.datasets.problems import DatasetError
     from hindsight.errors import HindsightError
     from model.checkpoint import CheckpointError
-    from hindsight.datasets.problems import DatasetError
     from training.train_sets import open_sets
 
     changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "amp": amp}

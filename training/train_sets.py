@@ -8,11 +8,11 @@ from typing import Any
 
 import typer
 
+from hindsight.datasets.problems import DatasetError
+from hindsight.datasets.source import default_split
 from hindsight.errors import OptionError
 from training.data.dataset import Dataset, open_dataset
 from training.data.holdout import hold_out
-from hindsight.datasets.problems import DatasetError
-from hindsight.datasets.source import default_split
 from training.team import is_leader
 
 

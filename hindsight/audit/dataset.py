@@ -146,7 +146,7 @@ def open_audit_set(
             first + row if (given := raw.boxes[row].annotation_id) is None else given
             for row in record.raw_rows.tolist()
         ]
-        model_labels = np.array([labels[own_class] for own_class in record.labels], np.int64)
+        model_labels = np.array([labels[own_class] for own_class in record.labels.tolist()], np.int64)
         model_labels[record.crowd] = NOT_JUDGED
         found.append(
             AuditImage(

@@ -64,14 +64,20 @@ class Examined:
     def to_json(self) -> dict[str, Any]:
         """For the journal."""
         opinions = {name: _listed(value) for name, value in vars(self.opinions).items()}
-        return {"opinions": opinions, "own": {k: _listed(v) for k, v in vars(self.own).items()}, "full": self.full}
+        return {
+            "opinions": opinions,
+            "own": {k: _listed(v) for k, v in vars(self.own).items()},
+            "full": self.full,
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Examined:
         """What `to_json` made. Raises KeyError, TypeError, ValueError for anything else."""
-        opinions = {name: _array(name, document["opinions"][name]) for name in Opinions.__annotations__}
-        own = {name: _array(name, document["own"][name]) for name in OwnBoxes.__annotations__}
-        own["boxes"] = np.asarray(own["boxes"], np.float32).reshape(-1, 4)
+        opinions: dict[str, Any] = {
+            name: _array(name, document["opinions"][name]) for name in Opinions.__annotations__
+        }
+        own: dict[str, Any] = {name: _array(name, document["own"][name]) for name in OwnBoxes.__annotations__}
+        own["boxes"] = own["boxes"].reshape(-1, 4)
         return cls(Opinions(**opinions), OwnBoxes(**own), bool(document["full"]))
 
 

@@ -206,7 +206,9 @@ def _still_there(
         try:
             _ = image.signature
         except OSError as error:
-            vanished.append((image, Problem(image.path, None, f"cannot be read ({os.strerror(error.errno or 0)})")))
+            vanished.append(
+                (image, Problem(image.path, None, f"cannot be read ({os.strerror(error.errno or 0)})"))
+            )
         else:
             found.append(image)
     return found, vanished

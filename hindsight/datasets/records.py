@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hindsight.preprocess import ImageLimits
 from hindsight.datasets.problems import Problem
 from hindsight.datasets.shapes import NOTHING, Shape, ShapeError, read_shape
+from hindsight.preprocess import ImageLimits
 
 EDGE_TOLERANCE = 1.0
 _EXIF_ORIENTATION = 0x0112

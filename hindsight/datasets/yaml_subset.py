@@ -27,8 +27,8 @@ _ESCAPES = {
     "0": "\0", "a": "\a", "b": "\b", "t": "\t", "\t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r",
     "e": "\x1b", " ": " ", '"': '"', "/": "/", "\\": "\\", "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029",
 }  # fmt: skip
-_FLOW_PLAIN = re.compile(r"(?:[^,\[\]{}\n:#]|:(?![\s,\[\]{}])|(?<![\s,\[\]{}])#)+")
-_FLOW_SPACE = re.compile(r"(?:\s|(?<=\s)#[^\n]*)*")
+_FLOW_PLAIN = re.compile(r"(?:[^,\[\]{}\n:#]|:(?![ \t\n,\[\]{}])|(?<![ \t\n,\[\]{}])#)+")
+_FLOW_SPACE = re.compile(r"(?:[ \t\n]|(?<=[ \t\n])#[^\n]*)*")
 _MOST_NESTED = 20
 _REFUSED = {
     "&": "an anchor", "*": "an alias", "!": "a tag", "|": "a block of text", ">": "a block of text",
@@ -174,11 +174,11 @@ class _Reader:
         while True:
             end = _PLAIN_END.search(self._text, at)
             assert end is not None
-            part = self._text[at : end.start()].strip()
-            if re.search(r":(?:\s|$)", part):
+            part = self._text[at : end.start()].strip(" \t")
+            if re.search(r":(?:[ \t]|$)", part):
                 raise self._error("a colon inside a text: put it in quotes", at)
             parts.append(part)
-            commented = end[0].strip() != ""
+            commented = "#" in end[0]
             at = self._line_end(end.start())
             following = self._skip_nothing(at)
             if following >= len(self._text) or self._indent(following) <= indent:
@@ -240,13 +240,15 @@ class _Reader:
             if self._text.startswith(",", at):
                 at = self._flow_space(at + 1)
             elif not self._text.startswith(closing, at):
-                raise self._error(f"expected a comma or {closing}, for the {sign} of line {self._line(opened)}", at)
+                raise self._error(
+                    f"expected a comma or {closing}, for the {sign} of line {self._line(opened)}", at
+                )
         return (items if sign == "[" else pairs), at + 1
 
     def _flow_plain(self, at: int) -> tuple[str, int]:
         parts: list[str] = []
         while match := _FLOW_PLAIN.match(self._text, at):
-            parts.append(match[0].strip())
+            parts.append(match[0].strip(" \t"))
             at = self._flow_space(match.end())
         if not parts:
             raise self._error("expected a text", at)
@@ -254,11 +256,11 @@ class _Reader:
 
     def _texts(self, content: object, at: int) -> Content:
         """A flow value without nesting."""
-        inside = content.values() if isinstance(content, dict) else content
-        assert isinstance(inside, list) or not isinstance(inside, str)
-        if not all(isinstance(item, str) for item in inside):  # type: ignore[attr-defined]
-            raise self._error("lists and mappings inside one another are not read", at)
-        return content  # type: ignore[return-value]
+        if isinstance(content, dict) and all(isinstance(item, str) for item in content.values()):
+            return dict(content)
+        if isinstance(content, list) and all(isinstance(item, str) for item in content):
+            return list(content)
+        raise self._error("lists and mappings inside one another are not read", at)
 
     def _skip_value(self, at: int) -> int:
         """Behind the value of a key that nobody asked for."""

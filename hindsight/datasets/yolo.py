@@ -114,9 +114,7 @@ def _opened(file: Path, changed: int) -> YoloSet:
         raise DatasetError(f"{file}: expected the key `names`, the classes")
     roots = _roots(file, values)
     splits = {
-        name: tuple(
-            (_found(entry, roots), values[name].line) for entry in _texts(values[name], name, file)
-        )
+        name: tuple((_found(entry, roots), values[name].line) for entry in _texts(values[name], name, file))
         for name in SPLITS
         if name in values and values[name].content is not None
     }
@@ -236,9 +234,7 @@ def _listed(listing: Path, root: Path, problems: list[Problem]) -> list[Path]:
             continue
         file = _found(text, (listing.parent, root))
         if file in files:
-            problems.append(
-                Problem(listing, number, f"{text} is listed twice (first on line {files[file]})")
-            )
+            problems.append(Problem(listing, number, f"{text} is listed twice (first on line {files[file]})"))
         elif not file.is_file():
             problems.append(Problem(listing, number, f"image {file} does not exist"))
         else:
@@ -257,9 +253,7 @@ def _report_orphans(files: set[Path], problems: list[Problem]) -> None:
                 problems.append(Problem(file, None, "no image has this name"))
 
 
-def _read_image(
-    path: Path, image_id: int, class_names: tuple[str, ...], problems: list[Problem]
-) -> RawImage:
+def _read_image(path: Path, image_id: int, class_names: tuple[str, ...], problems: list[Problem]) -> RawImage:
     source = label_path(path)
     boxes: list[RawBox] = []
     try:

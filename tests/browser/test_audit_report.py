@@ -63,7 +63,9 @@ def test_the_worst_come_first_with_their_pictures(open_report: Open) -> None:
     for image in page.locator(".card img").all():
         image.scroll_into_view_if_needed()
         expect(image).to_have_js_property("complete", True)
-    assert all(page.evaluate("[...document.querySelectorAll('.card img')].map((image) => image.naturalWidth > 0)"))
+    assert all(
+        page.evaluate("[...document.querySelectorAll('.card img')].map((image) => image.naturalWidth > 0)")
+    )
 
 
 def test_boxes_lie_on_the_picture_where_they_were_annotated(open_report: Open) -> None:
@@ -155,7 +157,9 @@ def test_marks_are_exported_as_a_list_and_as_coco(open_report: Open, report: Pat
         page.locator(".card", has=page.locator(f".verdict:text-is('{verdict}')")).get_by_role(
             "button", name="Wrong"
         ).click()
-    page.locator(".card", has=page.locator(".verdict:text-is('fine')")).first.get_by_role("button", name="Fine").click()
+    page.locator(".card", has=page.locator(".verdict:text-is('fine')")).first.get_by_role(
+        "button", name="Fine"
+    ).click()
     listed = exported(page, "#export-json")
     assert listed["model"] == "tiny 1" and listed["data"] == "tiles"
     by_verdict = {entry["verdict"]: entry for entry in listed["marks"]}
@@ -165,7 +169,9 @@ def test_marks_are_exported_as_a_list_and_as_coco(open_report: Open, report: Pat
     assert by_verdict["loose"]["bbox"] == [16, 0, 64, 48]
     assert by_verdict["missing"]["annotation_id"] is None
     coco = exported(page, "#export-coco")
-    original = {entry["id"]: entry for entry in json.loads((report.parent / "audit.json").read_text())["annotations"]}
+    original = {
+        entry["id"]: entry for entry in json.loads((report.parent / "audit.json").read_text())["annotations"]
+    }
     for entry in coco["annotations"]:
         if entry["mark"] == "missing":
             assert entry["id"] not in original

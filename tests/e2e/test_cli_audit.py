@@ -82,7 +82,9 @@ def test_the_json_is_a_coco_file_with_figures(run: Run, tmp_path: Path) -> None:
     by_rank = sorted(document["annotations"], key=lambda entry: entry["rank"])
     suspicions = [entry["suspicion"] for entry in by_rank]
     assert suspicions == sorted(suspicions, reverse=True)
-    assert [entry["verdict"] != "fine" for entry in by_rank] == [True] * SUSPICIOUS + [False] * (ANNOTATIONS - SUSPICIOUS)
+    assert [entry["verdict"] != "fine" for entry in by_rank] == [True] * SUSPICIOUS + [False] * (
+        ANNOTATIONS - SUSPICIOUS
+    )
     assert by_verdict["duplicate"]["duplicate_of"] in {entry["id"] for entry in document["annotations"]}
     # what was written is itself a data set that can be audited, with the same outcome
     status, _, _ = run("qa/audit.json", "--images", "tiles", "--out", "again")
@@ -105,12 +107,18 @@ def test_a_coco_file_keeps_all_that_it_says(run: Run, tmp_path: Path) -> None:
     document["info"] = {"year": 2026}
     Path("set.json").write_text(json.dumps(document))
     status, out, _ = run("set.json", "--images", "tiles", "--out", "second")
-    assert status == 0 and "1 bad entries could not be read, the first: set.json:1: annotation 7: bbox is" in out
+    assert (
+        status == 0 and "1 bad entries could not be read, the first: set.json:1: annotation 7: bbox is" in out
+    )
     written = json.loads(Path("second/audit.json").read_text())
     assert written["info"] == {"year": 2026} and written["categories"] == document["categories"]
-    assert [entry["id"] for entry in written["annotations"]] == [entry["id"] for entry in document["annotations"]]
+    assert [entry["id"] for entry in written["annotations"]] == [
+        entry["id"] for entry in document["annotations"]
+    ]
     assert written["annotations"][1]["verdict"] == "bad entry"
-    assert all(entry.get("attributes") == {"by": "me"} for entry in written["annotations"] if entry["id"] != 7)
+    assert all(
+        entry.get("attributes") == {"by": "me"} for entry in written["annotations"] if entry["id"] != 7
+    )
     rest = [entry["verdict"] for entry in written["annotations"] if entry["id"] != 7]
     assert rest == expected(sorted(TILES))
 
@@ -124,7 +132,9 @@ def test_a_yolo_folder_gets_the_same_verdicts(run: Run, tmp_path: Path) -> None:
     assert status == 2 and "lies among the data set's images" in err and err.count("\n") == 1
 
 
-def test_a_finished_audit_is_not_done_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_audit_is_not_done_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_tiles_voc(tmp_path / "tiles")
     run("tiles")
     before = Path("audit-tiles/audit.json").read_text()
@@ -223,7 +233,9 @@ def test_a_model_that_judges_no_boxes_is_refused(run: Run, tmp_path: Path) -> No
     write_tiles_voc(tmp_path / "tiles")
     plain = make_tiny_artifact(tmp_path / "plain", name="plain", localization=False)
     status, _, err = run("tiles", with_model=plain.path)
-    assert status == 2 and err == "hindsight: model plain has no localization head, so it cannot rescore boxes\n"
+    assert (
+        status == 2 and err == "hindsight: model plain has no localization head, so it cannot rescore boxes\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -240,7 +252,9 @@ def test_a_model_that_judges_no_boxes_is_refused(run: Run, tmp_path: Path) -> No
         (["tiles", "--imags", "x"], "No such option"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(run: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_line_and_status_2(
+    run: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     write_tiles_voc(tmp_path / "tiles")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("not a folder")
@@ -267,7 +281,9 @@ cli.main()
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def stopped_at_the_fourth_image(folder: Path, model: Artifact, how: signal.Signals, sleep: float) -> tuple[int, str]:
+def stopped_at_the_fourth_image(
+    folder: Path, model: Artifact, how: signal.Signals, sleep: float
+) -> tuple[int, str]:
     """An audit that gets the signal while one image is in hand and all before it are in the journal.
 
     -> its exit status and what it said.

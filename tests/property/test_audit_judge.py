@@ -45,7 +45,9 @@ def scenes(draw: st.DrawFn) -> tuple[Examined, np.ndarray[..., ...], np.ndarray[
 
 
 @given(scenes())
-def test_every_annotation_is_judged(scene: tuple[Examined, np.ndarray[..., ...], np.ndarray[..., ...]]) -> None:
+def test_every_annotation_is_judged(
+    scene: tuple[Examined, np.ndarray[..., ...], np.ndarray[..., ...]],
+) -> None:
     examined, boxes, labels = scene
     said = judge(examined, boxes, labels)
     assert len(said) == len(boxes)
@@ -58,7 +60,9 @@ def test_every_annotation_is_judged(scene: tuple[Examined, np.ndarray[..., ...],
             assert each.twin != row and labels[each.twin] != -1
             assert said[each.twin].twin != row, "of two twins one is kept"
     paired = [each.own.box for each in said if each.own is not None]
-    assert len(paired) == len(set(paired)) or len(examined.own.boxes) > len(np.unique(examined.own.boxes, axis=0))
+    assert len(paired) == len(set(paired)) or len(examined.own.boxes) > len(
+        np.unique(examined.own.boxes, axis=0)
+    )
     for absent in missing(examined, boxes, frozenset({0, 1, 2})):
         assert (pairwise_iou(np.array([absent.own.box]), boxes) <= 0.3 + 1e-6).all()
 
@@ -80,7 +84,9 @@ def test_a_better_predicted_iou_is_never_more_suspicious(
 
 
 @given(box_lists, box_lists)
-def test_overlaps_are_those_of_the_evaluation(first: list[tuple[int, ...]], second: list[tuple[int, ...]]) -> None:
+def test_overlaps_are_those_of_the_evaluation(
+    first: list[tuple[int, ...]], second: list[tuple[int, ...]]
+) -> None:
     a, b = array(first), array(second)
     np.testing.assert_allclose(pairwise_iou(a, b), slow_iou(a, b), atol=1e-12)
     for row, box in enumerate(a):
@@ -89,7 +95,9 @@ def test_overlaps_are_those_of_the_evaluation(first: list[tuple[int, ...]], seco
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.data())
-def test_greedy_pairs_take_each_once_and_leave_nothing_worth_pairing(rows: int, columns: int, data: st.DataObject) -> None:
+def test_greedy_pairs_take_each_once_and_leave_nothing_worth_pairing(
+    rows: int, columns: int, data: st.DataObject
+) -> None:
     values = data.draw(st.lists(shares, min_size=rows * columns, max_size=rows * columns))
     worth = np.array(values, np.float64).reshape(rows, columns)
     pairs = greedy_pairs(worth, 0.1)

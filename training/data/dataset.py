@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.errors import ImageError
-from hindsight.preprocess import decode_image
 from hindsight.datasets.problems import DatasetError, Problem
 from hindsight.datasets.records import RawImage, Record, check_image
+from hindsight.datasets.source import format_of, read_annotations
+from hindsight.errors import ImageError
+from hindsight.preprocess import decode_image
 from training.data.sample import Sample
 from training.data.semantic import read_semantic_map, with_semantic_maps
-from hindsight.datasets.source import format_of, read_annotations
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
 

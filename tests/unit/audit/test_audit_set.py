@@ -63,7 +63,9 @@ def test_bad_images_are_told_from_bad_entries(tmp_path: Path) -> None:
     (root / "images" / "train" / "b.png").write_text("no image")
     dataset = opened(root)
     assert len(dataset.images) == 1
-    assert [problem.message for problem in dataset.bad_entries] == ["line 2: unknown class: 9 is none of 0..1"]
+    assert [problem.message for problem in dataset.bad_entries] == [
+        "line 2: unknown class: 9 is none of 0..1"
+    ]
     (bad,) = dataset.bad_images
     assert "is not an image" in bad.message
     (root / "images" / "train" / "a.png").unlink()

@@ -27,7 +27,12 @@ def test_two_classes_may_be_one_to_the_model() -> None:
 @pytest.mark.parametrize(
     ("data", "renamed", "skipped", "message"),
     [
-        (("rbc", "dust"), {}, (), 'does not know the data set\'s rbc, dust .*--map "rbc=RBC".*--skip-class "rbc"'),
+        (
+            ("rbc", "dust"),
+            {},
+            (),
+            'does not know the data set\'s rbc, dust .*--map "rbc=RBC".*--skip-class "rbc"',
+        ),
         (("RBC",), {"RBD": "RBC"}, (), "--map: the data set has no class 'RBD' .did you mean 'RBC'"),
         (("red",), {"red": "RBCs"}, (), "--map: the model knows no 'RBCs' .did you mean 'RBC'"),
         (("RBC",), {}, ("WBC",), "--skip-class: the data set has no class 'WBC'"),

@@ -30,7 +30,8 @@ def test_a_frame_lies_in_the_image_and_holds_the_boxes(
 ) -> None:
     height, width = size
     boxes = [
-        (min(a, c) * width, min(b, d) * height, max(a, c) * width, max(b, d) * height) for a, b, c, d in corners
+        (min(a, c) * width, min(b, d) * height, max(a, c) * width, max(b, d) * height)
+        for a, b, c, d in corners
     ]
     left, top, right, bottom = frame_around(boxes, size)
     assert 0 <= left < right <= width and 0 <= top < bottom <= height

@@ -15,10 +15,15 @@ from tests.unit.training.data_sets import write_yolo
 def test_planted_boxes_have_the_overlap_they_claim_and_come_evenly(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     lines = [
-        [f"0 {x:.4f} {y:.4f} {w:.4f} {h:.4f}" for x, y, w, h in rng.uniform((0.3, 0.3, 0.1, 0.1), (0.7, 0.7, 0.5, 0.5), (9, 4))]
+        [
+            f"0 {x:.4f} {y:.4f} {w:.4f} {h:.4f}"
+            for x, y, w, h in rng.uniform((0.3, 0.3, 0.1, 0.1), (0.7, 0.7, 0.5, 0.5), (9, 4))
+        ]
         for _ in range(10)
     ]
-    dataset = opened(write_yolo(tmp_path / "set", {str(i): own for i, own in enumerate(lines)}, size_wh=(320, 240)))
+    dataset = opened(
+        write_yolo(tmp_path / "set", {str(i): own for i, own in enumerate(lines)}, size_wh=(320, 240))
+    )
     planted = plant(dataset.images, 80, seed=1)
     assert [each.kind for each in planted[:4]] == list(KINDS)
     assert len({(each.image, each.row) for each in planted}) == 80
@@ -36,4 +41,7 @@ def test_planted_boxes_have_the_overlap_they_claim_and_come_evenly(tmp_path: Pat
     assert 0.45 < np.mean([each.iou for each in planted]) < 0.65
     again = plant(dataset.images, 80, seed=1)
     assert all((a.box == b.box).all() and a.row == b.row for a, b in zip(planted, again, strict=True))
-    assert any((a.image, a.row) != (b.image, b.row) for a, b in zip(planted, plant(dataset.images, 80, seed=2), strict=True))
+    assert any(
+        (a.image, a.row) != (b.image, b.row)
+        for a, b in zip(planted, plant(dataset.images, 80, seed=2), strict=True)
+    )

@@ -27,15 +27,18 @@ class Parts(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.inside: dict[str, str] = {}
+        self._key: str | None = None
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attributes)))
+        self._key = f"{tag}:{dict(attributes).get('type') or ''}"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._key = None
 
     def handle_data(self, data: str) -> None:
-        if self.elements:
-            tag, attributes = self.elements[-1]
-            key = f"{tag}:{attributes.get('type', '')}"
-            self.inside[key] = self.inside.get(key, "") + data
+        if self._key is not None:
+            self.inside[self._key] = self.inside.get(self._key, "") + data
 
 
 @pytest.fixture
@@ -46,7 +49,9 @@ def page(tmp_path: Path) -> tuple[Parts, Path]:
         file.write_text(file.read_text().replace(">red<", f">{html.escape(HOSTILE)}<"))
     model = make_tiny_artifact(tmp_path / "tiny", integrity=1.0)
     out = tmp_path / "out"
-    assert call_audit(str(root), "--model", str(model.path), "--out", str(out), "--map", f"{HOSTILE}=red") == 0
+    assert (
+        call_audit(str(root), "--model", str(model.path), "--out", str(out), "--map", f"{HOSTILE}=red") == 0
+    )
     parts = Parts()
     parts.feed((out / "report.html").read_text(encoding="utf-8"))
     return parts, out
@@ -62,12 +67,16 @@ def test_texts_of_the_data_set_are_no_markup(page: tuple[Parts, Path]) -> None:
 
 def test_only_its_own_script_and_style_may_run(page: tuple[Parts, Path]) -> None:
     parts, _ = page
-    policy = next(own["content"] for tag, own in parts.elements if own.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        own["content"] for tag, own in parts.elements if own.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy is not None and "default-src 'none'" in policy and "unsafe" not in policy
     for kind, key in (("script-src", "script:"), ("style-src", "style:")):
         digest = base64.b64encode(hashlib.sha256(parts.inside[key].encode()).digest()).decode()
         assert f"{kind} 'sha256-{digest}'" in policy
-    assert not [own for _, own in parts.elements if "style" in own or any(name.startswith("on") for name in own)]
+    assert not [
+        own for _, own in parts.elements if "style" in own or any(name.startswith("on") for name in own)
+    ]
 
 
 def test_nothing_is_fetched_and_every_picture_is_there(page: tuple[Parts, Path]) -> None:
@@ -92,12 +101,21 @@ def judged(**changes: object) -> Judged:
     [
         (judged(), "Too large: about 38 % of this box is background."),
         (judged(verdict="cut"), "Cut: about 25 % of the object lies outside this box."),
-        (judged(verdict="shifted"), "about 38 % of the box is background, and 25 % of the object lies outside"),
+        (
+            judged(verdict="shifted"),
+            "about 38 % of the box is background, and 25 % of the object lies outside",
+        ),
         (judged(verdict="wrong class"), "Looks like a WBC (class score 0.90) and not like an RBC (0.10)."),
         (judged(verdict="duplicate", twin=1), "The same object as annotation 17"),
-        (judged(verdict="no object"), "Nothing here looks like an object: RBC gets a class score of 0.10, WBC 0.90"),
+        (
+            judged(verdict="no object"),
+            "Nothing here looks like an object: RBC gets a class score of 0.10, WBC 0.90",
+        ),
         (judged(verdict="fine"), "Fits: predicted IoU 0.50."),
-        (Missing(0.9, OwnBox((0, 0, 1, 1), 0, 0.9, 0.0)), "The model is sure of a platelet here (score 0.90)"),
+        (
+            Missing(0.9, OwnBox((0, 0, 1, 1), 0, 0.9, 0.0)),
+            "The model is sure of a platelet here (score 0.90)",
+        ),
     ],
 )
 def test_verdicts_in_plain_words(said: Judged | Missing, text: str) -> None:

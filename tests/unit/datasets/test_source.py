@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from hindsight.datasets import DatasetError, default_split, format_of
-from tests.unit.training.data_sets import coco_document, voc_object, write_coco, write_image, write_voc, write_yolo
+from tests.unit.training.data_sets import (
+    coco_document,
+    voc_object,
+    write_coco,
+    write_image,
+    write_voc,
+    write_yolo,
+)
 
 
 def test_formats_are_told_apart(tmp_path: Path) -> None:
@@ -17,7 +24,12 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
     yolo = write_yolo(tmp_path / "yolo", {"a": []})
     (tmp_path / "coco").mkdir()
     coco = write_coco(tmp_path / "coco", coco_document())
-    assert [format_of(path) for path in (voc, yolo, yolo / "data.yaml", coco)] == ["voc", "yolo", "yolo", "coco"]
+    assert [format_of(path) for path in (voc, yolo, yolo / "data.yaml", coco)] == [
+        "voc",
+        "yolo",
+        "yolo",
+        "coco",
+    ]
     (voc / "data.yaml").write_text("meta: of another tool")
     assert format_of(voc) == "voc"
 

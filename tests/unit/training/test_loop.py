@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from hindsight.artifact import ResizeRule
+from hindsight.datasets.records import Record
 from model.checkpoint import load_checkpoint
 from model.detector import TwoStageDetector
 from training.data.dataset import Dataset
-from hindsight.datasets.records import Record
 from training.loop import Run, TrainingStopped, train
 from training.recipe import Optimisation, Recipe
 from training.state import MovingAverage

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from hindsight.artifact import ResizeRule
+from hindsight.datasets.records import Record
 from model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from model.detector import TwoStageDetector
 from tests.unit.training.data_sets import write_image
 from tests.unit.training.test_reproduce import TOY
 from training.data.dataset import Dataset
-from hindsight.datasets.records import Record
 from training.evaluation.predict import run_checkpoint
 from training.published.measure import measure
 from training.published.recipes import recipe_for

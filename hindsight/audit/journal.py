@@ -20,7 +20,7 @@ __all__ = ["FILE", "Journal"]
 
 FILE = "progress.jsonl"
 _FORMAT = 1
-_OTHER = {"classes": "other classes", "thresholds": "other thresholds"}
+_OTHER = {"thresholds": "other thresholds"}  # what is no "another ..."
 
 
 class Journal:

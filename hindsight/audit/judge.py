@@ -96,7 +96,7 @@ def judge(examined: Examined, boxes: NDArray[np.float32], labels: NDArray[np.int
     """A verdict on each annotation: `boxes` [n, 4] xyxy, `labels` [n] of the model, NOT_JUDGED for some."""
     witnesses = _witnesses(examined, boxes)
     misfits = [_misfit(examined, row, witness) for row, witness in enumerate(witnesses)]
-    twins = _twins(examined, boxes, labels, witnesses, misfits)
+    twins = _twins(examined, boxes, labels, witnesses)
     return [
         _judged(examined, boxes, row, int(labels[row]), witnesses[row], misfits[row], twins.get(row))
         for row in range(len(boxes))
@@ -156,15 +156,18 @@ def _twins(
     boxes: NDArray[np.float32],
     labels: NDArray[np.int64],
     witnesses: list[_Witness | None],
-    misfits: list[float],
 ) -> dict[int, int]:
     """Row -> row of the annotation that has the same object already.
 
     Both are of one class and overlap; the model sees one object there, which is the other's; or they are the
-    same box but for rounding, whatever their classes, and the other fits no worse.
+    same box but for rounding, whatever their classes, and the other is the better.
     """
     found: dict[int, int] = {}
     between = pairwise_iou(boxes, boxes)
+
+    def worth(row: int) -> tuple[bool, float, int]:
+        return witnesses[row] is not None, float(examined.opinions.ious[row]), -row
+
     with_own = pairwise_iou(boxes, examined.own.boxes)
     for row in range(len(boxes)):
         if labels[row] == NOT_JUDGED:
@@ -181,7 +184,7 @@ def _twins(
                 and witness is not None
                 and with_own[row, witness.index] >= _TWINS
             )
-            same_box = between[row, other] >= _SAME and (misfits[other], other) <= (misfits[row], row)
+            same_box = between[row, other] >= _SAME and worth(other) > worth(row)
             if one_object or same_box:
                 found[row] = other
                 break

@@ -187,11 +187,10 @@ def _make_folder(out: Path, dataset: AuditSet) -> None:
 
 
 def _journal(asked: Asked, artifact: Artifact, dataset: AuditSet) -> Journal:
-    classes = dict(zip(dataset.class_names, dataset.labels, strict=True))
+    # Which class is which to the model is part of each image's signature.
     made_with = {
         "data set": f"{dataset.name} ({dataset.format}, {asked.split or 'whole'})",
         "model": artifact.identity,
-        "classes": {name: classes[name] for name in sorted(classes)},
         "thresholds": dict(DETECT_OPTIONS),
     }
     return Journal(asked.out, made_with, restart=asked.restart)

@@ -211,6 +211,17 @@ def test_classes_by_other_names(run: Run, tmp_path: Path) -> None:
     ]
 
 
+def test_another_mapping_is_noticed(run: Run, tmp_path: Path) -> None:
+    write_tiles_voc(tmp_path / "tiles")
+    run("tiles")
+    status, _, err = run("tiles", "--map", "green=blue")
+    assert status == 0
+    assert err == (
+        "hindsight: 1 of 6 images were looked at before; 5 changed since and are looked at again\n"
+    )  # all but the one without a green annotation
+    assert verdicts(Path("audit-tiles"))[1] == "wrong class"
+
+
 @pytest.mark.parametrize("workers", ["1", "4"])
 def test_workers_do_not_change_what_is_found(run: Run, tmp_path: Path, workers: str) -> None:
     write_tiles_voc(tmp_path / "tiles")

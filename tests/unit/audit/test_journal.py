@@ -13,7 +13,7 @@ from hindsight.audit.journal import FILE, Journal
 from hindsight.errors import OptionError
 from tests.unit.audit.made_up import examined
 
-MADE_WITH = {"data set": "ants (voc, whole)", "model": "tiny@1#aa", "classes": {"ant": 0}}
+MADE_WITH = {"data set": "ants (voc, whole)", "model": "tiny@1#aa", "thresholds": {"a": 0}}
 SEEN = examined([(0.5, 0.25, 0.75, 1.0)], [((1, 2, 3, 4), 1, 0.5)])
 
 
@@ -75,7 +75,7 @@ def test_a_torn_first_line_begins_anew(tmp_path: Path) -> None:
     [
         ({"model": "other@2#bb"}, "with another model (tiny@1#aa, now other@2#bb)"),
         ({"data set": "bees (voc, whole)"}, "with another data set (ants (voc, whole), now bees"),
-        ({"classes": {"ant": 1}}, 'with other classes ({"ant": 0}, now {"ant": 1})'),
+        ({"thresholds": {"a": 1}}, 'with other thresholds ({"a": 0}, now {"a": 1})'),
     ],
 )
 def test_a_journal_of_something_else_is_refused_and_kept(

@@ -46,7 +46,7 @@ def audit(
     skip_class: Annotated[
         list[str] | None, typer.Option(help="A class of the data that is not to be judged.")
     ] = None,
-    worst: Annotated[int, typer.Option(min=1, help="How many findings the report lists.")] = 1000,
+    worst: Annotated[int, typer.Option(min=1, help="How many boxes the report lists, and how many missing ones.")] = 1000,
     workers: Annotated[
         int | None,
         typer.Option(min=1, max=256, help=f"Images at a time. (default: the cores, at most {_MOST_WORKERS})"),

@@ -23,13 +23,19 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """ranked: the most suspicious first; annotations that are not judged are not among them. judged: for each
-    image of the set its annotations in their order, None for an image that could not be looked at.
+    """ranked: the annotations that are judged, the most suspicious first, then the objects that have none, the
+    surest first: a score of the model's and a doubt about a label do not compare. judged: for each image of
+    the set its annotations in their order, None for an image that could not be looked at.
     """
 
     ranked: tuple[Finding, ...]
     judged: tuple[tuple[Judged, ...] | None, ...]
     lacking: tuple[tuple[Missing, ...], ...]
+
+    def worst(self, count: int) -> tuple[Finding, ...]:
+        """The first `count` annotations, and the first `count` objects without one."""
+        absent = next((place for place, f in enumerate(self.ranked) if f.row is None), len(self.ranked))
+        return self.ranked[: min(count, absent)] + self.ranked[absent : absent + count]
 
 
 def judge_all(dataset: AuditSet, journal: Journal, unusable: Sequence[AuditImage]) -> Findings:
@@ -51,5 +57,6 @@ def judge_all(dataset: AuditSet, journal: Journal, unusable: Sequence[AuditImage
         lacking.append(tuple(absent))
         found += [Finding(index, row, each) for row, each in enumerate(said) if each.verdict != "not judged"]
         found += [Finding(index, None, each) for each in absent]
-    found.sort(key=lambda finding: -finding.said.suspicion)  # stable: equals stay in the set's order
+    # stable: equals stay in the set's order
+    found.sort(key=lambda finding: (finding.row is None, -finding.said.suspicion))
     return Findings(tuple(found), tuple(judged), tuple(lacking))

@@ -60,7 +60,7 @@ def content(
     folder: Path,
     source: Any,
 ) -> dict[str, Any]:
-    """What the page shows, as JSON values. shown: the first of findings.ranked, one of `frames` each. folder:
+    """What the page shows, as JSON values. shown: of findings.ranked, in its order, one of `frames` each. folder:
     where the page will be.
     """
     used = sorted({finding.image for finding in shown})

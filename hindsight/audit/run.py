@@ -35,7 +35,7 @@ AUDIT = "audit.json"
 @dataclass(frozen=True)
 class Asked:
     """The options of an audit. renamed: data set's class -> model's class. skipped: classes not judged. worst: how
-    many findings the report lists. workers: images looked at side by side.
+    many annotations the report lists, and how many objects without one. workers: images looked at side by side.
     """
 
     data: Path
@@ -128,7 +128,7 @@ def _write(
     problems = (*bad_images, *dataset.bad_entries)
     whole = {**about, "problems": [str(problem) for problem in problems], "summary": _summary_json(summaries)}
     coco_output.write_json(asked.out / AUDIT, coco_output.document(dataset, findings, whole, source))
-    shown = findings.ranked[: asked.worst]
+    shown = findings.worst(asked.worst)
     frames = report.frames_of(dataset, shown)
     wanted = [(dataset.images[f.image], frame) for f, frame in zip(shown, frames, strict=True)]
     listener.stage("pictures", 0, len({id(image) for image, _ in wanted}))

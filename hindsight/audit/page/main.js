@@ -1,7 +1,8 @@
 // Filters, order, pages of cards, and the keyboard.
 
 const PAGE = 60;
-const NO_FILTERS = { verdict: "", class: "", image: "", marked: "", order: "suspicion", range: null };
+const DOUBTFUL = "suspicious"; // every verdict but "fine"
+const NO_FILTERS = { verdict: DOUBTFUL, class: "", image: "", marked: "", order: "suspicion", range: null };
 let state = { ...NO_FILTERS };
 let found = [];
 let drawn = 0;
@@ -9,6 +10,7 @@ const list = document.getElementById("list");
 const field = (id) => document.getElementById(id);
 const ranks = new Map(data.items.map((item, index) => [item, index + 1]));
 
+const hasVerdict = (item, verdict) => !verdict || item.verdict === verdict || (verdict === DOUBTFUL && item.verdict !== "fine");
 const inRange = (item) => {
   if (state.range === null) return true;
   const iou = item.numbers.iou ?? null;
@@ -27,9 +29,9 @@ function ordered(items) {
 }
 
 function showVerdicts(items) {
-  const counts = new Map([["", items.length], ...data.verdicts.map((verdict) => [verdict, 0])]);
-  for (const item of items) counts.set(item.verdict, counts.get(item.verdict) + 1);
-  const chips = [...counts].filter(([verdict, count]) => count || !verdict || verdict === state.verdict);
+  const names = [DOUBTFUL, ...data.verdicts, ""];
+  const counts = names.map((verdict) => [verdict, items.filter((item) => hasVerdict(item, verdict)).length]);
+  const chips = counts.filter(([verdict, count]) => count || [DOUBTFUL, "", state.verdict].includes(verdict));
   field("verdicts").replaceChildren(
     ...chips.map(([verdict, count]) =>
       make(
@@ -64,10 +66,10 @@ function drawMore() {
 
 function show() {
   const base = data.items.filter(passes);
-  found = ordered(base.filter((item) => !state.verdict || item.verdict === state.verdict));
+  found = ordered(base.filter((item) => hasVerdict(item, state.verdict)));
   showVerdicts(base);
-  showClasses(state, (name, verdict) => change({ class: name === state.class && verdict === state.verdict ? "" : name, verdict }, true));
-  showHistogram(state, (range) => change({ range }));
+  showClasses(state, chooseClass);
+  showHistogram(state, (range) => change({ range, verdict: "" }));
   for (const id of ["class", "image", "marked", "order"]) if (field(id).value !== state[id]) field(id).value = state[id];
   list.replaceChildren();
   drawn = 0;
@@ -80,6 +82,13 @@ function change(patch, jump = false) {
   state = { ...state, ...patch };
   show();
   if (jump) field("verdicts").scrollIntoView({ block: "start" });
+}
+
+// A class, with a verdict or with what is chosen already; once more the same: all classes.
+function chooseClass(name, verdict) {
+  const wanted = verdict ?? state.verdict;
+  const same = name === state.class && wanted === state.verdict;
+  change({ class: same ? "" : name, verdict: wanted }, true);
 }
 
 function mark(item, value) {

@@ -46,7 +46,7 @@ function showClasses(state, choose) {
     make(
       "tr",
       { "aria-current": String(state.class === each.name) },
-      make("td", {}, make("button", { type: "button", onclick: () => choose(each.name, "") }, each.name)),
+      make("td", {}, make("button", { type: "button", onclick: () => choose(each.name, null) }, each.name)),
       make("td", {}, make("span", {}, whole(each.annotations))),
       make("td", {}, make("span", {}, two(each.medianIou))),
       ...columns.map((verdict) => make("td", {}, count(each, verdict))),

@@ -1,11 +1,11 @@
-"""Does the audit find wrong boxes? Plants 50 among a data set's annotations and counts how many of the first 50 are
-planted, for several rankings.
+"""Does the audit find wrong boxes? Plants 50 among a data set's annotations and counts how many of the first
+50 are planted, for several rankings.
 
     python -m benchmarks.audit --data BCCD --split test --model cells
 
-What counts as found is a planted box, nothing else: a box that was wrong before lowers the precision, so it is
-a lower bound. As many are planted as are looked at, so precision and recall of the first 50 are one number.
-Rankings:
+What counts as found is a planted box, nothing else: a box that was wrong before lowers the precision, so it
+is a lower bound; the result lists those that the audit ranked so, for whoever wants to look. As many are
+planted as are looked at, so precision and recall of the first 50 are one number. Rankings:
 
     audit             as `hindsight audit` ranks annotations
     predicted IoU     the localization head alone, lowest first
@@ -18,7 +18,7 @@ what the model says of a box does not depend on the others. Writes benchmarks/re
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,9 +189,13 @@ def main(
             for index, image in images
         ]
     results = {}
+    unplanted: Counter[tuple[int, int]] = Counter()
     for name, ranking in RANKINGS.items():
         firsts = [first_places(dataset, seen, draw, own, ranking, count) for draw, own in enumerate(planted)]
         results[name] = figures(planted, firsts)
+        if name == "audit":
+            for own, first in zip(planted, firsts, strict=True):
+                unplanted.update(set(first) - {(each.image, each.row) for each in own})
         typer.echo(f"{name:14} {results[name]['found']}")
     ious = [each.iou for own in planted for each in own]
     write(
@@ -218,6 +222,14 @@ def main(
                 },
             },
             "rankings": results,
+            "unplanted_among_the_first": [
+                {
+                    "image": dataset.images[index].name,
+                    "annotation": int(dataset.images[index].ids[row]),
+                    "draws": times,
+                }
+                for (index, row), times in unplanted.most_common()
+            ],
             **origin("cpu", "numpy", "onnxruntime"),
         },
     )

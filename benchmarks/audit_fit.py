@@ -2,8 +2,9 @@
 
     python -m benchmarks.audit_fit BCCD:val:cells DEEPPCB/trainval.json::pcb --images 120
 
-A source is DATA:SPLIT:MODEL. Features of an annotation are those of the formula: the predicted IoU u, the score s
-of the model's own box for it, and s times their IoU v. Never fitted on what benchmarks/audit.py measures.
+A source is DATA:SPLIT:MODEL. Features of an annotation are those of the formula: the predicted IoU u, the
+score s of the model's own box for it, and s times their IoU v. Never fitted on what benchmarks/audit.py
+measures.
 """
 
 from __future__ import annotations
@@ -74,9 +75,7 @@ def main(
     found = []
     for source in sources:
         data, split, model = source.split(":")
-        dataset = open_for_audit(
-            Asked(Path(data), Path("."), split=split or None), find_artifact(model)
-        )
+        dataset = open_for_audit(Asked(Path(data), Path("."), split=split or None), find_artifact(model))
         dataset = replace(dataset, images=dataset.images[:images])
         planted = [plant(dataset.images, 50, 1000 + draw) for draw in range(draws)]
         found.append(features(dataset, model, planted))

@@ -1,7 +1,7 @@
 """Wrong boxes planted among good ones, with their IoU against the original known.
 
-A planted box keeps its class. Its IoU with the box it replaces is drawn evenly between LEAST and MOST, then one of
-four kinds makes it:
+A planted box keeps its class. Its IoU with the box it replaces is drawn evenly between LEAST and MOST, then
+one of four kinds makes it:
 
     shifted   moved, its size kept
     shrunk    both sides shorter, its centre kept

@@ -1,7 +1,7 @@
 """A data set of bright tiles with every kind of label mistake, and `hindsight audit` run on it.
 
-The tiny model of factories.py finds a tile exactly; with an integrity of 1 its predicted IoU is the share of the
-annotated box that is tile. So every verdict but `cut` comes about as it does with a real model.
+The tiny model of factories.py finds a tile exactly; with an integrity of 1 its predicted IoU is the share of
+the annotated box that is tile. So every verdict but `cut` comes about as it does with a real model.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def write_tiles_yolo(root: Path) -> Path:
 
 
 def call_audit(*arguments: str) -> int:
-    """`hindsight audit ARGUMENTS` -> its exit status. Also where the installed metadata do not know it yet."""
+    """`hindsight audit ARGUMENTS` -> its exit status, also where the metadata do not know it yet."""
     others = [entry for entry in cli.entry_points(group="hindsight.commands") if entry.name != "audit"]
     ours = EntryPoint("audit", "hindsight.audit.command:audit", "hindsight.commands")
     with pytest.MonkeyPatch.context() as patch:

@@ -59,8 +59,8 @@ def map_classes(
         near = difflib.get_close_matches(first.lower(), [name.lower() for name in model_names], n=1)
         guess = next((name for name in model_names if near and name.lower() == near[0]), model_names[0])
         raise OptionError(
-            f"the model does not know the data set's {_listed(unknown)} (it knows {_listed(model_names)}): say "
-            f'what they are (--map "{first}={guess}") or leave them out (--skip-class "{first}")'
+            f"the model does not know the data set's {_listed(unknown)} (it knows {_listed(model_names)}): "
+            f'say what they are (--map "{first}={guess}") or leave them out (--skip-class "{first}")'
         )
     return tuple(model_names.index(wanted[name]) if name in wanted else NOT_JUDGED for name in data_names)
 

@@ -1,8 +1,8 @@
 """audit.json: the data set as COCO JSON, with what was found added to each annotation.
 
 What the data set says itself stays as it is, ids above all. Added to an annotation: `verdict`, `suspicion`,
-`rank` (1 is the most suspicious), `iou`, `purity`, `integrity`, `class_score`, and `suggestion` (the model's own
-box for the same object) where there is one. The key `audit` at the end holds the rest: the model, counts,
+`rank` (1 is the most suspicious), `iou`, `purity`, `integrity`, `class_score`, and `suggestion` (the model's
+own box for the same object) where there is one. The key `audit` at the end holds the rest: the model, counts,
 objects without an annotation, what could not be read.
 """
 

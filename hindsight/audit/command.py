@@ -46,7 +46,9 @@ def audit(
     skip_class: Annotated[
         list[str] | None, typer.Option(help="A class of the data that is not to be judged.")
     ] = None,
-    worst: Annotated[int, typer.Option(min=1, help="How many boxes the report lists, and how many missing ones.")] = 1000,
+    worst: Annotated[
+        int, typer.Option(min=1, help="How many boxes the report lists, and how many missing ones.")
+    ] = 1000,
     workers: Annotated[
         int | None,
         typer.Option(min=1, max=256, help=f"Images at a time. (default: the cores, at most {_MOST_WORKERS})"),
@@ -57,8 +59,8 @@ def audit(
 ) -> None:
     """Find the wrong labels of a data set: the model's second opinion on every annotated box.
 
-    Writes report.html (the worst boxes first) and audit.json (COCO, a verdict on each annotation). Stopped, it
-    goes on where it was. A bad image is reported, the others are judged, and the exit status is 2.
+    Writes report.html (the worst boxes first) and audit.json (COCO, a verdict on each annotation). Stopped,
+    it goes on where it was. A bad image is reported, the others are judged, and the exit status is 2.
     """
     asked = Asked(
         dataset,

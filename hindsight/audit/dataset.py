@@ -29,7 +29,8 @@ class AuditImage:
 
     name: of the file, as the data set calls it. boxes: float32 [n, 4] xyxy, original pixels. classes: int64
     [n], the data set's. labels: int64 [n], the model's, NOT_JUDGED for classes left out and for crowds. ids:
-    int64 [n], unique in the set. raw: as read, for the place of an annotation; rows: int64 [n], into raw.boxes.
+    int64 [n], unique in the set. raw: as read, for the place of an annotation; rows: int64 [n], into
+    raw.boxes.
     """
 
     image_id: int
@@ -96,7 +97,7 @@ class AuditSet:
 
 
 def set_name(path: Path) -> str:
-    """What a person calls it: its folder's name (of a data.yaml too), or its COCO file's without the suffix."""
+    """What a person calls it: its folder's name (of a data.yaml too), or its COCO file's stem."""
     resolved = path.resolve()
     if resolved.is_dir():
         return resolved.name

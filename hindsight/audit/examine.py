@@ -25,9 +25,9 @@ _DECIMALS = 4
 
 @dataclass(frozen=True, eq=False)
 class Opinions:
-    """On each annotation. ious, purities, integrities: float32 [n], the last two None where the model has them
-    not. own_scores: float32 [n], class score of the annotated class, 0 where it is not judged. other_scores,
-    other_labels: [n], the best of the model's other classes; -1 where it knows one class alone.
+    """On each annotation. ious, purities, integrities: float32 [n], the last two None where the model has
+    them not. own_scores: float32 [n], class score of the annotated class, 0 where it is not judged.
+    other_scores, other_labels: [n], the best of the model's other classes; -1 where it knows one class alone.
     """
 
     ious: FloatArray

@@ -23,9 +23,9 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """ranked: the annotations that are judged, the most suspicious first, then the objects that have none, the
-    surest first: a score of the model's and a doubt about a label do not compare. judged: for each image of
-    the set its annotations in their order, None for an image that could not be looked at.
+    """ranked: the annotations that are judged, the most suspicious first, then the objects that have none,
+    the surest first: a score of the model's and a doubt about a label do not compare. judged: for each image
+    of the set its annotations in their order, None for an image that could not be looked at.
     """
 
     ranked: tuple[Finding, ...]

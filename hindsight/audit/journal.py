@@ -40,7 +40,7 @@ class Journal:
         self._places: dict[str, tuple[int, int]] = {}  # signature -> where its line lies, and how long it is
         self._names: dict[str, str] = {}  # image -> signature
         try:
-            # Without a buffer: nothing waits in it when the process is killed, or is tried again on a full disk.
+            # Without a buffer: nothing waits in it when the process is killed or the disk is full.
             self._file = self._path.open("ab", buffering=0)
             self._reader: BinaryIO = self._path.open("rb")
         except OSError as error:

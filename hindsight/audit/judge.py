@@ -52,8 +52,8 @@ _INSIDE = 0.7  # share of it inside an annotation, or of one inside it, up to wh
 
 @dataclass(frozen=True, slots=True)
 class OwnBox:
-    """A box of the model's own. box: xyxy, original pixels; label: the model's; score: fused. overlap: IoU with
-    the annotation it is paired with.
+    """A box of the model's own. box: xyxy, original pixels; label: the model's; score: fused. overlap: IoU
+    with the annotation it is paired with.
     """
 
     box: tuple[float, float, float, float]
@@ -64,10 +64,11 @@ class OwnBox:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """On one annotation. suspicion: 0 to 1. iou, purity, integrity: predicted for its box. class_score: of the
-    annotated class; other_label, other_score: the best of the other classes, label -1 where there is none.
-    background: which share of the box is probably no object; outside: which share of the object is not in the
-    box. own: the model's own box for the object, if it has one. twin: of a duplicate, the row of the other.
+    """On one annotation. suspicion: 0 to 1. iou, purity, integrity: predicted for its box. class_score: of
+    the annotated class; other_label, other_score: the best of the other classes, label -1 where there is
+    none. background: which share of the box is probably no object; outside: which share of the object is not
+    in the box. own: the model's own box for the object, if it has one. twin: of a duplicate, the row of the
+    other.
     """
 
     verdict: Verdict
@@ -207,7 +208,7 @@ def _judged(
     other_class = max(0.0, 2 * other_score / (own_score + other_score + _UNCERTAIN) - 1)
     strongest = max(own_score, other_score)
     absent = 0.0
-    if own is None and not examined.full:  # the head's own word counts too: it knows parts that classifiers miss
+    if own is None and not examined.full:  # what the head says counts too: it knows parts of objects better
         absent = max(0.0, 1 - strongest / _NOTHING) * (1.0 - float(opinions.ious[row])) ** 2
     suspicion = 1.0 - (1.0 - misfit) * (1.0 - other_class) * (1.0 - absent)
     if twin is not None:

@@ -27,9 +27,9 @@ def look(
 ) -> list[tuple[AuditImage, Problem]]:
     """Fill the journal with those of `images` that it lacks; -> the images that cannot be used, and why.
 
-    At most a few images a worker are in memory. Workers are threads of one model: decoding and inference leave
-    the interpreter lock. advance: called once an image. Raises RuntimeFailure where the model fails altogether,
-    OptionError where the journal cannot be written; what is in the journal stays.
+    At most a few images a worker are in memory. Workers are threads of one model: decoding and inference
+    leave the interpreter lock. advance: called once an image. Raises RuntimeFailure where the model fails
+    altogether, OptionError where the journal cannot be written; what is in the journal stays.
     """
     unusable: list[tuple[AuditImage, Problem]] = []
     waiting = iter(images)
@@ -68,6 +68,7 @@ def _look_at(detector: Detector, image: AuditImage) -> Examined:
     if pixels.shape[:2] != image.image_hw:
         height, width = image.image_hw
         raise CorruptImage(
-            f"decodes to {pixels.shape[1]} x {pixels.shape[0]}, but was {width} x {height} when the set was read"
+            f"decodes to {pixels.shape[1]} x {pixels.shape[0]}, but was {width} x {height} when the set "
+            "was read"
         )
     return examine(detector, pixels, image.boxes, image.labels)

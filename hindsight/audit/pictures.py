@@ -52,7 +52,8 @@ def write_pictures(
     workers: int,
     advance: Callable[[], None],
 ) -> None:
-    """Those of the `wanted` that are not there yet; each image is decoded once. advance: called once an image.
+    """Those of the `wanted` that are not there yet; each image is decoded once. advance: called once an
+    image.
 
     An image that went away meanwhile has none. Raises OptionError where the folder cannot be written.
     """

@@ -10,11 +10,11 @@ __all__ = ["reason"]
 
 
 def reason(said: Judged | Missing, model_names: Sequence[str], own_name: str, twin: int | None) -> str:
-    """One or two sentences. own_name: the annotated class. twin: id of the other annotation of a duplicate."""
+    """One or two sentences. own_name: the annotated class. twin: a duplicate's other annotation, its id."""
     if isinstance(said, Missing):
         return (
-            f"The model is sure of {_a(model_names[said.own.label])} here (score {said.own.score:.2f}), and no "
-            "annotation is near."
+            f"The model is sure of {_a(model_names[said.own.label])} here (score {said.own.score:.2f}), and "
+            "no annotation is near."
         )
     other = model_names[said.other_label] if said.other_label >= 0 else "anything else"
     if said.verdict == "duplicate":
@@ -26,8 +26,8 @@ def reason(said: Judged | Missing, model_names: Sequence[str], own_name: str, tw
         )
     if said.verdict == "no object":
         return (
-            f"Nothing here looks like an object: {own_name} gets a class score of {said.class_score:.2f}, {other} "
-            f"{said.other_score:.2f}, and the model puts no box of its own here."
+            f"Nothing here looks like an object: {own_name} gets a class score of {said.class_score:.2f}, "
+            f"{other} {said.other_score:.2f}, and the model puts no box of its own here."
         )
     if said.verdict == "loose":
         return f"Too large: about {_percent(said.background)} of this box is background."

@@ -60,8 +60,8 @@ def content(
     folder: Path,
     source: Any,
 ) -> dict[str, Any]:
-    """What the page shows, as JSON values. shown: of findings.ranked, in its order, one of `frames` each. folder:
-    where the page will be.
+    """What the page shows, as JSON values. shown: of findings.ranked, in its order, one of `frames` each.
+    folder: where the page will be.
     """
     used = sorted({finding.image for finding in shown})
     place = {index: number for number, index in enumerate(used)}

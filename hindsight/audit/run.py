@@ -34,8 +34,9 @@ AUDIT = "audit.json"
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of an audit. renamed: data set's class -> model's class. skipped: classes not judged. worst: how
-    many annotations the report lists, and how many objects without one. workers: images looked at side by side.
+    """The options of an audit. renamed: data set's class -> model's class. skipped: classes not judged.
+    worst: how many annotations the report lists, and how many objects without one. workers: images looked at
+    side by side.
     """
 
     data: Path

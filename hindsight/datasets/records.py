@@ -65,8 +65,8 @@ class Record:
     """A checked image entry, its boxes those that are good.
 
     boxes: float32 [n, 4] xyxy, original pixels. labels: int64 [n], index into the set's class names. crowd:
-    bool [n], neither object nor background. area: float32 [n], square pixels as annotated. raw_rows: int64 [n],
-    which of the raw image's boxes each one was. shapes: n, where they were asked for.
+    bool [n], neither object nor background. area: float32 [n], square pixels as annotated. raw_rows: int64
+    [n], which of the raw image's boxes each one was. shapes: n, where they were asked for.
     """
 
     path: Path

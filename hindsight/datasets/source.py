@@ -50,8 +50,8 @@ def read_annotations(
     """Every image of the split, or of the whole set without one, and the class names in label order; bad
     entries are appended to `problems`.
 
-    VOC: the names that occur, sorted; COCO: by category id; YOLO: as listed. `images`: the image folder, where
-    it is not in its usual place. Raises DatasetError where the set as a whole cannot be used.
+    VOC: the names that occur, sorted; COCO: by category id; YOLO: as listed. `images`: the image folder,
+    where it is not in its usual place. Raises DatasetError where the set as a whole cannot be used.
     """
     kind = format_of(path)
     if kind == "yolo":

@@ -1,9 +1,9 @@
 """A few top-level keys of a YAML file, read strictly: what YOLO's data.yaml needs, without a dependency.
 
-Read are texts (plain, quoted, over several lines), lists of texts and mappings of texts to texts, in block and in
-flow style; everything stays text (`yes` is not True), except that nothing, `~` and `null` are None. Keys that
-were not asked for are skipped, whatever they hold. Anything else under a key that was asked for is refused
-with its line: anchors, aliases, tags, block scalars, nesting, keys that come twice.
+Read are texts (plain, quoted, over several lines), lists of texts and mappings of texts to texts, in block
+and in flow style; everything stays text (`yes` is not True), except that nothing, `~` and `null` are None.
+Keys that were not asked for are skipped, whatever they hold. Anything else under a key that was asked for is
+refused with its line: anchors, aliases, tags, block scalars, nesting, keys that come twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _ESCAPE = re.compile(
 )
 _ESCAPES = {
     "0": "\0", "a": "\a", "b": "\b", "t": "\t", "\t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r",
-    "e": "\x1b", " ": " ", '"': '"', "/": "/", "\\": "\\", "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029",
+    "e": "\x1b", " ": " ", '"': '"', "/": "/", "\\": "\\", "N": "\x85", "_": "\xa0", "L": "\u2028",
+    "P": "\u2029",
 }  # fmt: skip
 _FLOW_PLAIN = re.compile(r"(?:[^,\[\]{}\n:#]|:(?![ \t\n,\[\]{}])|(?<![ \t\n,\[\]{}])#)+")
 _FLOW_SPACE = re.compile(r"(?:[ \t\n]|(?<=[ \t\n])#[^\n]*)*")

@@ -9,10 +9,10 @@ the image's width or height:
 
 An image without a label file shows nothing, as Ultralytics has it.
 
-data.yaml: `names`; `train`, `val` and `test`: each a folder, a list of images (.txt), or several of those; `path`:
-what these are relative to. A `path` that does not exist here was another machine's: then, and without one,
-the file's own folder counts. `../train/images`, as Roboflow writes it for folders beside the file, is found
-too.
+data.yaml: `names`; `train`, `val` and `test`: each a folder, a list of images (.txt), or several of those;
+`path`: what these are relative to. A `path` that does not exist here was another machine's: then, and without
+one, the file's own folder counts. `../train/images`, as Roboflow writes it for folders beside the file, is
+found too.
 """
 
 from __future__ import annotations

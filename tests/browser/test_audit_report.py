@@ -28,7 +28,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_report(browser: Browser, report: Path) -> Iterator[Open]:
-    """Opens the report and, after the test, checks that it asked for files alone and complained of nothing."""
+    """Opens the report and, after the test, checks what it asked for and complained of."""
     context: BrowserContext = browser.new_context(viewport={"width": 1280, "height": 900})
     watches: list[tuple[Page, Watch]] = []
 

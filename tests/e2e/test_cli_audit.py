@@ -70,7 +70,7 @@ def test_the_json_is_a_coco_file_with_figures(run: Run, tmp_path: Path) -> None:
     write_tiles_voc(tmp_path / "tiles")
     run("tiles", "--out", "qa")
     document = json.loads(Path("qa/audit.json").read_text())
-    assert [image["file_name"] for image in document["images"]][0] == "JPEGImages/fine.png"
+    assert document["images"][0]["file_name"] == "JPEGImages/fine.png"
     by_verdict = {entry["verdict"]: entry for entry in document["annotations"]}
     loose = by_verdict["loose"]
     assert loose["bbox"] == [16, 0, 64, 48]
@@ -155,8 +155,8 @@ def test_what_changed_is_looked_at_again_and_nothing_else(run: Run, tmp_path: Pa
     status, _, err = run("tiles")
     assert status == 0
     assert err == (
-        "hindsight: 4 of 5 images were looked at before; 1 changed since and are looked at again; 1 are no longer "
-        "in the data set\n"
+        "hindsight: 4 of 5 images were looked at before; 1 changed since and are looked at again; 1 are no "
+        "longer in the data set\n"
     )
     assert verdicts(Path("audit-tiles"))[:2] == ["wrong class", "fine"]  # its red tile is blue now
     added = (Path("audit-tiles") / JOURNAL).stat().st_size - size
@@ -234,10 +234,14 @@ def test_the_report_lists_the_worst_and_keeps_no_other_pictures(run: Run, tmp_pa
     run("tiles")
     assert len(list(Path("audit-tiles/pictures").iterdir())) > 3
     run("tiles", "--worst", "2")
-    assert len(list(Path("audit-tiles/pictures").iterdir())) == 3  # of two boxes, and of the one that is missing
+    assert (
+        len(list(Path("audit-tiles/pictures").iterdir())) == 3
+    )  # of two boxes, and of the one that is missing
     page = Path("audit-tiles/report.html").read_text()
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
-    assert [item["verdict"] for item in data["items"]].index("missing") == 2 and data["ranked"] == ANNOTATIONS + 1
+    assert [item["verdict"] for item in data["items"]].index("missing") == 2 and data[
+        "ranked"
+    ] == ANNOTATIONS + 1
 
 
 def test_a_model_that_judges_no_boxes_is_refused(run: Run, tmp_path: Path) -> None:
@@ -333,8 +337,8 @@ def test_two_audits_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
     write_tiles_voc(tmp_path / "tiles")
     run("tiles")
     holder = (
-        "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print('has it', flush=True); "
-        "sys.stdin.read()"
+        "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('has it', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", holder, str(Path("audit-tiles") / JOURNAL)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

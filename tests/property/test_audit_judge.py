@@ -1,4 +1,4 @@
-"""Whatever a model says, every annotation gets a verdict, and better numbers never make it more suspicious."""
+"""Whatever a model says, every annotation gets a verdict; better numbers never make one more suspicious."""
 
 from __future__ import annotations
 

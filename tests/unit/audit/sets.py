@@ -16,7 +16,7 @@ def opened(path: Path, labels: tuple[int, ...] | None = None, split: str | None 
 
 
 def voc_audit_set(root: Path) -> AuditSet:
-    """Two images: an ant and a bee in the first, a difficult bee in the second, and an entry that is empty."""
+    """Two images: an ant and a bee in the first; in the second a difficult bee, and an empty box."""
     write_voc(
         root,
         {

@@ -111,7 +111,8 @@ def test_texts_are_read_as_pyyaml_reads_them(text: str) -> None:
 
 def test_what_was_not_asked_for_is_skipped_whatever_it_holds() -> None:
     text = (
-        "a: &anchor\n  deep:\n  - - 1\nb: *anchor\nc: !!python/object:os.system x\nd: >\n  names: no\n\n  more\n"
+        "a: &anchor\n  deep:\n  - - 1\nb: *anchor\nc: !!python/object:os.system x\nd: >\n  names: no\n\n"
+        "  more\n"
         "e: [1,\n{f: ']'}]\nf: 'x\n  names: no'\nnames: [ant]\n"
     )
     assert contents(text) == {"names": ["ant"]}

@@ -153,8 +153,8 @@ def _about(
         "date": datetime.now(UTC).date().isoformat(),
         "data": dataset.name,
         "split": asked.split,
-        "imageCount": len(dataset.images) + len(dataset.bad_images),
-        "badImages": len(bad_images),
+        "image_count": len(dataset.images) + len(dataset.bad_images),
+        "bad_images": len(bad_images),
         "classes_of_the_model": {
             name: manifest.class_names[label] if label >= 0 else None
             for name, label in zip(dataset.class_names, dataset.labels, strict=True)

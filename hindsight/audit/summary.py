@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hindsight.audit.dataset import AuditSet
@@ -53,8 +52,3 @@ def summarise(dataset: AuditSet, findings: Findings) -> tuple[ClassSummary, ...]
         for absent in lacking:
             summaries[dataset.data_class(absent.own.label)].verdicts[MISSING] += 1
     return summaries
-
-
-def total(summaries: Sequence[ClassSummary], verdict: str) -> int:
-    """Of all classes."""
-    return sum(summary.verdicts[verdict] for summary in summaries)

@@ -22,7 +22,7 @@ function showTotals() {
   const suspicious = sum(data.classes.map((each) => each.suspicious));
   const missing = sum(data.classes.map((each) => each.verdicts.missing ?? 0));
   const tiles = [
-    [whole(data.imageCount), "images"],
+    [whole(data.image_count), "images"],
     [whole(annotations), "annotations"],
     [whole(suspicious), `suspicious (${((100 * suspicious) / Math.max(1, annotations)).toFixed(1)} %)`, "doubt"],
     [whole(missing), "perhaps missing", "doubt"],

@@ -171,7 +171,13 @@ def _line(system: System, row: dict[str, Any] | None) -> str:
 def code_hash() -> str:
     """Of all code that a row depends on."""
     digest = hashlib.sha256()
-    for pattern in ("model/**/*.py", "export/**/*.py", "training/data/**/*.py", "benchmarks/systems*.py"):
+    for pattern in (
+        "model/**/*.py",
+        "export/**/*.py",
+        "training/data/**/*.py",
+        "hindsight/datasets/**/*.py",
+        "benchmarks/systems*.py",
+    ):
         for file in sorted(ROOT.glob(pattern)):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

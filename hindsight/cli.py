@@ -24,12 +24,13 @@ __all__ = ["compose", "main"]
 _GROUP = "hindsight.commands"
 _HELP = {
     "detect": "Find objects in images and videos, each box with a second opinion on itself.",
+    "audit": "Find the wrong labels of a data set: a second opinion on every annotated box.",
     "models": "List the models that can be used by name.",
     "pull": "Fetch a model from the Hugging Face Hub, a zip file or a folder.",
     "serve": "Serve models over HTTP, with a page to try them.",
     "bench": "Load a server, and see what it takes.",
     "keys": "Make, list and revoke the API keys of a server.",
-    "train": "Train a detector on a COCO or Pascal VOC data set.",
+    "train": "Train a detector on a COCO, Pascal VOC or YOLO data set.",
     "evaluate": "Measure a checkpoint or a model on a data set.",
     "reproduce": "Train and measure a published table; ours beside the paper's figures.",
     "export": "Turn a checkpoint into a model that runs anywhere.",
@@ -39,6 +40,7 @@ _HELP = {
 _EXTRA = {
     "detect": "cpu",
     "pull": "hub",
+    "audit": "cpu",
     "serve": "cpu",
     "keys": "cpu",
     "train": "train",

@@ -21,11 +21,11 @@ def evaluate(
     model: Annotated[
         str, typer.Argument(help="A checkpoint (.safetensors), a model folder, or a model's name.")
     ],
-    data: Annotated[Path, typer.Option(help="A Pascal VOC folder or a COCO .json file.")],
+    data: Annotated[Path, typer.Option(help="A Pascal VOC or YOLO folder, or a COCO .json file.")],
     images: Annotated[Path | None, typer.Option(help="Image folder, if not at its usual place.")] = None,
     split: Annotated[
         str | None,
-        typer.Option(help=f"VOC list in ImageSets/Main; {DEFAULT_SPLIT} unless given. Not for COCO."),
+        typer.Option(help=f"Of a VOC or YOLO folder; {DEFAULT_SPLIT} unless given. Not for COCO."),
     ] = None,
     val_share: Annotated[
         float | None,
@@ -50,9 +50,9 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint or a model: AP, and how well its scores tell how well its boxes lie."""
     from hindsight.commands.console import BAD_INPUT, fail
+    from hindsight.datasets.problems import DatasetError
     from hindsight.errors import HindsightError
     from model.checkpoint import CheckpointError
-    from training.data.problems import DatasetError
 
     try:
         _evaluate(
@@ -91,6 +91,7 @@ def _evaluate(
     all_boxes: bool,
 ) -> None:
     from hindsight.commands.console import output
+    from hindsight.datasets.source import default_split
     from hindsight.errors import OptionError
     from training.evaluation.report import write_report
     from training.evaluation.tables import tables
@@ -100,8 +101,8 @@ def _evaluate(
     share = opened["val_share"]
     if share is not None and not 0 < share < 1:
         raise OptionError(f"--val-share must lie between 0 and 1, got {share}")
-    if opened["split"] is None and data.is_dir():
-        opened = {**opened, "split": DEFAULT_SPLIT}
+    if opened["split"] is None:
+        opened = {**opened, "split": default_split(data, DEFAULT_SPLIT)}
     if model.endswith(".safetensors"):
         name, dataset, evaluation = _checkpoint(
             Path(model), data, opened, iou_weight, batch_size, threads, device, all_boxes
@@ -205,13 +206,16 @@ def _open(
     **opened: Any,
 ) -> Dataset:
     """`masks`: whether the model makes some, which are measured where the data have them."""
+    from hindsight.datasets.problems import DatasetError
+    from hindsight.datasets.source import format_of
     from training.data.dataset import open_dataset
     from training.data.holdout import hold_out
-    from training.data.problems import DatasetError
 
-    if masks and data.is_dir():
-        typer.echo("masks are not measured: a Pascal VOC folder holds boxes only", err=True)
-    masks = masks and not boxes_only and not data.is_dir()
+    kind = format_of(data)
+    if masks and kind != "coco":
+        title = {"voc": "Pascal VOC", "yolo": "YOLO"}[kind]
+        typer.echo(f"masks are not measured: of a {title} folder, boxes only", err=True)
+    masks = masks and not boxes_only and kind == "coco"
     try:
         dataset = open_dataset(data, class_names=class_names, masks=masks, **opened)
     except DatasetError as error:

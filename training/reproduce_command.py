@@ -60,9 +60,9 @@ def reproduce(
     Stopped, by Ctrl-C or by a power cut? The same command goes on: finished rows are not run again.
     """
     from hindsight.commands.console import fail
+    from hindsight.datasets.problems import DatasetError
     from hindsight.errors import HindsightError, OptionError
     from model.checkpoint import CheckpointError
-    from training.data.problems import DatasetError
     from training.published.plan import Changes
     from training.published.run import Machine
 

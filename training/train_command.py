@@ -20,7 +20,9 @@ _INTERRUPTED = 130
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Training data: a Pascal VOC folder or a COCO .json file.")],
+    data: Annotated[
+        Path, typer.Option(help="Training data: a Pascal VOC or YOLO folder, or a COCO .json file.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and what --resume needs.")],
     recipe: Annotated[
         str | None,
@@ -30,16 +32,16 @@ def train(
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Image folder, if not at its usual place.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="VOC list in ImageSets/Main; train unless given. Not for COCO.")
+        str | None, typer.Option(help="Of a VOC or YOLO folder; train unless given. Not for COCO.")
     ] = None,
     semantic: Annotated[
         Path | None, typer.Option(help="Folder of semantic maps, STEM.png for each image (htc).")
     ] = None,
     val_data: Annotated[
-        Path | None, typer.Option(help="Validation data; the same VOC folder unless given.")
+        Path | None, typer.Option(help="Validation data; the same folder unless given.")
     ] = None,
     val_images: Annotated[Path | None, typer.Option(help="Image folder of the validation data.")] = None,
-    val_split: Annotated[str | None, typer.Option(help="VOC list to validate on; val unless given.")] = None,
+    val_split: Annotated[str | None, typer.Option(help="Split to validate on; val unless given.")] = None,
     val_share: Annotated[
         float | None,
         typer.Option(help="Validate on this share of the training images, chosen by name and held out."),
@@ -79,11 +81,11 @@ def train(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train a detector on a COCO or Pascal VOC data set."""
+    """Train a detector on a COCO, Pascal VOC or YOLO data set."""
     from hindsight.commands.console import fail
+    from hindsight.datasets.problems import DatasetError
     from hindsight.errors import HindsightError
     from model.checkpoint import CheckpointError
-    from training.data.problems import DatasetError
     from training.train_sets import open_sets
 
     changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "amp": amp}

@@ -8,10 +8,11 @@ from typing import Any
 
 import typer
 
+from hindsight.datasets.problems import DatasetError
+from hindsight.datasets.source import default_split
 from hindsight.errors import OptionError
 from training.data.dataset import Dataset, open_dataset
 from training.data.holdout import hold_out
-from training.data.problems import DatasetError
 from training.team import is_leader
 
 
@@ -36,12 +37,12 @@ def open_sets(
         raise OptionError("--val-share holds out training images: it goes without --val-data and --val-split")
     if val_share is not None and not 0 < val_share < 1:
         raise OptionError(f"--val-share must lie between 0 and 1, got {val_share}")
-    is_voc = data.is_dir()
+    has_splits = default_split(data, "train") is not None
     try:
         training = open_dataset(
             data,
             images=images,
-            split=split or ("train" if is_voc else None),
+            split=split or default_split(data, "train"),
             class_names=class_names,
             skip_bad=skip_bad,
             **extras,
@@ -59,7 +60,7 @@ def open_sets(
         _tell(validation, "validation")
         return training, validation
     _tell(training, "training")
-    if val_data is None and not is_voc:
+    if val_data is None and not has_splits:
         say("neither --val-data nor --val-share: training without validation, the last epoch counts")
         return training, None
     source = val_data or data
@@ -67,7 +68,7 @@ def open_sets(
         validation = open_dataset(
             source,
             images=val_images,
-            split=val_split or ("val" if source.is_dir() else None),
+            split=val_split or default_split(source, "val"),
             class_names=training.class_names,
             skip_bad=skip_bad,
         )

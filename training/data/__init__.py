@@ -6,10 +6,10 @@ The usual order:
     for batch in loader.epoch(0): ...
 """
 
+from hindsight.datasets.problems import DatasetError, Problem
 from training.data.batch import Batch, Prepared, collate, prepare
 from training.data.dataset import Dataset, open_dataset
 from training.data.loader import EvalLoader, LoaderState, TrainLoader
-from training.data.problems import DatasetError, Problem
 from training.data.sample import Sample
 from training.data.transforms import Augment
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hindsight.artifact import ResizeRule
+from hindsight.datasets.shapes import Points, pack
 from hindsight.preprocess import Letterboxed, boxes_to_input, letterbox
 from model.masks import InstanceMasks
 from model.structures import Target
 from training.data.sample import Sample
 from training.data.semantic import semantic_to_input
-from training.data.shapes import Points, pack
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hindsight.datasets.problems import DatasetError, Problem
+from hindsight.datasets.records import RawImage, Record, check_image
+from hindsight.datasets.source import format_of, read_annotations
 from hindsight.errors import ImageError
 from hindsight.preprocess import decode_image
-from training.data.coco import read_coco
-from training.data.problems import DatasetError, Problem
-from training.data.records import RawImage, Record, check_image
 from training.data.sample import Sample
 from training.data.semantic import read_semantic_map, with_semantic_maps
-from training.data.voc import is_voc_folder, read_voc
 
 DEFAULT_CACHE_BYTES = 512 * 2**20
 
@@ -121,32 +120,21 @@ def open_dataset(
     masks: bool = False,
     semantic: Path | None = None,
 ) -> Dataset:
-    """Opens and checks a Pascal VOC folder or a COCO JSON file.
+    """Opens and checks a Pascal VOC folder, a YOLO folder or a COCO JSON file.
 
-    `split` names a VOC list (ImageSets/Main/SPLIT.txt). Classes, and so labels, come from the annotations
-    (VOC: sorted names; COCO: category id order) unless `class_names` fixes them, as evaluating a trained
-    model must. `masks`: read the objects' shapes as well, which a COCO file has. `semantic`: a folder of maps
-    of classes, STEM.png for each image. Raises DatasetError with every bad entry; with `skip_bad` those are
-    left out instead and listed in `Dataset.problems`.
+    `split` names a VOC list (ImageSets/Main/SPLIT.txt) or a key of YOLO's data.yaml. Classes, and so labels,
+    come from the annotations (VOC: sorted names; COCO: category id order; YOLO: as listed) unless
+    `class_names` fixes them, as evaluating a trained model must. `masks`: read the objects' shapes as well,
+    which a COCO file has. `semantic`: a folder of maps of classes, STEM.png for each image. Raises
+    DatasetError with every bad entry; with `skip_bad` those are left out instead and listed in
+    `Dataset.problems`.
     """
     problems: list[Problem] = []
-    if path.is_dir():
-        if not is_voc_folder(path):
-            raise DatasetError(
-                f"{path}: expected a Pascal VOC folder (Annotations/, JPEGImages/) or a COCO .json file"
-            )
-        if masks:
-            raise DatasetError(
-                f"{path}: masks are read from COCO files; a Pascal VOC folder holds boxes only"
-            )
-        raw_images = read_voc(path, split, images, problems)
-        names = sorted({box.class_name for raw in raw_images for box in raw.boxes})
-    elif path.is_file():
-        raw_images, names = read_coco(path, images, split, problems)
-    else:
-        raise DatasetError(f"{path}: no such file or folder")
-    if images is not None and not images.is_dir():
-        raise DatasetError(f"{images}: no such image folder")
+    kind = format_of(path)
+    if masks and kind != "coco":
+        titles = {"voc": "Pascal VOC", "yolo": "YOLO"}
+        raise DatasetError(f"{path}: masks are read from COCO files; of a {titles[kind]} folder, boxes only")
+    raw_images, names = read_annotations(path, images, split, problems)
     names_in_order = tuple(class_names or names)
     return _checked(path, raw_images, names_in_order, problems, skip_bad, cache_bytes, masks, semantic)
 

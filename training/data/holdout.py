@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from hindsight.datasets.problems import DatasetError
 from training.data.dataset import Dataset
-from training.data.problems import DatasetError
 
 
 def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.shapes import Shape
+from hindsight.datasets.shapes import Shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hindsight.datasets.problems import DatasetError, Problem
+from hindsight.datasets.records import Record
 from hindsight.preprocess import Letterboxed
-from training.data.problems import DatasetError, Problem
-from training.data.records import Record
 
 _MODES = ("L", "P")  # a byte a pixel; a palette's colours do not matter
 

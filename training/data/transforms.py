@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from hindsight.artifact import ResizeRule
+from hindsight.datasets.shapes import Move, Shape
 from training.data.sample import Sample
-from training.data.shapes import Move, Shape
 
 _Boxes = NDArray[np.float32]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hindsight.datasets.shapes import Shape
 from hindsight.masks import encode_bitmap, encode_mask
-from training.data.shapes import Shape
 
 Segmentation = dict[str, Any] | list[list[float]]
 

@@ -80,9 +80,9 @@ def experiments(
     Stopped, by Ctrl-C or by a power cut? The same command goes on: finished parts are not run again.
     """
     from hindsight.commands.console import fail
+    from hindsight.datasets.problems import DatasetError
     from hindsight.errors import HindsightError, OptionError
     from model.checkpoint import CheckpointError
-    from training.data.problems import DatasetError
     from training.experiments.claims import find_claim
     from training.experiments.inputs import listed, name_of, open_recipes, open_sets, seeds_of
 

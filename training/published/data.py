@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hindsight.datasets.problems import DatasetError
+from hindsight.datasets.voc import is_voc_folder
 from training.data.dataset import Dataset, open_dataset
 from training.data.parts import first_images, joined
-from training.data.problems import DatasetError
-from training.data.voc import is_voc_folder
 
 # images of the papers' sets: COCO 2017 (its train is their trainval35k, its val their minival) and VOC
 _PAPERS = {"coco": (118_287, 5_000), "voc": (16_551, 4_952)}

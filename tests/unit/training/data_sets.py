@@ -64,3 +64,21 @@ def write_coco(folder: Path, document: dict[str, Any]) -> Path:
     path = folder / "set.json"
     path.write_text(json.dumps(document, indent=1))
     return path
+
+
+def write_yolo(
+    root: Path,
+    entries: dict[str, Sequence[str]],
+    names: Sequence[str] = ("ant", "bee"),
+    size_wh: tuple[int, int] = (64, 48),
+    split: str = "train",
+) -> Path:
+    """A YOLO folder in Ultralytics' layout: image name -> the lines of its label file."""
+    for seed, (name, lines) in enumerate(entries.items()):
+        write_image(root / "images" / split / f"{name}.png", *size_wh, seed=seed)
+        labels = root / "labels" / split / f"{name}.txt"
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        labels.write_text("".join(f"{line}\n" for line in lines))
+    listed = "".join(f"  {number}: {name}\n" for number, name in enumerate(names))
+    (root / "data.yaml").write_text(f"{split}: images/{split}\nnames:\n{listed}")
+    return root

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hindsight.datasets.problems import DatasetError
 from hindsight.errors import OptionError
 from tests.unit.training.data_sets import voc_object, write_voc
 from training.data.dataset import Dataset, open_dataset
 from training.data.holdout import hold_out
-from training.data.problems import DatasetError
 from training.evaluate_command import _open
 from training.train_sets import open_sets
 

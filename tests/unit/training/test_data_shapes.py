@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as reference
 
 from hindsight.artifact import ResizeRule
+from hindsight.datasets.shapes import NOTHING, Shape, read_shape
 from tests.unit.training.data_sets import coco_document, voc_object, write_coco, write_voc
 from training.data import Augment, DatasetError, TrainLoader, collate, open_dataset, prepare
-from training.data.shapes import NOTHING, Shape, read_shape
 from training.data.transforms import hflip, rot90, vflip
 
 W, H = 64, 48

@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from hindsight.artifact import ResizeRule
+from hindsight.datasets.shapes import Shape
 from hindsight.masks import paste_mask
 from model import zoo
 from model.checkpoint import save_checkpoint
@@ -23,7 +24,6 @@ from model.detector import TwoStageDetector
 from tests.unit.training.data_sets import coco_document, voc_object, write_coco, write_voc
 from tests.unit.training.test_data_shapes import masked_document
 from training.data import Dataset, open_dataset
-from training.data.shapes import Shape
 from training.evaluate_command import evaluate
 from training.evaluation import ImagePredictions, evaluate_checkpoint, evaluate_predictions
 from training.evaluation.average_precision import coco_ground_truth, coco_results
@@ -163,7 +163,7 @@ def test_data_without_masks(checkpoint: Path, tmp_path: Path) -> None:
     root = write_voc(tmp_path / "voc", {"a": [voc_object("cat", 3, 4, 30, 40)]}, split="test")
     result = run(checkpoint, "--data", root)
     assert result.exit_code == 0, result.output
-    assert "masks are not measured: a Pascal VOC folder holds boxes only" in result.output
+    assert "masks are not measured: of a Pascal VOC folder, boxes only" in result.output
 
 
 def test_masks_of_a_detector_that_is_right_are_measured_as_right(tmp_path: Path) -> None:

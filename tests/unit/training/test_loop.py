@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from hindsight.artifact import ResizeRule
+from hindsight.datasets.records import Record
 from model.checkpoint import load_checkpoint
 from model.detector import TwoStageDetector
 from training.data.dataset import Dataset
-from training.data.records import Record
 from training.loop import Run, TrainingStopped, train
 from training.recipe import Optimisation, Recipe
 from training.state import MovingAverage
@@ -55,6 +55,7 @@ def toy_set(tmp_path: Path) -> Dataset:
                 labels=np.zeros(1, dtype=np.int64),
                 crowd=np.zeros(1, dtype=bool),
                 area=np.full(1, 1024, dtype=np.float32),
+                raw_rows=np.zeros(1, dtype=np.int64),
             )
         )
     return Dataset(records, ("square",))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from hindsight.datasets.problems import DatasetError
 from tests.unit.training.data_sets import coco_document, voc_object, write_image, write_voc
 from training.data.parts import first_images, joined
-from training.data.problems import DatasetError
 from training.published.data import open_data
 
 CAT, DOG = voc_object("cat", 4, 4, 20, 20), voc_object("dog", 8, 8, 30, 30)

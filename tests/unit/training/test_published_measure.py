@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from hindsight.artifact import ResizeRule
+from hindsight.datasets.records import Record
 from model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from model.detector import TwoStageDetector
 from tests.unit.training.data_sets import write_image
 from tests.unit.training.test_reproduce import TOY
 from training.data.dataset import Dataset
-from training.data.records import Record
 from training.evaluation.predict import run_checkpoint
 from training.published.measure import measure
 from training.published.recipes import recipe_for
@@ -57,7 +57,7 @@ def record(image_id: int, path: Path, boxes: np.ndarray[tuple[int, int], np.dtyp
     count = len(boxes)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).astype(np.float32)
     labels, crowd = np.zeros(count, np.int64), np.zeros(count, np.bool_)
-    return Record(path, image_id, (64, 64), boxes, labels, crowd, area)
+    return Record(path, image_id, (64, 64), boxes, labels, crowd, area, np.arange(count))
 
 
 def test_figures_are_in_percent_and_millions(checkpoint: Path, own_boxes: Dataset) -> None:

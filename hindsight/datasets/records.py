@@ -1,4 +1,4 @@
-"""What both formats are read into, and the checks both share.
+"""What every format is read into, and the checks they all share.
 
 Conventions, decided here:
 - A box may pass the image's edge by up to EDGE_TOLERANCE pixels (rounding in the annotation tool): it is
@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from hindsight.datasets.problems import Problem
+from hindsight.datasets.shapes import NOTHING, Shape, ShapeError, read_shape
 from hindsight.preprocess import ImageLimits
-from training.data.problems import Problem
-from training.data.shapes import NOTHING, Shape, ShapeError, read_shape
 
 EDGE_TOLERANCE = 1.0
 _EXIF_ORIENTATION = 0x0112
@@ -43,6 +43,7 @@ class RawBox:
     entry: str  # how a person finds it in the file: "object 3 (RBC)", "annotation 17"
     fault: str | None = None  # what the reader already knows to be wrong with it
     segmentation: Any = None  # as COCO has it, unread
+    annotation_id: int | None = None  # COCO's; other formats have none
 
 
 @dataclass
@@ -56,11 +57,17 @@ class RawImage:
     entry: str  # "", or "image 42" where one file holds many
     size_wh: tuple[int, int] | None
     boxes: list[RawBox] = field(default_factory=list)
+    normalised: bool = False  # boxes count in widths and heights of the image, not in pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """A checked image entry; arrays as in Sample."""
+    """A checked image entry, its boxes those that are good.
+
+    boxes: float32 [n, 4] xyxy, original pixels. labels: int64 [n], index into the set's class names. crowd:
+    bool [n], neither object nor background. area: float32 [n], square pixels as annotated. raw_rows: int64
+    [n], which of the raw image's boxes each one was. shapes: n, where they were asked for.
+    """
 
     path: Path
     image_id: int
@@ -69,6 +76,7 @@ class Record:
     labels: np.ndarray[tuple[int], np.dtype[np.int64]]
     crowd: np.ndarray[tuple[int], np.dtype[np.bool_]]
     area: np.ndarray[tuple[int], np.dtype[np.float32]]
+    raw_rows: np.ndarray[tuple[int], np.dtype[np.int64]]
     shapes: tuple[Shape, ...] | None = None
     semantic_path: Path | None = None
 
@@ -120,12 +128,14 @@ def check_image(
         )
         return None
 
-    rows: list[tuple[float, float, float, float]] = []
+    rows: list[int] = []
+    corners: list[tuple[float, float, float, float]] = []
     labels: list[int] = []
     crowd: list[bool] = []
     area: list[float] = []
     shapes: list[Shape] = []
-    for box in raw.boxes:
+    for row, given in enumerate(raw.boxes):
+        box = _in_pixels(given, width, height) if raw.normalised else given
         fault = box.fault or _box_fault(box, width, height)
         if fault is None and box.class_name not in class_index:
             fault = f"unknown class {box.class_name!r} (known: {_shortened(class_index)})"
@@ -140,7 +150,8 @@ def check_image(
             continue
         x1, y1, x2, y2 = box.xyxy
         clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-        rows.append(clipped)
+        rows.append(row)
+        corners.append(clipped)
         labels.append(class_index[box.class_name])
         crowd.append(box.crowd)
         shapes.append(shape)
@@ -150,12 +161,18 @@ def check_image(
         path=raw.path,
         image_id=raw.image_id,
         image_hw=(height, width),
-        boxes=np.array(rows, dtype=np.float32).reshape(-1, 4),
+        boxes=np.array(corners, dtype=np.float32).reshape(-1, 4),
         labels=np.array(labels, dtype=np.int64),
         crowd=np.array(crowd, dtype=np.bool_),
         area=np.array(area, dtype=np.float32),
+        raw_rows=np.array(rows, dtype=np.int64),
         shapes=tuple(shapes) if masks else None,
     )
+
+
+def _in_pixels(box: RawBox, width: int, height: int) -> RawBox:
+    x1, y1, x2, y2 = box.xyxy
+    return replace(box, xyxy=(x1 * width, y1 * height, x2 * width, y2 * height))
 
 
 def _box_fault(box: RawBox, width: int, height: int) -> str | None:

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.data.problems import DatasetError, Problem
-from training.data.records import RawBox, RawImage
+from hindsight.datasets.problems import DatasetError, Problem
+from hindsight.datasets.records import RawBox, RawImage
 
 
 def read_coco(
@@ -125,6 +125,7 @@ def _read_annotations(
             line=line,
             entry=label,
             segmentation=entry.get("segmentation"),
+            annotation_id=key,
         )
         raw_images[entry["image_id"]].boxes.append(box)
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.data.problems import DatasetError, Problem
-from training.data.records import RawBox, RawImage
-from training.data.xml_lines import LineElement, XmlError, parse_with_lines
+from hindsight.datasets.problems import DatasetError, Problem
+from hindsight.datasets.records import RawBox, RawImage
+from hindsight.datasets.xml_lines import LineElement, XmlError, parse_with_lines
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".JPG", ".JPEG", ".PNG")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

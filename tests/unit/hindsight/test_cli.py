@@ -8,7 +8,7 @@ import pytest
 
 from hindsight.cli import main
 
-COMMANDS = ["detect", "models", "serve", "train", "evaluate", "reproduce", "export", "parity", "import"]
+COMMANDS = ["detect", "audit", "models", "pull", "serve", "train", "evaluate", "reproduce", "export", "parity", "import"]
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:

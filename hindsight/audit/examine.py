@@ -19,7 +19,7 @@ __all__ = ["DETECT_OPTIONS", "Examined", "Opinions", "OwnBoxes", "examine"]
 FloatArray = NDArray[np.float32]
 
 # Weak boxes too: they are all that supports an annotation of a hard object.
-DETECT_OPTIONS: Mapping[str, float] = {"class_threshold": 0.05, "score_threshold": 0.1, "iou_weight": 0.5}
+DETECT_OPTIONS: Mapping[str, Any] = {"class_threshold": 0.05, "score_threshold": 0.1, "iou_weight": 0.5}
 _DECIMALS = 4
 
 

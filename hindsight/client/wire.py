@@ -60,6 +60,9 @@ class Options(TypedDict, total=False):
     nms_threshold: float | None
     classes: Sequence[str] | str | None
     max_detections: int | None
+    tile: int | None
+    overlap: float | None
+    whole: bool | None
     model: str | None
 
 

@@ -8,7 +8,19 @@ import pytest
 
 from hindsight.cli import main
 
-COMMANDS = ["detect", "audit", "models", "pull", "serve", "train", "evaluate", "reproduce", "export", "parity", "import"]
+COMMANDS = [
+    "detect",
+    "audit",
+    "models",
+    "pull",
+    "serve",
+    "train",
+    "evaluate",
+    "reproduce",
+    "export",
+    "parity",
+    "import",
+]
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:

@@ -44,7 +44,7 @@ _WAIT_MS = 100  # of the model that only waits
 
 def main(
     part: Annotated[str, typer.Option(help="overhead, overload or both.")] = "both",
-    model: Annotated[str, typer.Option(help="Of the overhead.")] = "cells",
+    model: Annotated[str, typer.Option(help="That is served.")] = "cells",
     rounds: Annotated[int, typer.Option(help="Of the overhead: how often everything is measured.")] = 5,
     seconds: Annotated[float, typer.Option(help="Of one saturated measurement.")] = 8.0,
     crowd_seconds: Annotated[float, typer.Option(help="Of one measurement under overload.")] = 20.0,
@@ -67,9 +67,10 @@ def main(
             show_overhead(result)
             write(out / "serving-overhead.json", {**result, **about})
         if part in ("both", "overload"):
-            result = overloaded(systems, crowd_seconds)
-            show_overload(result)
-            write(out / "serving-overload.json", {**result, **about})
+            for name, backend in (("", f"sleep:{_WAIT_MS}"), (f"-{model}", "onnxruntime")):
+                result = overloaded(systems, model, backend, crowd_seconds)
+                show_overload(result)
+                write(out / f"serving-overload{name}.json", {**result, **about})
 
 
 # What a server costs
@@ -196,24 +197,28 @@ def show_overhead(result: dict[str, Any]) -> None:
 # What is left under overload
 
 
-def overloaded(systems: Sequence[System], seconds: float) -> dict[str, Any]:
+def overloaded(systems: Sequence[System], model: str, backend: str, seconds: float) -> dict[str, Any]:
     """Scenario by scenario, each server fresh for each: what one leaves behind must not be another's."""
     found: dict[str, dict[str, float | None]] = {system.name: {} for system in systems}
     for scenario in ("rude", "polite", "abandoned"):
         for system in systems:
-            facts_ = one_scenario(system, scenario, seconds)
+            facts_ = one_scenario(system, scenario, model, backend, seconds)
             found[system.name] |= {
                 f"{scenario}_{name}" if "goodput" in name else name: value for name, value in facts_.items()
             }
+    waits = backend.partition(":")[2]
+    served = f"a model that waits {waits} ms, one photo at a time" if waits else f"{model}, on all cores"
     return {
-        "what": f"a model that waits {_WAIT_MS} ms, one photo at a time; 64 clients of 2 s patience, rude "
-        "and polite; then the request after 40 that were given up",
+        "what": f"{served}; 64 clients of 2 s patience, rude and polite; then the request after 40 that were "
+        "given up",
         "seconds": seconds,
         "systems": found,
     }
 
 
-def one_scenario(system: System, scenario: str, seconds: float) -> dict[str, float | None]:
+def one_scenario(
+    system: System, scenario: str, model: str, backend: str, seconds: float
+) -> dict[str, float | None]:
     """What the preset concludes; None for the time of an answer that never came."""
 
     async def work(server: Running, requests: list[Request]) -> Session:
@@ -226,10 +231,10 @@ def one_scenario(system: System, scenario: str, seconds: float) -> dict[str, flo
         return session
 
     with (
-        system.start("cells", f"sleep:{_WAIT_MS}") as server,
+        system.start(model, backend) as server,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        session = runner.run(work(server, system.requests(server, "cells")))
+        session = runner.run(work(server, system.requests(server, model)))
     found = {name: value for each in session.measured for name, value in each.facts.items()}
     return {name: round(value, 4) if math.isfinite(value) else None for name, value in found.items()}
 

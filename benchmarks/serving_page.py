@@ -21,10 +21,11 @@ Result = dict[str, Any]
 
 
 def blocks(results: Path = RESULTS) -> str:
-    """All three measurements; one that was not made says so."""
+    """All measurements; one that was not made says so."""
     parts = {
         "serving-overhead": ("What the server costs", overhead),
         "serving-overload": ("What is left under overload", overload),
+        "serving-overload-cells": ("The same with a real model", overload),
         "serving-soak": ("Half an hour of mixed traffic", soak),
     }
     texts = []

@@ -39,13 +39,14 @@ class Address:
     @classmethod
     def of(cls, url: str, tls: ssl.SSLContext | None) -> Address:
         """tls: how to check a server with https; None as the system does. Raises OptionError."""
-        parts = urlsplit(url)
         try:
-            host, port = parts.hostname, parts.port
+            parts = urlsplit(url)
+            host, port = _ascii(parts.hostname or ""), parts.port
         except ValueError as error:
             raise OptionError(f"url {url!r} is not valid ({error})") from None
         extra = parts.query or parts.fragment or parts.username is not None
         plain = parts.path.isascii() and parts.path.isprintable() and " " not in parts.path
+        plain = plain and host.isprintable() and " " not in host and port != 0
         if parts.scheme not in ("http", "https") or not host or extra or not plain:
             raise OptionError(f"url must look like http://localhost:8000, got {url!r}")
         if parts.scheme == "http":
@@ -279,6 +280,11 @@ class _Connection(asyncio.Protocol):
     def _fail(self, reason: str) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(Lost(reason))
+
+
+def _ascii(host: str) -> str:
+    """As a name is asked for and stands in the Host header. Raises ValueError where it has no such form."""
+    return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
 def _words(error: BaseException) -> str:

@@ -149,6 +149,16 @@ def test_silence_ends_with_the_calls_time_and_the_connection(server: StubServer,
     assert len(server.asked) == 1
 
 
+def test_the_calls_time_is_for_all_that_it_asks(server: StubServer, make: Make) -> None:
+    """An answer of a model that is not known yet is followed by a look at /models: that is no second call."""
+    server.script.append(says(BUSY, 503, Retry_After="1"))
+    server.listing = says(BUSY, 503, Retry_After="8")
+    with pytest.raises(ServiceError, match="the queue is full") as raised:
+        make(timeout=9).detect(b"image")
+    assert raised.value.retry_after == 8
+    assert [seen.target for seen in server.seen] == ["/detect", "/detect", "/models"]
+
+
 def test_the_server_is_told_how_long_its_answer_is_of_use(server: StubServer, make: Make) -> None:
     server.script.append(says(BUSY, 503, Retry_After="1"))
     make(timeout=15).detect(b"image")

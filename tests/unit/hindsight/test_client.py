@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -274,6 +276,18 @@ def test_a_file_that_is_not_there_is_refused_here(server: StubServer, client: An
     with pytest.raises(UnsupportedImage, match=r"nowhere\.jpg"):
         client.detect("nowhere.jpg")
     assert server.connections == 0
+
+
+def test_who_does_not_ask_a_server_does_not_wait_for_the_client() -> None:
+    code = """
+import sys, hindsight
+assert not {"asyncio", "ssl", "h11", "supervision", "huggingface_hub"} & set(sys.modules)
+assert {"Client", "AsyncClient", "load"} <= set(dir(hindsight))
+from hindsight import *
+assert Client is hindsight.Client is hindsight.client.Client and AsyncClient is hindsight.AsyncClient
+assert not hasattr(hindsight, "client_of_another_kind")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_every_error_has_a_code_of_its_own() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -220,6 +221,11 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close it now, unsent bytes or not."""
         if self._transport is not None:
+            # Closing alone would leave it open for as long as a process that was forked off has a copy.
+            with suppress(
+                OSError, TypeError
+            ):  # broken already; or a loop, such as uvloop, that has no such call
+                self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
             self._transport.abort()
             self._transport = None
 

@@ -334,6 +334,54 @@ def test_a_fork_has_connections_of_its_own(server: StubServer) -> None:
     assert who == {(b"parent", 1), (b"child", 2)}
 
 
+def test_a_fork_does_not_keep_its_parents_connection_open(server: StubServer) -> None:
+    """A process that was forked off while a request was under way has a copy of its socket."""
+    code = """
+import os, sys, threading, time
+import hindsight
+
+client = hindsight.Client(sys.argv[1], retries=0)
+def ask():
+    try:
+        client.detect(b"image")
+    except RuntimeError:
+        pass  # closed
+asking = threading.Thread(target=ask)
+asking.start()
+sys.stdin.readline()
+child = os.fork()
+if child == 0:
+    sys.stdin.readline()
+    os._exit(0)
+client.close()
+asking.join()
+print("closed", flush=True)
+os.waitpid(child, 0)
+"""
+    server.always = stays_silent
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, server.url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+    with process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            deadline = time.monotonic() + 3 * SOON
+            while not server.asked:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"closed\n"
+            assert server.left.wait(SOON)
+        finally:
+            process.stdin.close()  # the child ends
+            process.wait(SOON)
+    assert process.returncode == 0
+
+
 def test_waits_grow_and_are_never_shorter_than_asked_for() -> None:
     for _ in range(50):
         assert 0.125 <= retry.pause(1, None) <= 0.25

@@ -234,6 +234,27 @@ def test_an_error_of_the_images_own_iterator_comes_through(server: StubServer, c
         list(client.detect_many(camera()))
 
 
+@pytest.mark.parametrize("size", [20, LARGE])
+def test_what_came_before_that_error_is_answered_first(server: StubServer, size: int) -> None:
+    def camera() -> Iterator[bytes]:
+        yield from (image(number, size) for number in range(6))
+        raise OSError("unplugged")
+
+    async def listen() -> list[Any]:
+        heard = []
+        async with hindsight.AsyncClient(server.url) as client:
+            with pytest.raises(OSError, match="unplugged"):
+                async for outcome in client.detect_many(camera()):
+                    heard.append(outcome)
+        return heard
+
+    heard = []
+    with hindsight.Client(server.url) as client, pytest.raises(OSError, match="unplugged"):
+        for outcome in client.detect_many(camera()):
+            heard.append(outcome)
+    assert numbers(heard) == list(range(6)) == numbers(asyncio.run(listen()))
+
+
 def test_who_stops_listening_ends_what_is_under_way(server: StubServer) -> None:
     server.script.append(echo)
     server.always = stays_silent

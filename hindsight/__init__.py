@@ -6,14 +6,18 @@
 ...     print(row["label"], row["score"], row["iou"])
 """
 
+from typing import TYPE_CHECKING, Any
+
 from hindsight.api import Detector, load
 from hindsight.artifact import Artifact, find_artifact, list_artifacts, load_artifact
-from hindsight.client import AsyncClient, Client
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError
 from hindsight.options import DetectOptions
 from hindsight.preprocess import ImageLimits
 from hindsight.version import __version__
+
+if TYPE_CHECKING:
+    from hindsight.client import AsyncClient, Client
 
 __all__ = [
     "Artifact",
@@ -31,3 +35,16 @@ __all__ = [
     "load",
     "load_artifact",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The clients once they are asked for: asyncio, ssl and h11 are a tenth of what the import would take."""
+    if name in ("AsyncClient", "Client"):
+        import hindsight.client
+
+        return getattr(hindsight.client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -34,9 +34,10 @@ def to_supervision(found: Detections) -> supervision.Detections:
         for row in range(len(found)):
             mask[row] = found.bitmap(row)
     return supervision.Detections(
-        xyxy=found.boxes,
+        # Copies: theirs may be written to.
+        xyxy=found.boxes.copy(),
         mask=mask,
-        confidence=found.scores,
-        class_id=found.labels,
-        data={name: column for name, column in columns.items() if column is not None},
+        confidence=found.scores.copy(),
+        class_id=found.labels.copy(),
+        data={name: column.copy() for name, column in columns.items() if column is not None},
     )

@@ -54,6 +54,7 @@ class StubServer:
         self.script: deque[Step] = deque()
         self.always: Step = says(FOUND)
         self.models: Any = MODELS
+        self.listing: Step | None = None  # instead of those models
         self.seen: list[Seen] = []
         self.connections = 0
         self.left = threading.Event()  # a client has closed its connection without waiting for its answer
@@ -117,7 +118,7 @@ class StubServer:
                     self.most_together = max(self.most_together, self.together)
                     listing = seen.target.endswith("/models")
                     step = (
-                        says(self.models)
+                        self.listing or says(self.models)
                         if listing
                         else self.script.popleft()
                         if self.script

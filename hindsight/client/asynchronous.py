@@ -101,8 +101,12 @@ class AsyncClient:
         core = self._open_core()
         gate = asyncio.Semaphore(concurrency)
         under_way: deque[tuple[list[Item], asyncio.Task[list[Outcome]]]] = deque()
+        ended: Exception | None = None
         try:
             async for group in _groups(images, grouping):
+                if isinstance(group, Exception):
+                    ended = group
+                    break
                 contents = [item.content for item in group]
                 task = asyncio.create_task(core.detect_group(contents, options, gate))
                 under_way.append((group, task))
@@ -114,6 +118,8 @@ class AsyncClient:
                 for outcome in attached(under_way[0][0], await under_way[0][1]):
                     yield outcome
                 under_way.popleft()
+            if ended is not None:
+                raise ended
         finally:
             tasks = [task for _, task in under_way]
             for task in tasks:
@@ -128,14 +134,21 @@ class AsyncClient:
 
 async def _groups(
     images: Iterable[ImageLike] | AsyncIterable[ImageLike], grouping: Grouping
-) -> AsyncIterator[list[Item]]:
-    async for image in _each(images):
-        grouping.add(await asyncio.to_thread(item_of, image))
-        while (group := grouping.next()) is not None:
-            yield group
+) -> AsyncIterator[list[Item] | Exception]:
+    """As blocking.py's."""
+    ended: Exception | None = None
+    try:
+        async for image in _each(images):
+            grouping.add(await asyncio.to_thread(item_of, image))
+            while (group := grouping.next()) is not None:
+                yield group
+    except Exception as error:
+        ended = error
     grouping.flush()
     while (group := grouping.next()) is not None:
         yield group
+    if ended is not None:
+        yield ended
 
 
 async def _each(images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncIterator[ImageLike]:

@@ -73,7 +73,8 @@ class Client:
         **options: Unpack[Options],
     ) -> Iterator[Outcome]:
         """Each image's Detections, in order, or the HindsightError it met instead: one that fails does not
-        end the others. Images are taken from `images` as they are needed, which may be a generator.
+        end the others. Images are taken from `images` as they are needed, which may be a generator; an error
+        of its own is raised after the answers to what it gave before.
 
         concurrency: requests under way. images_per_request: None sends small images together and photos
         alone. Raises OptionError, ModelNotFound and a ServiceError of status 401 or 403, which every image
@@ -117,8 +118,12 @@ class Client:
         session = self._session()
         gate = asyncio.Semaphore(concurrency)
         under_way: deque[tuple[list[Item], Future[list[Outcome]]]] = deque()
+        ended: Exception | None = None
         try:
             for group in _groups(images, grouping):
+                if isinstance(group, Exception):
+                    ended = group
+                    break
                 contents = [item.content for item in group]
                 work = session.core.detect_group(contents, options, gate)
                 under_way.append((group, session.portal.submit(work)))
@@ -128,6 +133,8 @@ class Client:
             while under_way:
                 yield from attached(under_way[0][0], session.portal.wait(under_way[0][1]))
                 under_way.popleft()
+            if ended is not None:
+                raise ended
         finally:
             for _, future in under_way:
                 future.cancel()
@@ -158,11 +165,18 @@ def _close_all(sessions: dict[int, _Session]) -> None:
         session.portal.close()
 
 
-def _groups(images: Iterable[ImageLike], grouping: Grouping) -> Iterator[list[Item]]:
-    for image in images:
-        grouping.add(item_of(image))
-        while (group := grouping.next()) is not None:
-            yield group
+def _groups(images: Iterable[ImageLike], grouping: Grouping) -> Iterator[list[Item] | Exception]:
+    """Last the error that `images` ended with, if it did: what came before it is still to be answered."""
+    ended: Exception | None = None
+    try:
+        for image in images:
+            grouping.add(item_of(image))
+            while (group := grouping.next()) is not None:
+                yield group
+    except Exception as error:
+        ended = error
     grouping.flush()
     while (group := grouping.next()) is not None:
         yield group
+    if ended is not None:
+        yield ended

@@ -6,9 +6,9 @@ One Core belongs to one event loop. Images come as encoded bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hindsight.client import wire
 from hindsight.client.grouping import Outcome
@@ -20,6 +20,7 @@ from hindsight.version import __version__
 
 __all__ = ["Core", "Settings"]
 
+T = TypeVar("T")
 _EVERYONES = frozenset({*range(300, 400), 401, 403})  # statuses that every image would get
 _TOO_MUCH = 413
 
@@ -65,37 +66,27 @@ class Core:
         self._pool.close()
 
     async def models(self) -> list[dict[str, Any]]:
-        document = await self._listing()
-        try:
-            return list(document["models"])
-        except (KeyError, TypeError) as error:
-            raise self._not_ours(error) from error
+        return await self._models(self._deadline())
 
     async def default_model(self) -> str:
         """The name that the server takes where none is given."""
-        document = await self._listing()
+        document = await self._listing(self._deadline())
         try:
             return str(document["default"])
         except KeyError as error:
             raise self._not_ours(error) from error
 
-    async def _listing(self) -> dict[str, Any]:
-        return wire.document_of(self._url, await self._send("GET", "/models", None))
-
     async def detect(self, image: bytes, options: Mapping[str, Any]) -> Detections:
+        deadline = self._deadline()
         target = wire.target_of("/detect", self._settings.model, options)
-        answer = await self._send("POST", target, wire.image_upload(image))
-        return await self._detections(wire.document_of(self._url, answer))
+        answer = await self._send("POST", target, wire.image_upload(image), deadline)
+        return await self._read(wire.detections_of, wire.document_of(self._url, answer), deadline)
 
     async def rescore(self, image: bytes, boxes: wire.Boxes, model: str | None) -> Rescored:
+        deadline = self._deadline()
         target = wire.target_of("/rescore", self._settings.model if model is None else model)
-        answer = await self._send("POST", target, wire.rescore_upload(image, boxes))
-        document = wire.document_of(self._url, answer)
-        facts = await self._facts_of(document)
-        try:
-            return wire.rescored_of(document, facts)
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._not_ours(error) from error
+        answer = await self._send("POST", target, wire.rescore_upload(image, boxes), deadline)
+        return await self._read(wire.rescored_of, wire.document_of(self._url, answer), deadline)
 
     async def detect_group(
         self, images: Sequence[bytes | HindsightError], options: Mapping[str, Any], gate: asyncio.Semaphore
@@ -120,9 +111,10 @@ class Core:
         return outcomes
 
     async def _together(self, images: Sequence[bytes], options: Mapping[str, Any]) -> list[Outcome]:
+        deadline = self._deadline()
         target = wire.target_of("/detect", self._settings.model, options)
         try:
-            answer = await self._send("POST", target, wire.images_upload(images))
+            answer = await self._send("POST", target, wire.images_upload(images), deadline)
             if answer.status == _TOO_MUCH:  # all together, perhaps: a server may be set to take fewer
                 return await self._each(images, options)
             results = wire.document_of(self._url, answer).get("results")
@@ -130,42 +122,53 @@ class Core:
                 raise self._not_ours(ValueError(f"expected {len(images)} results"))
         except HindsightError as error:
             return [_of_one(error)] * len(images)
+        answered = asyncio.get_running_loop().time()
         return [
-            await self._one_of_many(image, result, options)
+            await self._one_of_many(image, result, options, answered, deadline)
             for image, result in zip(images, results, strict=True)
         ]
 
-    async def _one_of_many(self, image: bytes, result: Any, options: Mapping[str, Any]) -> Outcome:
+    async def _one_of_many(
+        self, image: bytes, result: Any, options: Mapping[str, Any], answered: float, deadline: float
+    ) -> Outcome:
         if not isinstance(result, dict):
             return self._not_ours(ValueError("a result is no object"))
         if "detections" not in result:
-            if result.get("status") in PASSING:
-                return (await self._each([image], options))[0]
-            return _of_one(wire.problem_error(self._url, result))
+            error, status = wire.problem_error(self._url, result), result.get("status")
+            if not isinstance(status, int) or status not in PASSING:
+                return _of_one(error)
+            again = answered + pause(1, wire.wait_of(result))
+            if not self._settings.retries or again >= deadline:
+                return _of_one(error)
+            await asyncio.sleep(again - asyncio.get_running_loop().time())
+            return (await self._each([image], options))[0]
         try:
-            return await self._detections(result)
+            return await self._read(wire.detections_of, result, deadline)
         except HindsightError as error:
             return _of_one(error)
 
-    async def _detections(self, document: dict[str, Any]) -> Detections:
-        facts = await self._facts_of(document)
+    async def _read(
+        self, read: Callable[[dict[str, Any], wire.Facts], T], document: dict[str, Any], deadline: float
+    ) -> T:
+        """`document`, with what is known of its model."""
+        facts = await self._facts_of(document, deadline)
         try:
-            return wire.detections_of(document, facts)
+            return read(document, facts)
         except (KeyError, TypeError, ValueError) as error:
             # The version may have been replaced by another of the same name since its classes were asked for.
             self._facts.clear()
-            if await self._facts_of(document) == facts:
+            if await self._facts_of(document, deadline) == facts:
                 raise self._not_ours(error) from error
         try:
-            return wire.detections_of(document, await self._facts_of(document))
+            return read(document, await self._facts_of(document, deadline))
         except (KeyError, TypeError, ValueError) as error:
             raise self._not_ours(error) from error
 
-    async def _facts_of(self, document: Mapping[str, Any]) -> wire.Facts:
+    async def _facts_of(self, document: Mapping[str, Any], deadline: float) -> wire.Facts:
         """Asked for anew with each version that answers for the first time."""
         key = str(document.get("model")), str(document.get("version"))
         if key not in self._facts:
-            models = await self.models()
+            models = await self._models(deadline)
             try:
                 self._facts |= wire.facts_of(models)
             except (KeyError, TypeError) as error:
@@ -177,11 +180,24 @@ class Core:
                 f"{self._url}: {' '.join(key)} was unloaded before its class names could be asked for; retry"
             ) from None
 
-    async def _send(self, method: str, target: str, upload: wire.Upload | None) -> Answer:
+    async def _models(self, deadline: float) -> list[dict[str, Any]]:
+        document = await self._listing(deadline)
+        try:
+            return list(document["models"])
+        except (KeyError, TypeError) as error:
+            raise self._not_ours(error) from error
+
+    async def _listing(self, deadline: float) -> dict[str, Any]:
+        return wire.document_of(self._url, await self._send("GET", "/models", None, deadline))
+
+    def _deadline(self) -> float:
+        """Of a call that begins now, whatever it asks for: the loop's time."""
+        return asyncio.get_running_loop().time() + self._settings.timeout
+
+    async def _send(self, method: str, target: str, upload: wire.Upload | None, deadline: float) -> Answer:
         """The answer, whatever it says. Raises ServiceError where there is none within the call's time."""
         settings = self._settings
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + settings.timeout
         failures = 0
         while True:
             answer: Answer | None = None

@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -39,13 +40,14 @@ class Address:
     @classmethod
     def of(cls, url: str, tls: ssl.SSLContext | None) -> Address:
         """tls: how to check a server with https; None as the system does. Raises OptionError."""
-        parts = urlsplit(url)
         try:
-            host, port = parts.hostname, parts.port
+            parts = urlsplit(url)
+            host, port = _ascii(parts.hostname or ""), parts.port
         except ValueError as error:
             raise OptionError(f"url {url!r} is not valid ({error})") from None
         extra = parts.query or parts.fragment or parts.username is not None
         plain = parts.path.isascii() and parts.path.isprintable() and " " not in parts.path
+        plain = plain and host.isprintable() and " " not in host and port != 0
         if parts.scheme not in ("http", "https") or not host or extra or not plain:
             raise OptionError(f"url must look like http://localhost:8000, got {url!r}")
         if parts.scheme == "http":
@@ -219,6 +221,11 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close it now, unsent bytes or not."""
         if self._transport is not None:
+            # Closing alone would leave it open for as long as a process that was forked off has a copy.
+            with suppress(
+                OSError, TypeError
+            ):  # broken already; or a loop, such as uvloop, that has no such call
+                self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
             self._transport.abort()
             self._transport = None
 
@@ -279,6 +286,11 @@ class _Connection(asyncio.Protocol):
     def _fail(self, reason: str) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(Lost(reason))
+
+
+def _ascii(host: str) -> str:
+    """As a name is asked for and stands in the Host header. Raises ValueError where it has no such form."""
+    return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
 def _words(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ __all__ = [
     "rescore_upload",
     "rescored_of",
     "target_of",
+    "wait_of",
 ]
 
 Boxes = Sequence[Sequence[float]] | NDArray[Any]
@@ -184,14 +186,21 @@ def problem_error(
 ) -> HindsightError:
     """The error of a problem object: an answer's, or that of one image among many."""
     if status is None:
-        given, milliseconds = problem.get("status"), problem.get("retry_after_ms")
-        status = given if isinstance(given, int) else None
-        wait = milliseconds / 1000 if isinstance(milliseconds, int | float) else None
+        given = problem.get("status")
+        status, wait = given if isinstance(given, int) else None, wait_of(problem)
     detail = problem.get("detail") or problem.get("title") or f"{url} answered with HTTP status {status}"
     kind = errors_by_code().get(str(problem.get("code")), ServiceError)
     if kind is not ServiceError and kind is not HindsightError:
         return kind(str(detail))
     return ServiceError(str(detail), status=status, retry_after=wait)
+
+
+def wait_of(problem: Document) -> float | None:
+    """Seconds that a problem object asks to wait; None where it does not say."""
+    milliseconds = problem.get("retry_after_ms")
+    if not isinstance(milliseconds, int | float) or not 0 <= milliseconds < math.inf:
+        return None
+    return milliseconds / 1000
 
 
 def _json_of(answer: Answer) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,9 +66,9 @@ def _opened(text: str) -> Iterator[Source]:
         yield HubSource(text)
         return
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(text):  # pathlib's raise for a name that no file can have
         yield FolderSource(path)
-    elif path.is_file():
+    elif os.path.isfile(text):
         archive = ZipSource(path)
         try:
             yield archive

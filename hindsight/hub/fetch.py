@@ -11,7 +11,7 @@ from pathlib import Path
 from hindsight.errors import ArtifactError, ServiceError
 from hindsight.hub.sources import CHUNK, Interrupted, Source
 
-__all__ = ["fetch_file", "read_small"]
+__all__ = ["fetch_file", "had_of", "read_small"]
 
 _TRIES = 5  # of a file that keeps breaking off
 _PAUSE = 0.5  # seconds, and twice as long each time
@@ -32,6 +32,14 @@ def read_small(source: Source, name: str, most: int) -> bytes:
         except Interrupted as error:
             failures += 1
             _wait(source, name, failures, error)
+
+
+def had_of(target: Path, size: int) -> int:
+    """How many of a file's `size` bytes earlier tries have left at its place, or on the way to it."""
+    for path in (target, target.with_name(target.name + _PART)):
+        if path.is_file() and path.stat().st_size <= size:
+            return path.stat().st_size
+    return 0
 
 
 def fetch_file(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hindsight.artifact import Artifact, load_artifact
 from hindsight.errors import ArtifactError
-from hindsight.hub.fetch import fetch_file, read_small
+from hindsight.hub.fetch import fetch_file, had_of, read_small
 from hindsight.hub.origin import Origin, write_origin
 from hindsight.hub.rules import MAX_MANIFEST_BYTES, Limits, check_listing, check_manifest_files, size_text
 from hindsight.hub.sources import Source
@@ -84,10 +84,14 @@ def install(
     digest = hashlib.sha256(planned.text).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _check_room(planned, folder)
         draft = folder / f".pull-{manifest.name}-{manifest.version}-{digest}"
+        _check_room(planned, draft)
         draft.mkdir(exist_ok=True)
         with _alone(draft):
+            there = _already(planned, place)  # another process may have been faster
+            if there is not None:
+                shutil.rmtree(draft, ignore_errors=True)
+                return Installed(there, already=True)
             try:
                 _fill(planned, draft, on_file, advance)
             except ArtifactError:  # what it holds is not what was promised, so it is of no use later
@@ -132,27 +136,32 @@ def _already(planned: Plan, place: Path) -> Artifact | None:
     return there
 
 
-def _check_room(planned: Plan, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if planned.total + _ROOM > free:
+def _check_room(planned: Plan, draft: Path) -> None:
+    free = shutil.disk_usage(draft.parent).free
+    missing = sum(size - had_of(draft / name, size) for name, size in planned.files.items())
+    if missing + _ROOM > free:
         raise ArtifactError(
-            f"{folder} has room for {size_text(max(0, free - _ROOM))}, and the model has "
-            f"{size_text(planned.total)}"
+            f"{draft.parent} has room for {size_text(max(0, free - _ROOM))}, and the model has "
+            f"{size_text(missing)}{' more' if missing < planned.total else ''}"
         )
 
 
 @contextmanager
 def _alone(draft: Path) -> Iterator[None]:
     """Nobody else fills this folder at the same time. Raises ArtifactError where somebody does."""
-    handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
+    busy = ArtifactError(f"another process is fetching this model into {draft.parent}: wait for it")
+    try:
+        handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:  # it has just put it in its place
+        raise busy from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            moved = not draft.is_dir() or os.stat(draft).st_ino != os.fstat(handle).st_ino
-        except BlockingIOError:
+            moved = os.stat(draft).st_ino != os.fstat(handle).st_ino
+        except (BlockingIOError, FileNotFoundError):
             moved = True
         if moved:
-            raise ArtifactError(f"another process is fetching this model into {draft.parent}: wait for it")
+            raise busy
         yield
     finally:
         os.close(handle)

@@ -17,6 +17,8 @@ __all__ = ["CHUNK", "FolderSource", "Interrupted", "Source", "ZipSource"]
 
 CHUNK = 2**20  # bytes read at a time
 _MOST_ENTRIES = 4000  # of a zip file's directory, or files of a folder, that are looked at
+# What zipfile expands piece by piece. Of bzip2 and LZMA it expands all that a piece holds: gigabytes.
+_BOUNDED = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _OURS = frozenset({"engines", "origin.json"})  # what a machine adds to a model: it stays where it is
 
 
@@ -118,6 +120,11 @@ class ZipSource:
         for entry in entries:
             if entry.flag_bits & 1:
                 raise ArtifactError(f"{self.name}: {entry.filename!r} is encrypted")
+            if entry.compress_type not in _BOUNDED:
+                raise ArtifactError(
+                    f"{self.name}: {entry.filename!r} is compressed in a way that is not read: make the zip "
+                    "file with deflate, or without compression"
+                )
             if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
                 raise ArtifactError(f"{self.name}: {entry.filename!r} is a link or no file")
         prefix = _folder_of([entry.filename for entry in entries])

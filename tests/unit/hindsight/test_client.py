@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import hindsight
+from hindsight.client.http import Address
 from hindsight.decode import decode_image
 from hindsight.errors import (
     BoxesError,
@@ -109,6 +112,14 @@ def test_a_version_that_was_replaced_has_its_classes_asked_for_again(server: Stu
     server.models = {"models": [{**TINY, "classes": [{"name": "cat"}, {"name": "dog"}]}]}
     server.always = says({**FOUND, "detections": [{**JUDGED, "label": "dog"}]})
     assert client.detect(b"bytes").class_names == ("cat", "dog")
+
+
+def test_a_replaced_version_is_noticed_by_a_second_opinion_too(server: StubServer, client: Any) -> None:
+    client.detect(b"bytes")
+    server.models = {"models": [{**TINY, "classes": [{"name": "cat"}, {"name": "dog"}]}]}
+    opinion = {"iou": 0.5, "purity": 0.6, "integrity": 0.7, "class_scores": {"cat": 0.2, "dog": 0.1}}
+    server.always = says({"model": "tiny", "version": "2", "results": [opinion]})
+    assert client.rescore(b"bytes", [[1, 2, 3, 4]]).class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("localization", [True, False, None])
@@ -229,6 +240,11 @@ def test_proxies_of_the_environment_are_not_used(
         "http://me:secret@host",
         "http://host?a=1",
         "http://host/a b",
+        "http://[::1",
+        "http://a b",
+        "http://a\x00b",
+        "http://host:0",
+        "http://" + "\u00e4" * 64,
     ],
 )
 @pytest.mark.parametrize("kind", [hindsight.Client, hindsight.AsyncClient])
@@ -252,10 +268,26 @@ def test_arguments_out_of_range_are_refused(kind: type[Any], arguments: dict[str
         kind("http://localhost", **arguments)
 
 
+def test_a_name_beyond_ascii_is_sent_as_the_net_knows_it() -> None:
+    assert Address.of("http://b\u00fccher.example:8000", None).authority == "xn--bcher-kva.example:8000"
+
+
 def test_a_file_that_is_not_there_is_refused_here(server: StubServer, client: Any) -> None:
     with pytest.raises(UnsupportedImage, match=r"nowhere\.jpg"):
         client.detect("nowhere.jpg")
     assert server.connections == 0
+
+
+def test_who_does_not_ask_a_server_does_not_wait_for_the_client() -> None:
+    code = """
+import sys, hindsight
+assert not {"asyncio", "ssl", "h11", "supervision", "huggingface_hub"} & set(sys.modules)
+assert {"Client", "AsyncClient", "load"} <= set(dir(hindsight))
+from hindsight import *
+assert Client is hindsight.Client is hindsight.client.Client and AsyncClient is hindsight.AsyncClient
+assert not hasattr(hindsight, "client_of_another_kind")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_every_error_has_a_code_of_its_own() -> None:

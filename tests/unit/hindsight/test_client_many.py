@@ -106,6 +106,51 @@ def test_a_busy_moment_of_one_image_among_many_is_waited_out(server: StubServer,
     assert [len(images_in(seen)) for seen in server.asked] == [4, 1]
 
 
+def busy_at_one(wait: float) -> Any:
+    """What answers a group, and has no room for its second image."""
+
+    def step(server: StubServer, connection: Any, seen: Seen) -> bool:
+        answers = [answer_to(content) for content in images_in(seen)]
+        answers[1] = {**BUSY, "retry_after_ms": wait}
+        return says({"results": answers})(server, connection, seen)
+
+    return step
+
+
+def test_one_image_among_many_is_given_the_time_that_the_server_asks_for(
+    server: StubServer, client: Any
+) -> None:
+    server.script.append(busy_at_one(1000))
+    assert numbers(client.detect_many([image(number) for number in range(3)])) == [0, 1, 2]
+    first, second = server.asked
+    assert second.at - first.at >= 1
+
+
+@pytest.mark.parametrize(("arguments", "wait"), [({"retries": 0}, 10), ({"timeout": 100}, 300_000)])
+@pytest.mark.parametrize("kind", [hindsight.Client, Driven], ids=["sync", "async"])
+def test_one_image_among_many_is_not_sent_again_for_ever(
+    server: StubServer, kind: Any, arguments: dict[str, Any], wait: float
+) -> None:
+    server.script.append(busy_at_one(wait))
+    made = kind(server.url, **arguments)
+    try:
+        outcomes = list(made.detect_many([image(number) for number in range(3)]))
+    finally:
+        made.close()
+    assert numbers(outcomes) == [0, ServiceError, 2] and len(server.asked) == 1
+    assert outcomes[1].retry_after == wait / 1000
+
+
+@pytest.mark.parametrize("status", [[503], {"a": 1}, None, "503"])
+def test_a_status_of_no_sense_fails_its_image_alone(server: StubServer, client: Any, status: Any) -> None:
+    def step(server: StubServer, connection: Any, seen: Seen) -> bool:
+        answers = [answer_to(content) for content in images_in(seen)]
+        return says({"results": [answers[0], {"status": status}]})(server, connection, seen)
+
+    server.script.append(step)
+    assert numbers(client.detect_many([image(0), image(1)])) == [0, ServiceError]
+
+
 def test_a_server_that_stays_busy_fails_its_images_alone(server: StubServer, client: Any) -> None:
     server.script += [says(BUSY, 503)] * 2
     outcomes = list(client.detect_many([image(number, LARGE) for number in range(3)], concurrency=1))
@@ -187,6 +232,27 @@ def test_an_error_of_the_images_own_iterator_comes_through(server: StubServer, c
 
     with pytest.raises(OSError, match="unplugged"):
         list(client.detect_many(camera()))
+
+
+@pytest.mark.parametrize("size", [20, LARGE])
+def test_what_came_before_that_error_is_answered_first(server: StubServer, size: int) -> None:
+    def camera() -> Iterator[bytes]:
+        yield from (image(number, size) for number in range(6))
+        raise OSError("unplugged")
+
+    async def listen() -> list[Any]:
+        heard = []
+        async with hindsight.AsyncClient(server.url) as client:
+            with pytest.raises(OSError, match="unplugged"):
+                async for outcome in client.detect_many(camera()):
+                    heard.append(outcome)
+        return heard
+
+    heard = []
+    with hindsight.Client(server.url) as client, pytest.raises(OSError, match="unplugged"):
+        for outcome in client.detect_many(camera()):
+            heard.append(outcome)
+    assert numbers(heard) == list(range(6)) == numbers(asyncio.run(listen()))
 
 
 def test_who_stops_listening_ends_what_is_under_way(server: StubServer) -> None:

@@ -149,6 +149,16 @@ def test_silence_ends_with_the_calls_time_and_the_connection(server: StubServer,
     assert len(server.asked) == 1
 
 
+def test_the_calls_time_is_for_all_that_it_asks(server: StubServer, make: Make) -> None:
+    """An answer of a model that is not known yet is followed by a look at /models: that is no second call."""
+    server.script.append(says(BUSY, 503, Retry_After="1"))
+    server.listing = says(BUSY, 503, Retry_After="8")
+    with pytest.raises(ServiceError, match="the queue is full") as raised:
+        make(timeout=9).detect(b"image")
+    assert raised.value.retry_after == 8
+    assert [seen.target for seen in server.seen] == ["/detect", "/detect", "/models"]
+
+
 def test_the_server_is_told_how_long_its_answer_is_of_use(server: StubServer, make: Make) -> None:
     server.script.append(says(BUSY, 503, Retry_After="1"))
     make(timeout=15).detect(b"image")
@@ -322,6 +332,54 @@ def test_a_fork_has_connections_of_its_own(server: StubServer) -> None:
     assert done.returncode == 0
     who = {(seen.body, seen.connection) for seen in server.asked}
     assert who == {(b"parent", 1), (b"child", 2)}
+
+
+def test_a_fork_does_not_keep_its_parents_connection_open(server: StubServer) -> None:
+    """A process that was forked off while a request was under way has a copy of its socket."""
+    code = """
+import os, sys, threading, time
+import hindsight
+
+client = hindsight.Client(sys.argv[1], retries=0)
+def ask():
+    try:
+        client.detect(b"image")
+    except RuntimeError:
+        pass  # closed
+asking = threading.Thread(target=ask)
+asking.start()
+sys.stdin.readline()
+child = os.fork()
+if child == 0:
+    sys.stdin.readline()
+    os._exit(0)
+client.close()
+asking.join()
+print("closed", flush=True)
+os.waitpid(child, 0)
+"""
+    server.always = stays_silent
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, server.url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+    with process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            deadline = time.monotonic() + 3 * SOON
+            while not server.asked:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"closed\n"
+            assert server.left.wait(SOON)
+        finally:
+            process.stdin.close()  # the child ends
+            process.wait(SOON)
+    assert process.returncode == 0
 
 
 def test_waits_grow_and_are_never_shorter_than_asked_for() -> None:

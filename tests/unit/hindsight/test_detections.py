@@ -181,6 +181,18 @@ def test_supervision_gets_every_column(found: Detections, masked: Detections) ->
 
 
 @pytest.mark.filterwarnings(WITHOUT_OPENCV)
+def test_what_supervision_does_to_its_boxes_stays_there(found: Detections) -> None:
+    before = found.to_records()
+    theirs = found.to_supervision()
+    assert theirs.confidence is not None and theirs.class_id is not None
+    theirs.xyxy += 5
+    theirs.confidence[:] = 0
+    theirs.class_id[:] = 0
+    theirs.data["iou"][:] = 0  # type: ignore[call-overload]
+    assert found.to_records() == before
+
+
+@pytest.mark.filterwarnings(WITHOUT_OPENCV)
 def test_supervision_gets_nothing_found_too(found: Detections, masked: Detections) -> None:
     assert len(found.select([]).to_supervision()) == 0
     assert len(masked.select([]).to_supervision()) == 0

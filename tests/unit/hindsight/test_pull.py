@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import hindsight.hub.install
 from hindsight.artifact import find_artifact, load_artifact
 from hindsight.cli import main
 from hindsight.errors import ArtifactError
@@ -137,6 +138,18 @@ def test_a_bomb_is_refused_by_its_size(run: Run, folder: Path, models: Path, tmp
     assert status == 2 and "--max-size" in err and not models.exists()
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_expands_without_bounds_is_refused(
+    run: Run, folder: Path, models: Path, tmp_path: Path, kind: int
+) -> None:
+    """A few kilobytes of bzip2 are gigabytes in memory, whatever size the zip file's list gives."""
+    target = zipped(folder, tmp_path / "tiny.zip")
+    with zipfile.ZipFile(target, "a", kind) as archive:
+        archive.writestr("NOTICE", bytes(1_000_000))
+    status, _, err = run("pull", str(target))
+    assert status == 2 and "is compressed in a way" in err and not models.exists()
+
+
 def test_a_zip_file_with_a_file_twice_is_refused(
     run: Run, folder: Path, models: Path, tmp_path: Path
 ) -> None:
@@ -200,6 +213,46 @@ def test_no_room_on_the_disk_is_said_first(
     monkeypatch.setattr("hindsight.hub.install.shutil.disk_usage", lambda path: usage)
     status, _, err = run("pull", str(folder))
     assert status == 2 and "has room for 0.0 kB" in err
+
+
+def test_what_an_earlier_try_left_needs_no_room_again(
+    folder: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(FolderSource(folder), Limits())
+    last = list(planned.files)[-1]
+
+    def stopped(name: str) -> None:
+        if name == last:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        install(planned, models, stopped, lambda count: None)
+    free = 64 * 2**20 + planned.files[last]
+    usage = type("Usage", (), {"free": free})
+    monkeypatch.setattr("hindsight.hub.install.shutil.disk_usage", lambda path: usage)
+    assert not install(planned, models, lambda name: None, lambda count: None).already
+
+
+def test_who_comes_second_finds_what_the_first_has_put_there(
+    folder: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one ends between the second one's look at the place and its begin."""
+    planned = plan(FolderSource(folder), Limits())
+    check_room = hindsight.hub.install._check_room
+
+    def meanwhile(*arguments: object) -> None:
+        monkeypatch.setattr(hindsight.hub.install, "_check_room", check_room)
+        assert not install(planned, models, lambda name: None, lambda count: None).already
+
+    monkeypatch.setattr(hindsight.hub.install, "_check_room", meanwhile)
+    done = install(planned, models, lambda name: None, lambda count: None)
+    assert done.already and done.artifact.path == models / "tiny" / "2.0"
+    assert [path.name for path in models.iterdir()] == ["tiny"]
+
+
+def test_a_name_that_no_file_can_have_is_one_line(run: Run, models: Path) -> None:
+    status, _, err = run("pull", "x" * 5000)
+    assert status == 2 and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

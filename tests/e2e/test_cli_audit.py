@@ -244,6 +244,20 @@ def test_the_report_lists_the_worst_and_keeps_no_other_pictures(run: Run, tmp_pa
     ] == ANNOTATIONS + 1
 
 
+@pytest.mark.parametrize("name", ["audit.json", "report.html"])
+def test_what_no_audit_has_written_is_not_written_over(run: Run, tmp_path: Path, name: str) -> None:
+    write_tiles_voc(tmp_path / "tiles")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    status, _, err = run("tiles", "--out", "out")
+    assert status == 2 and f"out/{name} is there already" in err and err.count("\n") == 1
+    assert [file.name for file in Path("out").iterdir()] == [name]
+    assert (tmp_path / "out" / name).read_text() == "mine"
+    status, _, _ = run("tiles", "--out", "out", "--restart")
+    assert status == 0 and (tmp_path / "out" / name).read_text() != "mine"
+    assert run("tiles", "--out", "out")[0] == 0
+
+
 def test_a_model_that_judges_no_boxes_is_refused(run: Run, tmp_path: Path) -> None:
     write_tiles_voc(tmp_path / "tiles")
     plain = make_tiny_artifact(tmp_path / "plain", name="plain", localization=False)

@@ -381,6 +381,12 @@ def test_folders_in_folders_and_their_annotated_pictures(run: Run, photos: Path)
     assert status == 0 and out.count("\n") == COUNT - 1
 
 
+def test_a_job_of_a_pattern_goes_on_beside_its_own_pictures(run: Run) -> None:
+    for before in ("0", str(COUNT)):
+        status, _, err = run("photos/**/*.png", "--out", "photos/results", "--annotate", "photos/drawn")
+        assert status == 0 and f"{COUNT} images" in err and (before == "0" or f"({before} of them" in err)
+
+
 def test_a_picture_that_was_deleted_is_drawn_again(run: Run) -> None:
     run("photos", "--out", "out", "--annotate", "drawn")
     Path("drawn/p07.png").unlink()
@@ -432,6 +438,35 @@ def test_a_server_gives_the_same_results(server: ServerProcess, run: Run, photos
     assert coco("local.json") == coco("remote.json")
     for picture in Path("local").iterdir():
         assert picture.read_bytes() == Path("remote", picture.name).read_bytes()
+
+
+def test_a_server_gives_the_same_results_in_tiles(server: ServerProcess, run: Run, photos: Path) -> None:
+    for number in range(4):
+        large = np.tile((tiles_image() * (1 - number / 40)).astype(np.uint8), (3, 4, 1))
+        (photos / f"p{number:02}.png").write_bytes(encode(large))
+    tiles = ("--tile", "160", "--overlap", "0.1")
+    for more in ((), ("--no-whole", "--max-detections", "7"), ("--classes", "red")):
+        files = [f"{name}{len(more)}.json" for name in ("local", "remote")]
+        for file, who in zip(files, ((), ("--server", server.url)), strict=True):
+            assert run("photos", "--out", file, "--workers", "2", *tiles, *more, *who)[0] == 0
+        assert coco(files[0]) == coco(files[1])
+        assert any(each["image_id"] == 0 for each in coco(files[0])["annotations"])
+    status, _, err = run("photos", "--out", "remote0.json", "--server", server.url, "--tile", "128")
+    assert status == 2 and "tile was 160, now 128" in err
+    for wrong, words in ((("--overlap", "0.2"), "give tile"), (("--tile", "5"), "at least 32")):
+        status, out, err = run("photos", "--json", "--server", server.url, *wrong)
+        assert (status, out) == (2, "") and words in err and err.count("\n") == 1
+
+
+def test_too_many_tiles_for_a_server_fail_their_image_alone(
+    server: ServerProcess, run: Run, photos: Path
+) -> None:
+    (photos / "p03.png").write_bytes(encode(np.zeros((1000, 1000, 3), np.uint8)))
+    status, _, err = run("photos", "--out", "out", "--server", server.url, "--tile", "96")
+    assert status == 2 and "11 images" not in err and f"{COUNT} images" in err and "1 failed" in err
+    assert "p03.png: tile 96 with overlap 0.2 makes" in err
+    (problem,) = [image["problem"] for image in coco()["images"] if "problem" in image]
+    assert "ask for larger tiles" in problem["detail"]
 
 
 def test_a_server_without_the_model_is_one_line(server: ServerProcess, monkeypatch: pytest.MonkeyPatch,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hindsight.audit.coco_output import category_ids
+from hindsight.audit.coco_output import category_ids, next_id
 from hindsight.audit.dataset import AuditImage, AuditSet
 from hindsight.audit.findings import Finding, Findings
 from hindsight.audit.judge import VERDICTS, Judged
@@ -88,7 +88,7 @@ def content(
             for summary in summaries
         ],
         "ranked": len(findings.ranked),
-        "nextId": 1 + max((int(image.ids.max()) for image in dataset.images if len(image)), default=0),
+        "nextId": next_id(dataset, source),
         "problems": [str(problem) for problem in problems[:_MOST_PROBLEMS]],
         "problemCount": len(problems),
     }

@@ -29,6 +29,7 @@ _MOST_WORKERS = 8  # by default: each holds a model of its own in memory
 _WORTH_A_WORKER = 8  # pictures; fewer are done before it is up
 _WORTH_WORKERS = 100  # pictures from which workers are started for whoever has not asked for them
 _REQUESTS = 4  # at a time, to a server
+_TILES_PATIENCE = 300.0  # seconds for an image in tiles, which may be dozens of the server's images
 _GREY = "#808080"  # of a class that only an older version of the model has
 
 
@@ -117,7 +118,8 @@ def server_team(choice: Choice, url: str) -> Team:
 
     @contextmanager
     def opened(report: Callable[[str], None]) -> Iterator[Engine]:
-        with Client(url, model=f"{name}@{version}", api_key=key) as pinned:
+        patience: dict[str, float] = {"timeout": _TILES_PATIENCE} if "tile" in given else {}
+        with Client(url, model=f"{name}@{version}", api_key=key, **patience) as pinned:
             engine = Remote(pinned, given, classes, choice.workers or _REQUESTS)
             try:
                 yield engine

@@ -123,6 +123,37 @@ def test_a_coco_file_keeps_all_that_it_says(run: Run, tmp_path: Path) -> None:
     assert rest == expected(sorted(TILES))
 
 
+def test_an_audit_of_an_audit_repeats_nothing_that_is_out_of_date(run: Run, tmp_path: Path) -> None:
+    write_tiles_voc(tmp_path / "tiles")
+    run("tiles", "--out", "first")
+    document: dict[str, Any] = json.loads(Path("first/audit.json").read_text())
+    for entry in document["annotations"]:
+        entry |= {"suggestion": {"bbox": [0, 0, 1, 1]}, "duplicate_of": 99, "rank": 99}
+    document["annotations"].append({"id": 500, "verdict": "fine", "iou": 0.9})
+    Path("set.json").write_text(json.dumps(document))
+    assert run("set.json", "--images", "tiles", "--out", "second")[0] == 0
+    *entries, bad = json.loads(Path("second/audit.json").read_text())["annotations"]
+    assert bad == {"id": 500, "verdict": "bad entry"}
+    first = json.loads(Path("first/audit.json").read_text())["annotations"]
+    assert [{**entry, "rank": 0} for entry in entries] == [{**entry, "rank": 0} for entry in first]
+    page = Path("second/report.html").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["nextId"] == 501
+
+
+def test_of_two_entries_with_one_id_the_first_is_meant(run: Run, tmp_path: Path) -> None:
+    write_tiles_voc(tmp_path / "tiles")
+    run("tiles", "--out", "first")
+    document: dict[str, Any] = json.loads(Path("first/audit.json").read_text())
+    document["annotations"].insert(0, {**document["annotations"][0], "category_id": 99})
+    Path("set.json").write_text(json.dumps(document))
+    status, out, _ = run("set.json", "--images", "tiles", "--out", "second")
+    assert status == 0 and "2 bad entries could not be read" in out
+    entries = json.loads(Path("second/audit.json").read_text())["annotations"]
+    assert [entry["verdict"] for entry in entries[:2]] == ["bad entry", "bad entry"]
+    assert [entry["verdict"] for entry in entries[2:]] == expected(sorted(TILES))[1:]
+
+
 def test_a_yolo_folder_gets_the_same_verdicts(run: Run, tmp_path: Path) -> None:
     write_tiles_yolo(tmp_path / "tiles")
     status, _, err = run("tiles/data.yaml")

@@ -23,6 +23,7 @@ from hindsight.artifact import Artifact
 from hindsight.cli import main
 from tests.factories import encode, make_tiny_artifact, tiles_image
 from tests.server_process import REPOSITORY, ServerProcess, wait_until
+from tests.stub_server import FOUND, MODELS, TINY, says, stub_server
 
 Run = Callable[..., tuple[int, str, str]]
 COUNT = 12
@@ -467,6 +468,27 @@ def test_too_many_tiles_for_a_server_fail_their_image_alone(
     assert "p03.png: tile 96 with overlap 0.2 makes" in err
     (problem,) = [image["problem"] for image in coco()["images"] if "problem" in image]
     assert "ask for larger tiles" in problem["detail"]
+
+
+def test_a_server_that_knows_no_tiles_is_one_line(run: Run) -> None:
+    """As one of before them answers."""
+    versions = [{"version": "2", "classes": ["red", "green"], "default": True}]
+    classes = [{"name": name, "colour": "#ff0000"} for name in ("red", "green")]
+    refusal = {"title": "A parameter is invalid", "status": 422, "code": "option-error",
+               "detail": "query.tile: no such parameter"}  # fmt: skip
+    with stub_server() as old:
+        old.models = {**MODELS, "models": [{**TINY, "classes": classes, "versions": versions}]}
+        old.always = says(refusal, 422)
+        tiled = ("photos", "--server", old.url, "--tile", "96")
+        status, out, err = run(*tiled, "--json")
+        assert (status, out, err) == (2, "", "hindsight: query.tile: no such parameter\n")
+        status, _, err = run(*tiled, "--out", "out")
+        assert status == 2 and "no such parameter" in err and "not finished: 0 are done" in err
+        assert all("tile=96" in seen.target for seen in old.asked)
+        assert all(float(seen.headers["x-request-timeout"]) > 200 for seen in old.asked), "tiles take long"
+        old.always = says(FOUND)
+        assert run("photos", "--server", old.url, "--json")[0] == 0
+        assert float(old.asked[-1].headers["x-request-timeout"]) < 60
 
 
 def test_a_server_without_the_model_is_one_line(server: ServerProcess, monkeypatch: pytest.MonkeyPatch,

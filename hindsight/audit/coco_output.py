@@ -74,7 +74,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """All of it or nothing. Raises OptionError where it cannot be written."""
     draft = path.with_name(path.name + ".part")
     try:
-        with draft.open("w", encoding="utf-8") as stream:
+        # A lone surrogate, of a file's name that is no text, becomes the escape that JSON has for it.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             json.dump(content, stream, ensure_ascii=False)
             stream.write("\n")
         os.replace(draft, path)

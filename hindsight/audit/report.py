@@ -116,7 +116,7 @@ def write_page(path: Path, values: Mapping[str, Any]) -> None:
     page = _FIELD.sub(lambda field: fields[field[1]], page)
     draft = path.with_name(path.name + ".part")
     try:
-        draft.write_text(page, encoding="utf-8")
+        draft.write_text(page, encoding="utf-8", errors="backslashreplace")  # as in coco_output.write_json
         os.replace(draft, path)
     except OSError as error:
         raise OptionError(f"{path} cannot be written ({error.strerror})") from error
@@ -135,7 +135,7 @@ def _image(image: AuditImage, folder: Path) -> dict[str, Any]:
         "name": image.name,
         "width": width,
         "height": height,
-        "href": quote(Path(relative).as_posix()),
+        "href": quote(os.fsencode(Path(relative).as_posix())),
     }
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
@@ -152,6 +153,22 @@ def test_of_two_entries_with_one_id_the_first_is_meant(run: Run, tmp_path: Path)
     entries = json.loads(Path("second/audit.json").read_text())["annotations"]
     assert [entry["verdict"] for entry in entries[:2]] == ["bad entry", "bad entry"]
     assert [entry["verdict"] for entry in entries[2:]] == expected(sorted(TILES))[1:]
+
+
+def test_names_of_files_that_are_no_text(run: Run, tmp_path: Path) -> None:
+    write_tiles_yolo(tmp_path / "tiles")
+    for file in [*Path("tiles").rglob("*.png"), *Path("tiles/labels").rglob("*.txt")]:
+        os.rename(file, os.fsencode(file.with_suffix("")) + b"\xe9" + os.fsencode(file.suffix))
+    Path("tiles/labels", os.fsdecode(b"orphan\xe9.txt")).touch()
+    status, out, err = run("tiles")
+    assert (status, err) == (0, "") and "orphan" in out
+    assert sorted(verdicts(Path("audit-tiles"))) == sorted(expected(sorted(TILES)))
+    document = json.loads(Path("audit-tiles/audit.json").read_text(encoding="utf-8"))
+    assert all(Path("tiles", image["file_name"]).is_file() for image in document["images"])
+    page = Path("audit-tiles/report.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    for image in data["images"]:
+        assert (Path("audit-tiles").resolve() / os.fsdecode(unquote_to_bytes(image["href"]))).is_file()
 
 
 def test_a_yolo_folder_gets_the_same_verdicts(run: Run, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from hindsight.audit.look import look
 from hindsight.audit.pictures import FOLDER, picture_name, remove_others, write_pictures
 from hindsight.audit.summary import ClassSummary, summarise
 from hindsight.datasets import Problem
+from hindsight.datasets.yolo import image_folders
 from hindsight.errors import ArtifactError, OptionError
 from hindsight.runtime import open_runtime
 from hindsight.version import __version__
@@ -185,7 +186,7 @@ def _make_folder(out: Path, dataset: AuditSet) -> None:
         raise OptionError(f"--out {out} must be a folder ({error.strerror})") from error
     if dataset.format == "yolo":
         above = {out.resolve(), *out.resolve().parents}
-        if any(folder in above for folder in {image.path.resolve().parent for image in dataset.images}):
+        if above & (image_folders(dataset.path) | {image.path.parent.resolve() for image in dataset.images}):
             raise OptionError(f"--out {out} lies among the data set's images: choose another place")
 
 

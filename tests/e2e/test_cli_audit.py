@@ -180,6 +180,25 @@ def test_a_yolo_folder_gets_the_same_verdicts(run: Run, tmp_path: Path) -> None:
     assert status == 2 and "lies among the data set's images" in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("kind", ["links", "below"])
+def test_the_reports_pictures_never_become_the_sets(run: Run, tmp_path: Path, kind: str) -> None:
+    """Images are links to files elsewhere; or all of them lie in a folder of the folder that is named."""
+    write_tiles_yolo(tmp_path / "tiles")
+    images, labels = tmp_path / "tiles/images", tmp_path / "tiles/labels"
+    (tmp_path / "store").mkdir()
+    for folder in (images / "deep", labels / "deep"):
+        folder.mkdir()
+    for file in [*images.glob("*.png"), *labels.glob("*.txt")]:
+        if kind == "below":
+            file.rename(file.parent / "deep" / file.name)
+        elif file.suffix == ".png":
+            (images / file.name).rename(tmp_path / "store" / file.name)
+            file.symlink_to(tmp_path / "store" / file.name)
+    status, _, err = run("tiles", "--out", "tiles/images/report")
+    assert status == 2 and "lies among the data set's images" in err
+    assert run("tiles", "--out", "tiles/report")[0] == 0
+
+
 def test_a_finished_audit_is_not_done_again(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

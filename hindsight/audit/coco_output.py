@@ -23,7 +23,17 @@ __all__ = ["BAD_ENTRY", "category_ids", "document", "next_id", "write_json"]
 
 BAD_ENTRY = "bad entry"  # the verdict on what cannot be read, or lies in an image that cannot
 _ADDED = frozenset(
-    {"verdict", "suspicion", "rank", "iou", "purity", "integrity", "class_score", "suggestion", "duplicate_of"}
+    {
+        "verdict",
+        "suspicion",
+        "rank",
+        "iou",
+        "purity",
+        "integrity",
+        "class_score",
+        "suggestion",
+        "duplicate_of",
+    }
 )
 _DECIMALS = 4
 

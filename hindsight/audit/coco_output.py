@@ -19,9 +19,22 @@ from hindsight.audit.findings import Findings
 from hindsight.audit.judge import Judged, OwnBox
 from hindsight.errors import OptionError
 
-__all__ = ["BAD_ENTRY", "category_ids", "document", "write_json"]
+__all__ = ["BAD_ENTRY", "category_ids", "document", "next_id", "write_json"]
 
 BAD_ENTRY = "bad entry"  # the verdict on what cannot be read, or lies in an image that cannot
+_ADDED = frozenset(
+    {
+        "verdict",
+        "suspicion",
+        "rank",
+        "iou",
+        "purity",
+        "integrity",
+        "class_score",
+        "suggestion",
+        "duplicate_of",
+    }
+)
 _DECIMALS = 4
 
 
@@ -39,7 +52,10 @@ def document(dataset: AuditSet, findings: Findings, about: Mapping[str, Any], so
                 found["duplicate_of"] = int(image.ids[each.twin])
             said[int(image.ids[row])] = found
     whole = _made(dataset, numbers) if source is None else {k: v for k, v in source.items() if k != "audit"}
-    whole["annotations"] = _with_verdicts(whole["annotations"], said)
+    entries = whole["annotations"]
+    if source is not None and "audit" in source:  # an audit.json: what that audit said is out of date
+        entries = [_without_verdict(entry) for entry in entries]
+    whole["annotations"] = _with_verdicts(entries, said)
     whole["audit"] = {**about, "missing": _missing(dataset, findings, numbers)}
     return whole
 
@@ -54,16 +70,31 @@ def category_ids(dataset: AuditSet, source: Any) -> tuple[int, ...]:
     return tuple(by_name[name] for name in dataset.class_names)
 
 
+def next_id(dataset: AuditSet, source: Any) -> int:
+    """The first id that no annotation has: not one that cannot be read either. source: as for `document`."""
+    ids = [number for image in dataset.images for number in image.ids.tolist()]
+    for entry in [] if source is None else source["annotations"]:
+        key = entry.get("id") if isinstance(entry, dict) else None
+        if isinstance(key, int):
+            ids.append(key)
+    return 1 + max(ids, default=0)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """All of it or nothing. Raises OptionError where it cannot be written."""
     draft = path.with_name(path.name + ".part")
     try:
-        with draft.open("w", encoding="utf-8") as stream:
+        # A lone surrogate, of a file's name that is no text, becomes the escape that JSON has for it.
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             json.dump(content, stream, ensure_ascii=False)
             stream.write("\n")
         os.replace(draft, path)
     except OSError as error:
         raise OptionError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def _without_verdict(entry: Any) -> Any:
+    return {k: v for k, v in entry.items() if k not in _ADDED} if isinstance(entry, dict) else entry
 
 
 def _with_verdicts(entries: list[Any], said: Mapping[int, Mapping[str, Any]]) -> list[Any]:

@@ -60,7 +60,8 @@ class AuditImage:
         """
         status = os.stat(self.path)
         digest = hashlib.blake2b(digest_size=12)
-        digest.update(f"{self.name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        known = f"{self.name}\0{status.st_size}\0{status.st_mtime_ns}\0"
+        digest.update(known.encode("utf-8", "backslashreplace"))  # a file's name need not be text
         digest.update(np.ascontiguousarray(self.boxes).tobytes())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
         return digest.hexdigest()

@@ -94,6 +94,7 @@ class Journal:
         lines = self._lines()
         head = next(lines, None)
         if head is None:
+            self._refuse_strangers()
             self._file.truncate(0)
             self._append(self._made_with)
             return
@@ -106,6 +107,16 @@ class Journal:
                 self._names[name] = signature
             end = offset + length
         self._file.truncate(end)
+
+    def _refuse_strangers(self) -> None:
+        """Raises OptionError where a first line that is none of ours is no rest of one either."""
+        self._reader.seek(0)
+        line, begin = self._reader.readline(2**20), b'{"format"'
+        if line.endswith(b"\n") or line[: len(begin)] != begin[: len(line)]:
+            raise OptionError(
+                f"{self._path} is no journal of an audit: move it away, give another --out, or --restart to "
+                "write over it"
+            )
 
     def _lines(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """(offset, length, content) of every whole line, up to the first that is none."""

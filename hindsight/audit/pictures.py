@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ _LEAST = 48  # pixels
 _ASPECT = 4 / 3  # of the cards they are shown in
 _LONG_SIDE = 480
 _QUALITY = 85
+_OURS = re.compile(r"[0-9a-f]{12}(-\d+){4}\.jpg")  # as picture_name has it
 
 
 def frame_around(boxes: Iterable[Box], image_hw: tuple[int, int]) -> Frame:
@@ -57,9 +59,9 @@ def write_pictures(
 
     An image that went away meanwhile has none. Raises OptionError where the folder cannot be written.
     """
-    by_image: dict[int, tuple[AuditImage, list[Frame]]] = {}
-    for image, frame in wanted:
-        by_image.setdefault(id(image), (image, []))[1].append(frame)
+    by_image: dict[str, tuple[AuditImage, list[Frame]]] = {}
+    for image, frame in wanted:  # a set may list an image twice: its pictures are the same files
+        by_image.setdefault(image.signature, (image, []))[1].append(frame)
 
     def write(image: AuditImage, frames: list[Frame]) -> None:
         try:
@@ -78,10 +80,10 @@ def write_pictures(
 
 
 def remove_others(folder: Path, names: Iterable[str]) -> None:
-    """Pictures of an earlier report that this one does not show."""
+    """Pictures of an earlier report that this one does not show; whatever else is there stays."""
     kept = set(names)
     for file in folder.glob("*.jpg"):
-        if file.name not in kept:
+        if file.name not in kept and _OURS.fullmatch(file.name):
             file.unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hindsight.audit.coco_output import category_ids
+from hindsight.audit.coco_output import category_ids, next_id
 from hindsight.audit.dataset import AuditImage, AuditSet
 from hindsight.audit.findings import Finding, Findings
 from hindsight.audit.judge import VERDICTS, Judged
@@ -88,7 +88,7 @@ def content(
             for summary in summaries
         ],
         "ranked": len(findings.ranked),
-        "nextId": 1 + max((int(image.ids.max()) for image in dataset.images if len(image)), default=0),
+        "nextId": next_id(dataset, source),
         "problems": [str(problem) for problem in problems[:_MOST_PROBLEMS]],
         "problemCount": len(problems),
     }
@@ -116,7 +116,7 @@ def write_page(path: Path, values: Mapping[str, Any]) -> None:
     page = _FIELD.sub(lambda field: fields[field[1]], page)
     draft = path.with_name(path.name + ".part")
     try:
-        draft.write_text(page, encoding="utf-8")
+        draft.write_text(page, encoding="utf-8", errors="backslashreplace")  # as in coco_output.write_json
         os.replace(draft, path)
     except OSError as error:
         raise OptionError(f"{path} cannot be written ({error.strerror})") from error
@@ -135,7 +135,7 @@ def _image(image: AuditImage, folder: Path) -> dict[str, Any]:
         "name": image.name,
         "width": width,
         "height": height,
-        "href": quote(Path(relative).as_posix()),
+        "href": quote(os.fsencode(Path(relative).as_posix())),
     }
 
 

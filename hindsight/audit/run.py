@@ -18,11 +18,13 @@ from hindsight.audit.classes import map_classes
 from hindsight.audit.dataset import AuditImage, AuditSet, open_audit_set, read_set
 from hindsight.audit.examine import DETECT_OPTIONS
 from hindsight.audit.findings import Findings, judge_all
+from hindsight.audit.journal import FILE as JOURNAL
 from hindsight.audit.journal import Journal
 from hindsight.audit.look import look
 from hindsight.audit.pictures import FOLDER, picture_name, remove_others, write_pictures
 from hindsight.audit.summary import ClassSummary, summarise
 from hindsight.datasets import Problem
+from hindsight.datasets.yolo import image_folders
 from hindsight.errors import ArtifactError, OptionError
 from hindsight.runtime import open_runtime
 from hindsight.version import __version__
@@ -89,6 +91,7 @@ def run_audit(asked: Asked, artifact: Artifact, listener: Listener) -> Done:
     artifact.require_rescoring()
     dataset = open_for_audit(asked, artifact)
     _make_folder(asked.out, dataset)
+    _check_outputs(asked)
     with _journal(asked, artifact, dataset) as journal:
         images, vanished = _still_there(dataset.images)
         waiting = [image for image in images if image.signature not in journal]
@@ -132,7 +135,7 @@ def _write(
     shown = findings.worst(asked.worst)
     frames = report.frames_of(dataset, shown)
     wanted = [(dataset.images[f.image], frame) for f, frame in zip(shown, frames, strict=True)]
-    listener.stage("pictures", 0, len({id(image) for image, _ in wanted}))
+    listener.stage("pictures", 0, len({image.signature for image, _ in wanted}))
     write_pictures(asked.out / FOLDER, wanted, asked.workers, listener.advance)
     names = artifact.manifest.class_names
     page = report.content(
@@ -183,8 +186,20 @@ def _make_folder(out: Path, dataset: AuditSet) -> None:
         raise OptionError(f"--out {out} must be a folder ({error.strerror})") from error
     if dataset.format == "yolo":
         above = {out.resolve(), *out.resolve().parents}
-        if any(folder in above for folder in {image.path.resolve().parent for image in dataset.images}):
+        if above & (image_folders(dataset.path) | {image.path.parent.resolve() for image in dataset.images}):
             raise OptionError(f"--out {out} lies among the data set's images: choose another place")
+
+
+def _check_outputs(asked: Asked) -> None:
+    """Raises OptionError where something lies that no audit has written here."""
+    if asked.restart or (asked.out / JOURNAL).exists():
+        return
+    for name in (AUDIT, report.FILE):
+        if (asked.out / name).exists():
+            raise OptionError(
+                f"--out: {asked.out / name} is there already and was not written by this audit: "
+                "move it away, give another --out, or --restart to write over it"
+            )
 
 
 def _journal(asked: Asked, artifact: Artifact, dataset: AuditSet) -> Journal:

@@ -111,10 +111,11 @@ def _read_annotations(
         label = f"annotation {key}" if _is_int(key) else f"annotation {index + 1} in the list"
         line = partial(lines.of, "annotations", index)
         fault = _annotation_fault(entry, seen, names, raw_images)
+        if _is_int(key):
+            seen.add(key)  # of a bad one too: an id means the first entry that has it
         if fault is not None:
             problems.append(Problem(path, line(), f"{label}: {fault}"))
             continue
-        seen.add(key)
         x, y, w, h = (float(value) for value in entry["bbox"])
         area = entry.get("area")
         box = RawBox(

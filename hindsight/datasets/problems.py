@@ -21,7 +21,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = str(self.file) if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}: {self.message}"
+        # A file's name need not be text; what is said of it must be.
+        return f"{place}: {self.message}".encode("utf-8", "backslashreplace").decode()
 
 
 class DatasetError(HindsightError):

@@ -80,6 +80,13 @@ def read_yolo(
     return raw_images, list(opened.class_names)
 
 
+def image_folders(path: Path) -> set[Path]:
+    """Resolved folders whose images, at any depth, belong to the set. Raises DatasetError."""
+    opened = open_yolo(path)
+    entries = [entry for split in opened.splits.values() for entry, _ in split] or [opened.root / "images"]
+    return {entry.resolve() for entry in entries if entry.is_dir()}
+
+
 def label_path(image: Path) -> Path:
     """Where the labels of `image` are."""
     parts = list(image.parts[:-1])

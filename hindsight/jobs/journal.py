@@ -54,6 +54,7 @@ class Journal:
         self.is_new = False
         self._stream = stream
         self._places: dict[Key, int] = {}
+        self._frames: dict[str, dict[int, None]] = {}  # of each video, or every video would go through all
         self._end = 0
         self._synced = time.monotonic()
 
@@ -82,8 +83,7 @@ class Journal:
         """Keep it, in place of what was known under its key. Raises JobError where it cannot be written."""
         body = json.dumps(entry.detections, separators=(",", ":"), allow_nan=False)
         place = self._write(entry.head(), body)
-        self.entries[entry.key] = replace(entry, detections=None)
-        self._places[entry.key] = place
+        self._note(replace(entry, detections=None), place)
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self.sync()
 
@@ -100,12 +100,8 @@ class Journal:
 
     def frames_of(self, file: str, stamp: Stamp | None) -> list[Entry]:
         """Of the video as it was then, in order."""
-        frames = [
-            (entry.frame, entry)
-            for entry in self.entries.values()
-            if entry.file == file and entry.stamp == stamp and entry.frame is not None
-        ]
-        return [entry for _, entry in sorted(frames, key=lambda pair: pair[0])]
+        frames = (self.entries[file, frame] for frame in sorted(self._frames.get(file, ())))
+        return [entry for entry in frames if entry.stamp == stamp]
 
     def note_output(self, name: str) -> None:
         """This job writes `name` beside the journal, and may write over it another time."""
@@ -212,9 +208,13 @@ class Journal:
         if "wrote" in head:
             self.written.add(head["wrote"])
             return
-        entry = Entry.from_head(head)
+        self._note(Entry.from_head(head), place)
+
+    def _note(self, entry: Entry, place: int) -> None:
         self.entries[entry.key] = entry
         self._places[entry.key] = place
+        if entry.frame is not None:
+            self._frames.setdefault(entry.file, {})[entry.frame] = None
 
     def _keep_names(self) -> None:
         """A job that starts over may still write over its own outputs."""
@@ -223,7 +223,7 @@ class Journal:
                 self._read_entries()
         except JobError:
             pass  # nobody knows any more which they were
-        self.entries, self._places = {}, {}
+        self.entries, self._places, self._frames = {}, {}, {}
         self.damaged = 0
 
     def _write(self, head: Mapping[str, Any], body: str) -> int:

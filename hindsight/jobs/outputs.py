@@ -171,12 +171,13 @@ def _write_yolo(labels: Path, classes: Path, results: Results) -> None:
     draft = labels.with_name(f".{labels.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
+    taken = {results.labels[head.file] for head in results.pictures() if head.frame is None and head.size}
     for head in results.pictures():
         if head.size is None:
             continue
         name = results.labels[head.file]
         if head.frame is not None:
-            name = name.with_name(f"{name.stem}-{head.frame:06d}.txt")
+            name = _of_frame(name, head.frame, taken)
         text = yolo_lines(_whole_entry(results, head).detections or [], *head.size)
         (draft / name).parent.mkdir(parents=True, exist_ok=True)
         (draft / name).write_text(text, encoding="utf-8")
@@ -185,6 +186,16 @@ def _write_yolo(labels: Path, classes: Path, results: Results) -> None:
     os.replace(draft, labels)
     with _whole(classes) as stream:
         stream.writelines(f"{name}\n" for name in results.model.class_names)
+
+
+def _of_frame(video: Path, frame: int, taken: set[Path]) -> Path:
+    """A name for a frame's labels; an image may be called as a frame would be."""
+    stem, count = f"{video.stem}-{frame:06d}", 1
+    name = video.with_name(f"{stem}.txt")
+    while name in taken:
+        count += 1
+        name = video.with_name(f"{stem}-{count}.txt")
+    return name
 
 
 def _write_list(stream: TextIO, items: Iterator[dict[str, Any]]) -> None:

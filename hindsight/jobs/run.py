@@ -22,6 +22,7 @@ from hindsight.video import Sampling, VideoError, expected_frames, read_ahead
 __all__ = ["Job", "Listener", "Tally", "Wanted"]
 
 _MOST_TROUBLE = 20  # pictures in a row that failed for no fault of theirs
+_MOST_WAITING = 32  # frames to be drawn that wait for one before them
 Pixels = NDArray[np.uint8]
 
 
@@ -87,6 +88,7 @@ class Job:
         self._journal = journal
         self._open: dict[int, tuple[Entry, Pixels | None]] = {}
         self._arrived: dict[int, tuple[Entry, Pixels | None]] = {}
+        self._held = 0  # of those that have arrived, how many with pixels
         self._delivered = 0
         self._trouble = 0
         self._film: Film | None = None
@@ -144,7 +146,9 @@ class Job:
                     kept = frame.image if target is not None else None
                     number = self._number(entry.key)
                     done = self._done(entry)
-                    if done is not None:
+                    # Frames that are done wait in memory for one before them that is not. Where they are
+                    # many, the next is done once more: so the engine's window holds us back, too.
+                    if done is not None and (kept is None or self._held < _MOST_WAITING):
                         self._arrive(number, done, kept, earlier=True)
                     else:
                         self._open[number] = (entry, kept)
@@ -204,8 +208,11 @@ class Job:
         """Count it; what is in turn is delivered."""
         self._count(entry, earlier)
         self._arrived[number] = (entry, pixels)
+        self._held += pixels is not None
         while self._delivered in self._arrived:
-            self._deliver(*self._arrived.pop(self._delivered))
+            entry, pixels = self._arrived.pop(self._delivered)
+            self._held -= pixels is not None
+            self._deliver(entry, pixels)
             self._delivered += 1
 
     def _count(self, entry: Entry, earlier: bool) -> None:

@@ -56,8 +56,8 @@ def find_sources(given: Collection[str], *, recursive: bool = True, own: Collect
 
     Of a folder the images are taken, by their names; hidden files and folders are left out, links are
     followed once. recursive: those of the folders in it too. own: folders that the job writes to; they are
-    left out below the folders named, and so is any folder with a job's journal in it. Of a pattern, images
-    and videos are taken. Whether a file that was named can be read shows when it is read.
+    left out below what is named, folder or pattern, and so is any folder with a job's journal in it. Of a
+    pattern, images and videos are taken. Whether a file that was named can be read shows when it is read.
     """
     found = _Found(recursive, {path.resolve() for path in own})
     for text in given:
@@ -79,6 +79,7 @@ class _Found:
         self.notes: list[str] = []
         self._recursive = recursive
         self._own = own
+        self._known: dict[Path, bool] = {}  # many matches lie in one folder
 
     def take(self, text: str) -> None:
         """One argument."""
@@ -93,7 +94,10 @@ class _Found:
     def _take_pattern(self, pattern: str) -> None:
         taken = len(self.files)
         matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+        named = len(_named_part(pattern).parts)
         for match in matches:
+            if self._lies_in_own(match, named):
+                continue
             if match.is_dir():
                 if not pattern.endswith("**"):  # which names what is in it anyway
                     self._take_folder(match, by_pattern=True)
@@ -143,13 +147,26 @@ class _Found:
             elif self._recursive and not self._is_own(child):
                 yield from self._walk(child, walked)
 
+    def _lies_in_own(self, match: Path, named: int) -> bool:
+        """Whether a match, or a folder above it that the pattern does not name in so many parts, is such."""
+        folders = (match, *match.parents)[: max(0, len(match.parts) - named)]
+        return any(self._is_own(folder) for folder in folders if folder != match or match.is_dir())
+
     def _is_own(self, folder: Path) -> bool:
-        return folder.resolve() in self._own or (folder / JOURNAL_NAME).exists()
+        if folder not in self._known:
+            self._known[folder] = folder.resolve() in self._own or (folder / JOURNAL_NAME).exists()
+        return self._known[folder]
 
 
 def is_one_file(text: str) -> bool:
     """Whether an argument names a single file, there or not: no folder, no pattern, no list."""
     return text != "-" and not Path(text).is_dir() and not _is_pattern(text)
+
+
+def _named_part(pattern: str) -> Path:
+    """The folders before a pattern's first wildcard."""
+    parts = Path(pattern).parts
+    return Path(*parts[: next((place for place, part in enumerate(parts) if glob.has_magic(part)), None)])
 
 
 def _is_pattern(text: str) -> bool:

@@ -51,7 +51,7 @@ const textOf = (node, tag) => child(node, tag)?.text.trim() ?? "";
 
 /**
  * The entry (see boxes-read.js) of one VOC file. Pixels count from 1 and both ends belong to the box: 1 is taken from the
- * minima, as training/data/voc.py does.
+ * minima, as hindsight/datasets/voc.py does.
  */
 export function fromVoc(name, text) {
   const root = parseXml(text);

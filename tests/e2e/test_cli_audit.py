@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
@@ -123,6 +124,53 @@ def test_a_coco_file_keeps_all_that_it_says(run: Run, tmp_path: Path) -> None:
     assert rest == expected(sorted(TILES))
 
 
+def test_an_audit_of_an_audit_repeats_nothing_that_is_out_of_date(run: Run, tmp_path: Path) -> None:
+    write_tiles_voc(tmp_path / "tiles")
+    run("tiles", "--out", "first")
+    document: dict[str, Any] = json.loads(Path("first/audit.json").read_text())
+    for entry in document["annotations"]:
+        entry |= {"suggestion": {"bbox": [0, 0, 1, 1]}, "duplicate_of": 99, "rank": 99}
+    document["annotations"].append({"id": 500, "verdict": "fine", "iou": 0.9})
+    Path("set.json").write_text(json.dumps(document))
+    assert run("set.json", "--images", "tiles", "--out", "second")[0] == 0
+    *entries, bad = json.loads(Path("second/audit.json").read_text())["annotations"]
+    assert bad == {"id": 500, "verdict": "bad entry"}
+    first = json.loads(Path("first/audit.json").read_text())["annotations"]
+    assert [{**entry, "rank": 0} for entry in entries] == [{**entry, "rank": 0} for entry in first]
+    page = Path("second/report.html").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["nextId"] == 501
+
+
+def test_of_two_entries_with_one_id_the_first_is_meant(run: Run, tmp_path: Path) -> None:
+    write_tiles_voc(tmp_path / "tiles")
+    run("tiles", "--out", "first")
+    document: dict[str, Any] = json.loads(Path("first/audit.json").read_text())
+    document["annotations"].insert(0, {**document["annotations"][0], "category_id": 99})
+    Path("set.json").write_text(json.dumps(document))
+    status, out, _ = run("set.json", "--images", "tiles", "--out", "second")
+    assert status == 0 and "2 bad entries could not be read" in out
+    entries = json.loads(Path("second/audit.json").read_text())["annotations"]
+    assert [entry["verdict"] for entry in entries[:2]] == ["bad entry", "bad entry"]
+    assert [entry["verdict"] for entry in entries[2:]] == expected(sorted(TILES))[1:]
+
+
+def test_names_of_files_that_are_no_text(run: Run, tmp_path: Path) -> None:
+    write_tiles_yolo(tmp_path / "tiles")
+    for file in [*Path("tiles").rglob("*.png"), *Path("tiles/labels").rglob("*.txt")]:
+        os.rename(file, os.fsencode(file.with_suffix("")) + b"\xe9" + os.fsencode(file.suffix))
+    Path("tiles/labels", os.fsdecode(b"orphan\xe9.txt")).touch()
+    status, out, err = run("tiles")
+    assert (status, err) == (0, "") and "orphan" in out
+    assert sorted(verdicts(Path("audit-tiles"))) == sorted(expected(sorted(TILES)))
+    document = json.loads(Path("audit-tiles/audit.json").read_text(encoding="utf-8"))
+    assert all(Path("tiles", image["file_name"]).is_file() for image in document["images"])
+    page = Path("audit-tiles/report.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    for image in data["images"]:
+        assert (Path("audit-tiles").resolve() / os.fsdecode(unquote_to_bytes(image["href"]))).is_file()
+
+
 def test_a_yolo_folder_gets_the_same_verdicts(run: Run, tmp_path: Path) -> None:
     write_tiles_yolo(tmp_path / "tiles")
     status, _, err = run("tiles/data.yaml")
@@ -130,6 +178,25 @@ def test_a_yolo_folder_gets_the_same_verdicts(run: Run, tmp_path: Path) -> None:
     assert verdicts(Path("audit-tiles")) == expected(sorted(TILES))
     status, _, err = run("tiles", "--out", "tiles/images/qa")
     assert status == 2 and "lies among the data set's images" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["links", "below"])
+def test_the_reports_pictures_never_become_the_sets(run: Run, tmp_path: Path, kind: str) -> None:
+    """Images are links to files elsewhere; or all of them lie in a folder of the folder that is named."""
+    write_tiles_yolo(tmp_path / "tiles")
+    images, labels = tmp_path / "tiles/images", tmp_path / "tiles/labels"
+    (tmp_path / "store").mkdir()
+    for folder in (images / "deep", labels / "deep"):
+        folder.mkdir()
+    for file in [*images.glob("*.png"), *labels.glob("*.txt")]:
+        if kind == "below":
+            file.rename(file.parent / "deep" / file.name)
+        elif file.suffix == ".png":
+            (images / file.name).rename(tmp_path / "store" / file.name)
+            file.symlink_to(tmp_path / "store" / file.name)
+    status, _, err = run("tiles", "--out", "tiles/images/report")
+    assert status == 2 and "lies among the data set's images" in err
+    assert run("tiles", "--out", "tiles/report")[0] == 0
 
 
 def test_a_finished_audit_is_not_done_again(
@@ -242,6 +309,20 @@ def test_the_report_lists_the_worst_and_keeps_no_other_pictures(run: Run, tmp_pa
     assert [item["verdict"] for item in data["items"]].index("missing") == 2 and data[
         "ranked"
     ] == ANNOTATIONS + 1
+
+
+@pytest.mark.parametrize("name", ["audit.json", "report.html"])
+def test_what_no_audit_has_written_is_not_written_over(run: Run, tmp_path: Path, name: str) -> None:
+    write_tiles_voc(tmp_path / "tiles")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    status, _, err = run("tiles", "--out", "out")
+    assert status == 2 and f"out/{name} is there already" in err and err.count("\n") == 1
+    assert [file.name for file in Path("out").iterdir()] == [name]
+    assert (tmp_path / "out" / name).read_text() == "mine"
+    status, _, _ = run("tiles", "--out", "out", "--restart")
+    assert status == 0 and (tmp_path / "out" / name).read_text() != "mine"
+    assert run("tiles", "--out", "out")[0] == 0
 
 
 def test_a_model_that_judges_no_boxes_is_refused(run: Run, tmp_path: Path) -> None:

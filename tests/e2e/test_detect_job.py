@@ -23,6 +23,7 @@ from hindsight.artifact import Artifact
 from hindsight.cli import main
 from tests.factories import encode, make_tiny_artifact, tiles_image
 from tests.server_process import REPOSITORY, ServerProcess, wait_until
+from tests.stub_server import FOUND, MODELS, TINY, says, stub_server
 
 Run = Callable[..., tuple[int, str, str]]
 COUNT = 12
@@ -381,6 +382,12 @@ def test_folders_in_folders_and_their_annotated_pictures(run: Run, photos: Path)
     assert status == 0 and out.count("\n") == COUNT - 1
 
 
+def test_a_job_of_a_pattern_goes_on_beside_its_own_pictures(run: Run) -> None:
+    for before in ("0", str(COUNT)):
+        status, _, err = run("photos/**/*.png", "--out", "photos/results", "--annotate", "photos/drawn")
+        assert status == 0 and f"{COUNT} images" in err and (before == "0" or f"({before} of them" in err)
+
+
 def test_a_picture_that_was_deleted_is_drawn_again(run: Run) -> None:
     run("photos", "--out", "out", "--annotate", "drawn")
     Path("drawn/p07.png").unlink()
@@ -432,6 +439,56 @@ def test_a_server_gives_the_same_results(server: ServerProcess, run: Run, photos
     assert coco("local.json") == coco("remote.json")
     for picture in Path("local").iterdir():
         assert picture.read_bytes() == Path("remote", picture.name).read_bytes()
+
+
+def test_a_server_gives_the_same_results_in_tiles(server: ServerProcess, run: Run, photos: Path) -> None:
+    for number in range(4):
+        large = np.tile((tiles_image() * (1 - number / 40)).astype(np.uint8), (3, 4, 1))
+        (photos / f"p{number:02}.png").write_bytes(encode(large))
+    tiles = ("--tile", "160", "--overlap", "0.1")
+    for more in ((), ("--no-whole", "--max-detections", "7"), ("--classes", "red")):
+        files = [f"{name}{len(more)}.json" for name in ("local", "remote")]
+        for file, who in zip(files, ((), ("--server", server.url)), strict=True):
+            assert run("photos", "--out", file, "--workers", "2", *tiles, *more, *who)[0] == 0
+        assert coco(files[0]) == coco(files[1])
+        assert any(each["image_id"] == 0 for each in coco(files[0])["annotations"])
+    status, _, err = run("photos", "--out", "remote0.json", "--server", server.url, "--tile", "128")
+    assert status == 2 and "tile was 160, now 128" in err
+    for wrong, words in ((("--overlap", "0.2"), "give tile"), (("--tile", "5"), "at least 32")):
+        status, out, err = run("photos", "--json", "--server", server.url, *wrong)
+        assert (status, out) == (2, "") and words in err and err.count("\n") == 1
+
+
+def test_too_many_tiles_for_a_server_fail_their_image_alone(
+    server: ServerProcess, run: Run, photos: Path
+) -> None:
+    (photos / "p03.png").write_bytes(encode(np.zeros((1000, 1000, 3), np.uint8)))
+    status, _, err = run("photos", "--out", "out", "--server", server.url, "--tile", "96")
+    assert status == 2 and "11 images" not in err and f"{COUNT} images" in err and "1 failed" in err
+    assert "p03.png: tile 96 with overlap 0.2 makes" in err
+    (problem,) = [image["problem"] for image in coco()["images"] if "problem" in image]
+    assert "ask for larger tiles" in problem["detail"]
+
+
+def test_a_server_that_knows_no_tiles_is_one_line(run: Run) -> None:
+    """As one of before them answers."""
+    versions = [{"version": "2", "classes": ["red", "green"], "default": True}]
+    classes = [{"name": name, "colour": "#ff0000"} for name in ("red", "green")]
+    refusal = {"title": "A parameter is invalid", "status": 422, "code": "option-error",
+               "detail": "query.tile: no such parameter"}  # fmt: skip
+    with stub_server() as old:
+        old.models = {**MODELS, "models": [{**TINY, "classes": classes, "versions": versions}]}
+        old.always = says(refusal, 422)
+        tiled = ("photos", "--server", old.url, "--tile", "96")
+        status, out, err = run(*tiled, "--json")
+        assert (status, out, err) == (2, "", "hindsight: query.tile: no such parameter\n")
+        status, _, err = run(*tiled, "--out", "out")
+        assert status == 2 and "no such parameter" in err and "not finished: 0 are done" in err
+        assert all("tile=96" in seen.target for seen in old.asked)
+        assert all(float(seen.headers["x-request-timeout"]) > 200 for seen in old.asked), "tiles take long"
+        old.always = says(FOUND)
+        assert run("photos", "--server", old.url, "--json")[0] == 0
+        assert float(old.asked[-1].headers["x-request-timeout"]) < 60
 
 
 def test_a_server_without_the_model_is_one_line(server: ServerProcess, monkeypatch: pytest.MonkeyPatch,

@@ -101,3 +101,13 @@ def test_one_audit_at_a_time_has_a_folder(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="cannot be written"):
         Journal(tmp_path / "nowhere", MADE_WITH)
+
+
+@pytest.mark.parametrize("content", ["epoch 1: loss 0.5\n", "notes", '["a", "list"]\n'])
+def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(OptionError, match="no journal of an audit"):
+        Journal(tmp_path, MADE_WITH)
+    assert (tmp_path / FILE).read_text() == content
+    with Journal(tmp_path, MADE_WITH, restart=True) as journal:
+        assert len(journal) == 0

@@ -64,3 +64,23 @@ def test_an_image_that_went_away_costs_its_picture_alone(tmp_path: Path) -> None
     object.__setattr__(gone, "signature", "f" * 24)
     write_pictures(tmp_path / "p", [(gone, (0, 0, 9, 9)), (image, (0, 0, 9, 9))], 1, lambda: None)
     assert [file.name for file in (tmp_path / "p").iterdir()] == [picture_name(image, (0, 0, 9, 9))]
+
+
+def test_pictures_of_others_are_left_alone(tmp_path: Path) -> None:
+    image, folder = image_of(tmp_path), tmp_path / "pictures"
+    write_pictures(folder, [(image, (0, 0, 40, 30))], 1, lambda: None)
+    for name in ("holiday.jpg", "0123456789ab.jpg", "2026-01-02-03-04.jpg"):
+        (folder / name).write_bytes(b"a photo")
+    remove_others(folder, [])
+    assert {file.name for file in folder.iterdir()} == {
+        "holiday.jpg",
+        "0123456789ab.jpg",
+        "2026-01-02-03-04.jpg",
+    }
+
+
+def test_an_image_that_a_set_lists_twice_is_written_once(tmp_path: Path) -> None:
+    image, counted = image_of(tmp_path), []
+    wanted = [(replace(image, image_id=number), (0, 0, 40, 30)) for number in (7, 8)]
+    write_pictures(tmp_path / "pictures", wanted, 2, lambda: counted.append(1))
+    assert len(list((tmp_path / "pictures").iterdir())) == 1 and len(counted) == 1

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from hindsight.jobs.entries import Entry, Problem, stamp_of
+from hindsight.jobs.entries import Entry, Key, Problem, stamp_of
 from hindsight.jobs.journal import JobError, Journal
 
 JOB = {"model": "tiny@1#abc", "score_threshold": 0.3, "classes": None}
@@ -49,6 +50,40 @@ def test_what_was_appended_is_read_again(path: Path) -> None:
         assert journal.read(entry.key) == entry
     assert journal.frames_of("clip.mp4", (10, 20)) == [replace(FRAME, detections=None)]
     assert journal.frames_of("clip.mp4", (11, 20)) == []
+    journal.close()
+
+
+def test_frames_come_in_order_each_as_it_was_last_known(path: Path) -> None:
+    journal = opened(path)
+    for number in (9, 8, 10, 8):
+        journal.append(replace(FRAME, frame=number, boxes=number))
+    journal.append(replace(FRAME, frame=9, stamp=(11, 20)))
+    journal.append(replace(FRAME, file="other.mp4", frame=3))
+    for reopened in (journal, None):
+        journal = reopened or opened(path)
+        assert [entry.frame for entry in journal.frames_of("clip.mp4", (10, 20))] == [7, 8, 10]
+        assert [entry.frame for entry in journal.frames_of("clip.mp4", (11, 20))] == [9]
+        journal.close()
+
+
+def test_frames_of_a_video_are_found_without_a_look_at_all_others(tmp_path: Path) -> None:
+    class Counting(dict[Key, Entry]):
+        looks = 0
+
+        def __getitem__(self, key: Key) -> Entry:
+            self.looks += 1
+            return super().__getitem__(key)
+
+        def values(self) -> NoReturn:
+            raise AssertionError("all entries are looked at for one video")
+
+    journal = opened(tmp_path / "journal")
+    for video in range(20):
+        for number in range(5):
+            journal.append(replace(FRAME, file=f"{video}.mp4", frame=number))
+    journal.entries = Counting(journal.entries)
+    assert len(journal.frames_of("7.mp4", (10, 20))) == 5
+    assert journal.entries.looks == 5
     journal.close()
 
 

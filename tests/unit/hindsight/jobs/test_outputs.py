@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,17 @@ def test_yolo_is_a_file_an_image_and_the_names(results: Results, tmp_path: Path,
     assert (tmp_path / "classes.txt").read_text() == "red\ngreen\nblue\n"
     expected = to_yolo(detector.detect(tiles_image(192, 320)))
     assert (tmp_path / "labels/sub/a.txt").read_text() == expected and expected.count("\n") == 2
+
+
+def test_an_image_that_is_called_as_a_frame_keeps_its_labels(results: Results, tmp_path: Path) -> None:
+    labels = {**results.labels, "b.jpg": Path("clip-000010.txt")}
+    alone = replace(results, keys=results.keys[:1], labels=labels)
+    written(alone, tmp_path, "yolo")
+    expected = (tmp_path / "labels/clip-000010.txt").read_text()
+    written(replace(results, labels=labels), tmp_path, "yolo")
+    assert (tmp_path / "labels/clip-000010.txt").read_text() == expected
+    assert len(list((tmp_path / "labels").rglob("*.txt"))) == 5
+    assert (tmp_path / "labels/clip-000010-2.txt").is_file()
 
 
 def test_yolo_written_again_leaves_no_label_of_before(results: Results, tmp_path: Path) -> None:

@@ -100,6 +100,21 @@ def test_what_the_job_writes_and_results_of_another_are_no_input(photos: Path) -
     assert files("photos/drawn", own=(Path("photos/drawn"),)) == ["photos/drawn/z.jpg"], "it was named itself"
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_nor_are_they_for_a_pattern(photos: Path, absolute: bool) -> None:
+    for folder in ("drawn/deep", "results/pictures"):
+        (photos / folder).mkdir(parents=True)
+        (photos / folder / "z.jpg").touch()
+    (photos / "results" / JOURNAL_NAME).touch()
+    own = (Path("photos/drawn"),)
+    root = f"{photos}/" if absolute else "photos/"
+    for pattern in ("**/*.jpg", "*", "**/z.jpg", "**"):
+        assert not any("z.jpg" in file for file in files(root + pattern, own=own)), pattern
+    assert files(root + "**/*.jpg", own=own) == [root + "b.jpg"]
+    for pattern in ("drawn/**/*.jpg", "drawn/*", "drawn/**"):
+        assert files(root + pattern, own=own) == [root + "drawn/deep/z.jpg"], "it was named itself"
+
+
 def test_a_folder_that_cannot_be_read_costs_only_what_is_in_it(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,7 @@ def test_options_act_on_the_answer(detector: hindsight.Detector) -> None:
     np.testing.assert_allclose(detector.detect(image, iou_weight=1).scores[0], 0.8, rtol=1e-5)
     assert len(detector.detect(image, score_threshold=0.9)) == 0
     with pytest.raises(
-        OptionError, match="did you mean 'score_threshold'.*max_detections, tile, overlap, whole"
+        OptionError, match=r"did you mean 'score_threshold'.*max_detections, tile, overlap, whole"
     ):
         detector.detect(image, score_treshold=0.9)
     with pytest.raises(OptionError, match="did you mean 'tile'"):

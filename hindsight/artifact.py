@@ -168,7 +168,7 @@ def find_artifact(name_or_path: str | Path) -> Artifact:
     path = Path(name_or_path)
     text = str(name_or_path)
     looks_like_path = isinstance(name_or_path, Path) or os.sep in text or "/" in text or text in {".", ".."}
-    if (path / MANIFEST).is_file() or (looks_like_path and path.is_dir()):
+    if os.path.isfile(path / MANIFEST) or (looks_like_path and path.is_dir()):
         return load_artifact(path)
     if looks_like_path:
         raise ModelNotFound(f"no model folder at {path}")
@@ -226,11 +226,13 @@ def _version_of(place: Place) -> str | None:
 
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
-    if not path.is_file():
-        raise ArtifactError(f"{folder}: no manifest.json; expected a folder that `hindsight export` wrote")
-    if path.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise ArtifactError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes, so not a manifest")
     try:
+        if not path.is_file():
+            raise ArtifactError(
+                f"{folder}: no manifest.json; expected a folder that `hindsight export` wrote"
+            )
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ArtifactError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes, so not a manifest")
         document = json.loads(path.read_text(encoding="utf-8"))
         # Python reads NaN and half a surrogate pair, but GET /models could not write them again.
         json.dumps(document, allow_nan=False, ensure_ascii=False).encode()

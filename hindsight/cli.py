@@ -68,6 +68,7 @@ def main() -> None:
         fail(_no_such_command(called, names))
     try:
         program = typer.main.get_command(compose(called))
+        _without_types_of_flags(program)
         status = program.main(words or ["--help"], prog_name="hindsight", standalone_mode=False)
     except _UsageError as error:
         fail(_bad_usage(error))
@@ -92,6 +93,15 @@ def compose(called: str | None) -> typer.Typer:
             continue
         app.command(entry.name, help=_HELP.get(entry.name) if entry.name != called else None)(function)
     return app
+
+
+def _without_types_of_flags(command: Any) -> None:
+    """Of our own flags: some versions of typer show `--json <bool>` in a help, though it takes no value."""
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _without_types_of_flags(inner)
 
 
 def _show_version(wanted: bool) -> None:

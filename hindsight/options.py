@@ -14,6 +14,8 @@ from hindsight.manifest import Manifest
 
 __all__ = ["DetectOptions"]
 
+_TILES = ("tile", "overlap", "whole")  # options of the same callers that hindsight.tiling reads
+
 
 @dataclass(frozen=True)
 class DetectOptions:
@@ -40,8 +42,9 @@ class DetectOptions:
         known = [field.name for field in fields(cls)]
         for name in overrides:
             if name not in known:
+                every = [*known, *_TILES]
                 raise OptionError(
-                    f"unknown option {name!r}{_nearest(name, known)}; options are {', '.join(known)}"
+                    f"unknown option {name!r}{_nearest(name, every)}; options are {', '.join(every)}"
                 )
         given = {name: value for name, value in overrides.items() if value is not None}
         defaults = manifest.defaults

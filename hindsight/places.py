@@ -38,17 +38,17 @@ def places() -> Iterator[Place]:
     """
     own = _own_models()
     for root in [*_configured(), *([own] if own is not None else []), _SHIPPED]:
-        if (root / MANIFEST).is_file():
+        if _has_manifest(root):
             yield Place(root.name, None, root)
             continue
         for child in _folders(root):
-            if (child / MANIFEST).is_file():
+            if _has_manifest(child):
                 yield Place(child.name, None, child)
                 continue
             versions = [
                 inner
                 for inner in _folders(child)
-                if re.fullmatch(VERSION_PATTERN, inner.name) and (inner / MANIFEST).is_file()
+                if re.fullmatch(VERSION_PATTERN, inner.name) and _has_manifest(inner)
             ]
             versions.sort(key=lambda inner: version_order(inner.name), reverse=True)
             yield from (Place(child.name, inner.name, inner) for inner in versions)
@@ -61,7 +61,7 @@ def models_folder() -> Path:
     Raises ArtifactError where there is no home either.
     """
     for root in _configured():
-        if not (root / MANIFEST).is_file():
+        if not _has_manifest(root):
             return root
     own = _own_models()
     if own is None:
@@ -80,6 +80,11 @@ def _own_models() -> Path | None:
     except RuntimeError:  # a user without a home, as in some containers
         return None
     return data / "hindsight" / "models"
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Not where the folder may not be looked into; Path.is_file would raise."""
+    return os.path.isfile(folder / MANIFEST)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -88,10 +88,12 @@ def read_frames(
     try:
         with _opened(path) as container:
             yield from _Reading(container, wanted, limits, str(path)).frames()
-    except av.error.FFmpegError as error:
-        raise VideoError(f"{path}: {reason_of(error)}") from error
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
+    except av.error.InvalidDataError as error:
+        raise VideoError(
+            f"{path}: this is no video, or its beginning is broken ({reason_of(error)})"
+        ) from error
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(f"{path}: cannot be read ({reason_of(error)})") from error
 
 
 @contextlib.contextmanager

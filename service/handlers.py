@@ -56,10 +56,15 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     path = request.url.path[:128]
     detail = {
         404: f"nothing is at {path}; /docs lists what there is",
-        405: f"{request.method} is not allowed at {path}",
+        405: f"{request.method} is not allowed at {path}{_allowed(error)}",
     }.get(error.status_code, str(error.detail))
     body = problem_body(problem, detail, request_id_of(request))
     return problem_document_response(body, dict(error.headers or {}))
+
+
+def _allowed(error: HTTPException) -> str:
+    methods = (error.headers or {}).get("Allow")
+    return f"; it takes {methods}" if methods else ""
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

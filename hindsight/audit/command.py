@@ -153,11 +153,14 @@ def _table(done: Done) -> Table:
         f"{done.dataset.name}: {len(done.dataset.images)} images, {annotations} annotations, {suspicious} "
         f"suspicious"
     )
-    table = Table("class", title=title, title_justify="left")
-    for name in ("annotations", "median IoU", "suspicious", *_COLUMNS, MISSING):
-        table.add_column(name, justify="right")
+    # Verdicts that were not given would take the room of what a terminal is to show.
+    verdicts = [name for name in (*_COLUMNS, MISSING) if any(each.verdicts[name] for each in done.summaries)]
+    table = Table(title=title, title_justify="left")
+    table.add_column("class", overflow="fold")
+    for name in ("annotations", "median IoU", "suspicious", *verdicts):
+        table.add_column(name, justify="right", overflow="fold")
     for summary in done.summaries:
         median = "-" if summary.median_iou is None else f"{summary.median_iou:.2f}"
-        counts = (str(summary.verdicts[verdict]) for verdict in (*_COLUMNS, MISSING))
+        counts = (str(summary.verdicts[verdict]) for verdict in verdicts)
         table.add_row(Text(summary.name), str(summary.annotations), median, str(summary.suspicious), *counts)
     return table

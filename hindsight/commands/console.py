@@ -10,7 +10,7 @@ from rich.console import Console
 __all__ = ["BAD_INPUT", "complain", "fail", "output", "progress_console"]
 
 BAD_INPUT = 2  # the exit status, if any input was bad
-_LEAST_WIDTH = 110  # columns of a table that goes into a file or a pipe
+_LEAST_WIDTH = 120  # columns of a table that goes into a file or a pipe
 
 
 def complain(message: str) -> None:

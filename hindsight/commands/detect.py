@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hindsight.commands.detect_engine import Choice
+from hindsight.commands.detect_engine import DEFAULT_BACKEND, DEFAULT_DEVICE, Choice
 from hindsight.commands.detect_job import Request, run_job
 from hindsight.jobs.outputs import FORMATS
 from hindsight.video import Sampling, parse_time
@@ -105,8 +105,8 @@ def detect(
     ] = None,
     backend: Annotated[
         str, typer.Option(help="What executes the model: docs/runtimes.md.", rich_help_panel=_WORK)
-    ] = "onnxruntime",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel=_WORK)] = "cpu",
+    ] = DEFAULT_BACKEND,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel=_WORK)] = DEFAULT_DEVICE,
     server: Annotated[
         str | None,
         typer.Option(

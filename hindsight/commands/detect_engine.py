@@ -22,9 +22,11 @@ from hindsight.jobs.worker import WorkerSpec
 from hindsight.manifest import ClassInfo
 from hindsight.runtime import check_runtime_name
 
-__all__ = ["Choice", "Team", "local_team", "server_team"]
+__all__ = ["DEFAULT_BACKEND", "DEFAULT_DEVICE", "Choice", "Team", "local_team", "server_team"]
 
 KEY_VARIABLE = "HINDSIGHT_API_KEY"
+DEFAULT_BACKEND = "onnxruntime"
+DEFAULT_DEVICE = "cpu"
 _MOST_WORKERS = 8  # by default: each holds a model of its own in memory
 _WORTH_A_WORKER = 8  # pictures; fewer are done before it is up
 _WORTH_WORKERS = 100  # pictures from which workers are started for whoever has not asked for them
@@ -108,6 +110,10 @@ def server_team(choice: Choice, url: str) -> Team:
 
     Raises ModelNotFound, OptionError, ServiceError.
     """
+    if (choice.backend, choice.device, choice.threads) != (DEFAULT_BACKEND, DEFAULT_DEVICE, None):
+        raise OptionError(
+            "--backend, --device and --threads are the server's own: leave them out with --server"
+        )
     key = os.environ.get(KEY_VARIABLE) or None
     with Client(url, api_key=key) as client:
         entry, version = _served(client, choice.model)
@@ -148,8 +154,16 @@ def _shares(choice: Choice, pictures: int, kept: bool) -> tuple[int | None, int 
 
 def _served(client: Client, wanted: str | None) -> tuple[dict[str, Any], str]:
     """What the server says of the model, and the version that is asked for or answers by default."""
-    name, _, version = (wanted or client.default_model()).partition("@")
-    entries = client.models()
+    try:
+        name, _, version = (wanted or client.default_model()).partition("@")
+        entries = client.models()
+    except ServiceError as error:
+        if error.status != 404:
+            raise
+        raise ServiceError(
+            f"{client.url} is not a server's address ({error}); expected one such as http://localhost:8000",
+            status=404,
+        ) from error
     entry = next((each for each in entries if each["name"] == name), None)
     if entry is None:
         known = ", ".join(str(each["name"]) for each in entries)

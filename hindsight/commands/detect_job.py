@@ -27,6 +27,8 @@ from hindsight.video import Sampling, require_video
 
 __all__ = ["Destination", "Request", "run_job"]
 
+# Names of files that nobody means for a folder; a dot alone says little: results-0.2.
+_OTHER_FILES = frozenset({".csv", ".html", ".jpg", ".jpeg", ".png", ".tsv", ".txt", ".xml", ".yaml", ".zip"})
 _STOPPED = 128  # plus the signal's number: the exit status of what a signal ends
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -51,6 +53,8 @@ class Destination:
         is_file = out.suffix.lower() in (".json", ".jsonl") and not out.is_dir()
         lines = out.suffix.lower() == ".jsonl"
         chosen = format_name or ("jsonl" if is_file and lines else "coco")
+        if out.suffix.lower() in _OTHER_FILES and not out.is_dir():
+            raise OptionError(f"--out must be a folder, or a .json or .jsonl file, got {out}")
         if not is_file:
             return cls(out, None, chosen)
         if chosen == "yolo":
@@ -81,7 +85,9 @@ class Destination:
             if self.file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OptionError(f"--out {self.folder} must be a folder ({error.strerror})") from error
+            raise OptionError(
+                f"--out {self.folder} must be a folder, and cannot be made one ({error.strerror})"
+            ) from error
         journal = Journal.open(self.journal, job, restart=restart)
         for name in self.names:
             if (self.folder / name).exists() and name not in journal.written:
@@ -150,12 +156,23 @@ def run_job(request: Request) -> int:
 
 def _sources(request: Request, destination: Destination | None) -> Sources:
     names: list[str] = []
+    problems: list[str] = []
     for text in request.inputs:
-        names += read_list(sys.stdin.buffer.read()) if text == "-" else [text]
+        listed = _listed() if text == "-" else [text]
+        if not listed:
+            problems.append("-: the list on stdin is empty; expected the name of a file on each line")
+        names += listed
     own = [] if request.annotate is None else [request.annotate]
     if destination is not None and destination.file is None:
         own.append(destination.folder)
-    return find_sources(names, recursive=request.recursive, own=own)
+    found = find_sources(names, recursive=request.recursive, own=own)
+    found.problems[:0] = problems
+    return found
+
+
+def _listed() -> list[str]:
+    # Python has no stdin at all where it was closed.
+    return [] if sys.stdin is None else read_list(sys.stdin.buffer.read())
 
 
 def _pictures(sources: list[Source]) -> int:

@@ -92,7 +92,9 @@ def _record(name: str, artifact: Artifact) -> dict[str, Any]:
 def _table(found: list[tuple[str, Artifact]], default: str | None) -> Table:
     origins = [read_origin(artifact.path) for _, artifact in found]
     pulled = ["from"] if any(origins) else []
-    table = Table("model", "version", "classes", "second opinion", *_SHOWN_METRICS, "path", *pulled)
+    table = Table()
+    for name in ("model", "version", "classes", "second opinion", *_SHOWN_METRICS, "path", *pulled):
+        table.add_column(name, overflow="fold")  # half a path is of no use
     for (name, artifact), origin in zip(found, origins, strict=True):
         manifest = artifact.manifest
         table.add_row(

@@ -48,6 +48,12 @@ def check_listing(files: Mapping[str, int], what: str) -> None:
         raise ArtifactError(f"{what} has {len(files)} files; a model has at most {_MOST_FILES}")
     strange = [name for name in files if not (_MODEL_FILES.fullmatch(name) or _LEFT_BEHIND.fullmatch(name))]
     if strange:
+        deeper = sorted(name.removesuffix(f"/{MANIFEST}") for name in files if name.endswith(f"/{MANIFEST}"))
+        if deeper and MANIFEST not in files:
+            raise ArtifactError(
+                f"{what} is no model but holds {_some(deeper)}; nothing was fetched: give one "
+                "model's folder, or a zip file of that folder alone"
+            )
         raise ArtifactError(
             f"{what} holds what a model has no use for: {_some(strange)}; nothing was fetched (expected "
             f"{MANIFEST}, *.onnx, weights.bin, samples/, MODEL_CARD.md, as `hindsight export` writes them)"

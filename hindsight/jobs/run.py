@@ -155,6 +155,10 @@ class Job:
                         yield Task(number, source.file, frame.image)
         except VideoError as error:
             whole = replace(whole, problem=Problem(error.code, str(error)))
+        if not seen and whole.problem is None:
+            self._listener.say(
+                f"{source.file}: nothing to look at: it has no frame between --start and --end"
+            )
         self._listener.expect(seen - expected)
         self._arrive(self._number(whole.key), replace(whole, frames=seen), None, earlier=False)
 

@@ -28,6 +28,10 @@ def annotation_targets(annotate: Path, sources: Sequence[Source], *, single: boo
             raise OptionError(f"--annotate: there is no folder {annotate.parent}")
         targets = {source.path: annotate for source in sources}
     else:
+        if annotate.suffix.lower() in _PICTURES | _VIDEOS and not annotate.exists():
+            raise OptionError(
+                f"--annotate {annotate} is a name for one file, and more may be written: give it a folder"
+            )
         try:
             annotate.mkdir(parents=True, exist_ok=True)
         except OSError as error:

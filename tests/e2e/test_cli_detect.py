@@ -174,6 +174,9 @@ def test_models_lists_classes_metrics_and_path(run, tiny_artifact: Artifact) -> 
     assert entry["path"] == str(tiny_artifact.path)
     status, out, _ = run("models")
     assert status == 0 and "red, green, blue" in out and "0.900" in out
+    cells = (line.split("│") for line in out.splitlines() if line.startswith("│"))
+    shown = "".join(row[8].strip() for row in cells)
+    assert shown.startswith(str(tiny_artifact.path)), "folded, but whole"
 
 
 def test_models_reports_a_bad_one_and_lists_the_rest(

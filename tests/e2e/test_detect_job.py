@@ -370,6 +370,22 @@ def test_a_list_on_stdin_and_a_pattern(run: Run, monkeypatch: pytest.MonkeyPatch
     ]  # fmt: skip
 
 
+def test_an_empty_list_and_a_closed_stdin_are_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "list").write_bytes(b"\n")
+    with (tmp_path / "list").open() as stream:
+        for stdin in (stream, None):
+            monkeypatch.setattr(sys, "stdin", stdin)
+            status, out, err = run("-")
+            assert (status, out) == (2, "")
+            assert (
+                err == "hindsight: -: the list on stdin is empty; expected the name of a file on each line\n"
+            )
+    status, out, err = run("-", "photos/p01.png", "--json")
+    assert status == 2 and out.count("\n") == 1 and "list on stdin is empty" in err
+
+
 def test_folders_in_folders_and_their_annotated_pictures(run: Run, photos: Path) -> None:
     (photos / "deep").mkdir()
     (photos / "p00.png").rename(photos / "deep" / "p00.png")
@@ -407,6 +423,9 @@ def test_a_picture_that_was_deleted_is_drawn_again(run: Run) -> None:
         (["--out", "out.jsonl", "--format", "coco"], "is one JSON document"),
         (["--out", "nowhere/out.json"], "cannot write nowhere/.out.json.hindsight-journal (No such file"),
         (["--out", "photos/p00.png"], "must be a folder"),
+        (["--out", "out.csv"], "--out must be a folder, or a .json or .jsonl file, got out.csv"),
+        (["--annotate", "drawn.jpg"], "--annotate drawn.jpg is a name for one file"),
+        (["--server", "http://127.0.0.1:1", "--device", "cuda"], "are the server's own: leave them out"),
         (["--restart"], "--restart starts the job of --out over"),
         (["--workers", "0"], "workers must be at least 1, got 0"),
         (["--stride", "0"], "stride must be at least 1"),
@@ -500,6 +519,13 @@ def test_a_server_without_the_model_is_one_line(server: ServerProcess, monkeypat
         main()
     err = capsys.readouterr().err
     assert ended.value.code == 2 and "has no model 'nope'; it has tiny, plain, masked" in err
+
+
+def test_an_address_with_a_path_is_told_what_it_should_be(server: ServerProcess, run: Run) -> None:
+    status, out, err = run("photos", "--server", f"{server.url}/detect")
+    assert (status, out) == (2, "") and len(err.splitlines()) == 1
+    assert f"{server.url}/detect is not a server's address" in err
+    assert "expected one such as http://localhost:8000" in err
 
 
 def test_a_server_that_goes_away_stops_the_job_which_can_go_on(

@@ -202,3 +202,14 @@ def test_without_the_extra_it_is_one_line(run: Run, monkeypatch: pytest.MonkeyPa
 def test_label_studio_takes_no_videos(run: Run) -> None:
     status, _, err = run("clip.mp4", "--out", "out", "--format", "labelstudio")
     assert status == 2 and "its tasks are images" in err
+
+
+def test_a_video_that_is_none_and_one_that_ends_before_the_start(run: Run) -> None:
+    Path("text.mp4").write_text("hello")
+    status, out, err = run("text.mp4", "--json")
+    assert (status, out) == (2, "") and err.startswith(
+        "hindsight: text.mp4: this is no video, or its beginning"
+    )
+    status, out, err = run("clip.mp4", "--json", "--start", "10")
+    assert (status, out) == (0, "")
+    assert err == "hindsight: clip.mp4: nothing to look at: it has no frame between --start and --end\n"

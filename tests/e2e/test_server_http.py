@@ -37,7 +37,8 @@ def test_head_answers_as_get_without_a_body(client: httpx.Client) -> None:
         assert (asked.status_code, asked.content) == (200, b"")
         assert asked.headers["content-length"] == str(len(got.content))
         assert asked.headers["content-type"] == got.headers["content-type"]
-    assert_problem(client.get("/detect"), 405, "method-not-allowed")
+    refused = assert_problem(client.get("/detect"), 405, "method-not-allowed")
+    assert refused["detail"] == "GET is not allowed at /detect; it takes POST"
     assert client.head("/detect").status_code == 405
 
 

@@ -159,7 +159,7 @@ def test_the_paper_index_names_only_files_that_exist() -> None:
 
 OURS = {"hindsight", "model", "training", "export", "service"}
 EXTRAS_OF = {
-    "hindsight": ["cpu", "gpu", "hub", "supervision"],
+    "hindsight": ["cpu", "gpu", "hub", "supervision", "video"],
     "service": ["cpu", "grpc", "otel"],
     "model": ["train"],
     "training": ["cpu", "train"],

@@ -88,8 +88,12 @@ def test_options_act_on_the_answer(detector: hindsight.Detector) -> None:
     np.testing.assert_allclose(detector.detect(image, iou_weight=0).scores, [1, 240 / 255], rtol=1e-5)
     np.testing.assert_allclose(detector.detect(image, iou_weight=1).scores[0], 0.8, rtol=1e-5)
     assert len(detector.detect(image, score_threshold=0.9)) == 0
-    with pytest.raises(OptionError, match="did you mean"):
+    with pytest.raises(
+        OptionError, match=r"did you mean 'score_threshold'.*max_detections, tile, overlap, whole"
+    ):
         detector.detect(image, score_treshold=0.9)
+    with pytest.raises(OptionError, match="did you mean 'tile'"):
+        detector.detect(image, tiles=64)
 
 
 def test_an_empty_image_has_empty_detections(detector: hindsight.Detector) -> None:

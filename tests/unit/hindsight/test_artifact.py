@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -266,3 +267,22 @@ def test_one_bad_model_does_not_hide_the_others(
 def test_class_colours_are_checked_when_a_manifest_is_made(folder: Path) -> None:
     with pytest.raises(ArtifactError, match="#rrggbb"):
         dataclasses.replace(load_artifact(folder).manifest, classes=(ClassInfo("a", "red"),))
+
+
+def test_a_folder_of_models_that_may_not_be_read_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(path: object, *arguments: object, **options: object) -> os.stat_result:
+        if str(path).startswith(f"{tmp_path / 'closed'}{os.sep}"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *arguments, **options)  # type: ignore[arg-type]
+
+    stat = os.stat
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setenv("HINDSIGHT_MODELS", str(tmp_path / "closed"))
+    monkeypatch.setattr(os, "stat", refused)
+    assert {name for name, _ in scan_artifacts()} >= {"cells", "pcb"}
+    with pytest.raises(ModelNotFound):
+        find_artifact("nowhere")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        load_artifact(tmp_path / "closed")

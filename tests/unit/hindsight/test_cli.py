@@ -94,7 +94,7 @@ def test_an_unknown_command_and_the_nearest_name(
     line = assert_refused(monkeypatch, capsys, "exprot", "cells", "--to", "tensorrt")
     assert line == "hindsight: no command 'exprot'; did you mean export?"
     line = assert_refused(monkeypatch, capsys, "zzz")
-    assert "no command 'zzz'; there are: detect, models, " in line
+    assert "no command 'zzz'; there are: detect, audit, models, " in line
     line = assert_refused(monkeypatch, capsys, "--nonsense", "detect")
     assert line.startswith("hindsight: No such option: --nonsense")
 
@@ -105,3 +105,12 @@ def test_what_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         captured = capsys.readouterr()
         assert captured.out and not captured.err
     assert "detect" in captured.out and "Usage" in captured.out
+
+
+def test_a_flags_help_names_no_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, flag in ((["--help"], "--version"), (["detect", "--help"], "--json")):
+        called(monkeypatch, *words)
+        (row,) = (line for line in capsys.readouterr().out.splitlines() if line.strip("│ ").startswith(flag))
+        assert "<" not in row and "BOOL" not in row

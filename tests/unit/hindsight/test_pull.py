@@ -121,6 +121,13 @@ def test_a_link_in_a_zip_file_is_refused(run: Run, folder: Path, models: Path, t
     assert status == 2 and "'samples/link.jpg' is a link" in err and not models.exists()
 
 
+def test_a_model_that_lies_deeper_is_pointed_at(run: Run, folder: Path, models: Path, tmp_path: Path) -> None:
+    target = zipped(folder, tmp_path / "tiny.zip", "my/models/tiny/")
+    status, _, err = run("pull", str(target))
+    assert status == 2 and "is no model but holds 'models/tiny'; nothing was fetched: give one" in err
+    assert len(err.splitlines()) == 1 and not models.exists()
+
+
 @pytest.mark.parametrize("name", ["../outside.onnx", "/etc/outside.onnx", "model.pkl", "samples/../../x.jpg"])
 def test_a_zip_file_leads_nowhere_else(
     run: Run, folder: Path, models: Path, tmp_path: Path, name: str

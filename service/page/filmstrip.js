@@ -10,7 +10,10 @@ export class Filmstrip {
     this.strip = byId("film");
     this.tiles = new Map(); // image id -> {item, button, picture, badge, url}
     this.strip.addEventListener("keydown", (event) => this.#step(event));
-    byId("clear").addEventListener("click", () => handlers.clear());
+    byId("clear").addEventListener("click", () => {
+      handlers.clear();
+      this.focusSoon(); // the button hides itself
+    });
     store.subscribe(() => this.render(), "images", "current", "filters");
   }
 

@@ -6,6 +6,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.browsing import REPOSITORY, OpenPage, pick
+from tests.browser.conftest import board_image
+from tests.factories import encode
 
 OUTPUT = REPOSITORY / "tests" / ".output"
 LEAST_CONTRAST = 4.5
@@ -197,3 +199,12 @@ def test_screen_readers_hear_boxes_numbers_and_status(page: Page) -> None:
     assert 0 < float(meter.get_attribute("aria-valuenow") or 0) <= 1
     expect(page.locator("#status[role=status]")).to_contain_text("9 boxes in")
     assert page.get_by_role("heading", level=1).count() == 1
+
+
+def test_removing_the_own_images_leaves_the_focus_in_the_filmstrip(page: Page) -> None:
+    """The button hides itself: its focus would fall to the top of the page."""
+    pick(page, "mine.png", encode(board_image(), "PNG"))
+    page.locator("#clear").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#clear")).to_be_hidden()
+    expect(page.locator('#film .tile[aria-pressed="true"]')).to_be_focused()

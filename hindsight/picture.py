@@ -24,7 +24,7 @@ ImageLike = str | os.PathLike[str] | bytes | NDArray[Any] | Image.Image
 
 class Picture:
     """A reference to an ImageLike. Encoded bytes cannot be held weakly, so they are only held with keep=True,
-    as is everything then. Copies and pickles know a path, and nothing else.
+    as is everything then. Copies, and those sent to another process, know a path and nothing else.
     """
 
     def __init__(self, image: ImageLike, *, keep: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from hindsight.artifact import Artifact
 from tests.factories import make_tiny_artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shell without job control starts what runs in the background with SIGINT ignored, and children inherit
+# that: the tests of Ctrl-C would wait for nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

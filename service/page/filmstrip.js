@@ -64,7 +64,10 @@ export class Filmstrip {
     if (image.sample === null) {
       item.append(element("button", {
         type: "button", className: "remove", tabIndex: -1, "aria-label": `Remove ${image.name}`, title: "Remove (Delete)",
-        onclick: () => this.handlers.remove(image.id),
+        onclick: () => {
+          this.handlers.remove(image.id);
+          this.focusSoon(); // the tile was the button's home
+        },
       }, "×"));
     }
     const tile = { item, button, picture, badge, url: null };

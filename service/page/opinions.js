@@ -7,6 +7,7 @@ const NEAR = 0.1; // IoU with a box of the model's from which it is about the sa
 const SURE = 0.5; // class score from which another class than the given one is worth a word
 const WAIT_MS = 300; // after an edit: who still drags or types is not done
 const TRIES = 4;
+const WAITED_FOR = new Set([429, 503]);
 const LONGEST_WAIT_S = 5;
 
 export function iouOf([ax1, ay1, ax2, ay2], [bx1, by1, bx2, by2]) {
@@ -109,6 +110,14 @@ export class Opinions {
     this.#timer = setTimeout(() => this.#run(model, missing, most, signal), soon ? 0 : WAIT_MS);
   }
 
+  /** Nobody looks any more: what is under way ends, and the next `refresh` begins anew. */
+  stop() {
+    this.#wanted = "";
+    this.#pending.abort();
+    clearTimeout(this.#timer);
+    Object.assign(this, { busy: false, waiting: null, problem: null });
+  }
+
   async #run(model, missing, most, signal) {
     try {
       for (const { image, boxes } of missing) {
@@ -135,7 +144,7 @@ export class Opinions {
         return await work();
       } catch (error) {
         const seconds = Number(error.retryAfter ?? Infinity);
-        if (error.status !== 503 || tries === TRIES || !(seconds <= LONGEST_WAIT_S)) throw error;
+        if (!WAITED_FOR.has(error.status) || tries === TRIES || !(seconds <= LONGEST_WAIT_S)) throw error;
         this.waiting = seconds;
         this.changed();
         await new Promise((resolve) => { setTimeout(resolve, 1000 * seconds); });

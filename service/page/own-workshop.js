@@ -188,11 +188,12 @@ export function mount(element, store, api) {
 
   function judge({ force = false, soon = false } = {}) {
     const state = store.get();
-    if (state.mode !== "own boxes" || !state.model?.has_localization) return;
+    // Else what is left of a run would be asked of the next model, under the name of this one.
+    if (state.mode !== "own boxes" || !state.model?.has_localization) return opinions.stop();
     const jobs = [...lists.keys()].map((id) => imageOf(state, id)).filter((entry) => entry?.blob && entry.width)
       .sort((a, b) => (b.id === state.current) - (a.id === state.current))
       .map((entry) => ({ image: entry, boxes: listOf(entry.id).boxes.map(({ box }) => box) }));
-    opinions.refresh(modelKey(state), jobs, state.model.max_rescore_boxes, { force, soon });
+    return opinions.refresh(modelKey(state), jobs, state.model.max_rescore_boxes, { force, soon });
   }
 
   const judged = (imageId, entry) => opinions.of(modelKey(store.get()), imageId, entry.box);

@@ -25,6 +25,7 @@ class OfClasses:
 
     name = "tiny"
     version = "1"
+    class_names = CLASSES
     classes = tuple(ClassInfo(name, "#d62728") for name in CLASSES)
 
 

@@ -20,7 +20,8 @@ ASKED = """(async () => {
         changed() {},
     });
     const jobs = [
-        { image: { id: 1 }, boxes: [[0, 0, 1, 1], [0, 0, 2, 2]] }, { image: { id: 2 }, boxes: [[0, 0, 3, 3]] },
+        { image: { id: 1 }, boxes: [[0, 0, 1, 1], [0, 0, 2, 2]] },
+        { image: { id: 2 }, boxes: [[0, 0, 3, 3]] },
     ];
     const turn = (ms = 20) => new Promise((resolve) => { setTimeout(resolve, ms); });
     const each = jobs.flatMap(({ image, boxes }) => boxes.map((box) => [image.id, box]));

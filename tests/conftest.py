@@ -13,10 +13,12 @@ from tests.factories import make_tiny_artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# A shell without job control starts what runs in the background with SIGINT ignored, and children inherit
-# that: the tests of Ctrl-C would wait for nothing.
+# A shell without job control starts what runs in the background with SIGINT ignored, `nohup` ignores SIGHUP,
+# and children inherit that: what these signals should end would go on.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,9 @@ def running_server(log: Path, **settings: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | settings | {"HINDSIGHT_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    own = {"HINDSIGHT_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    patient = {"HINDSIGHT_MAX_QUEUE_SECONDS": "60"}  # a slow machine is no reason for a 503 in the console
+    environment = os.environ | patient | settings | own
     with log.open("wb") as output:
         process = subprocess.Popen(
             SERVE, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT

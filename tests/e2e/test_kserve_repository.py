@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 import tritonclient.grpc
-import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from tests.e2e.keyed import Keyed, bearer, keyed_server
 from tests.e2e.test_kserve_grpc import address
 from tests.e2e.test_kserve_rest import refused
+from tests.e2e.triton_http import TritonClient
 from tests.factories import make_tiny_artifact
 from tests.server_process import TILES, assert_problem
 
@@ -65,7 +65,7 @@ def _plain(entry: Any) -> dict[str, str]:
 def spoken(request: pytest.FixtureRequest, keyed: Keyed) -> Iterator[Spoken]:
     made: AbstractContextManager[Any]
     if request.param == "http":
-        made = tritonclient.http.InferenceServerClient(f"127.0.0.1:{keyed.server.port}", network_timeout=60)
+        made = TritonClient(f"127.0.0.1:{keyed.server.port}", network_timeout=60)
         statuses = ("404", "403", "422")
     else:
         made = tritonclient.grpc.InferenceServerClient(address(keyed.server))
@@ -141,7 +141,7 @@ def test_with_an_admin_port_the_public_ones_do_not_load(tmp_path: Path, folder: 
             status, message = refused(client.load_model, "tiny", headers=bearer(keyed.admin))
             assert status == "StatusCode.PERMISSION_DENIED" and "not loaded on this port" in message
         place = inside.removeprefix("http://")
-        with tritonclient.http.InferenceServerClient(place, network_timeout=60) as client:
+        with TritonClient(place, network_timeout=60) as client:
             client.load_model("tiny", headers=bearer(keyed.admin))
             assert client.get_model_repository_index(headers=bearer(keyed.user))
         assert httpx.get(f"{inside}/models/tiny", headers=bearer(keyed.user)).json()["last_change"]

@@ -12,6 +12,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from service.settings import Settings
+from tests.e2e.triton_http import TritonClient
 from tests.factories import encode, tiles_image
 from tests.server_process import GREEN_BOX, RED_BOX, TILES, ServerProcess
 
@@ -26,7 +27,7 @@ LARGE = encode(tiles_image(300, 500))
 
 @pytest.fixture(scope="module")
 def client_of_triton(server: ServerProcess) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(f"127.0.0.1:{server.port}", network_timeout=60) as opened:
+    with TritonClient(f"127.0.0.1:{server.port}", network_timeout=60) as opened:
         yield opened
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-import tritonclient.http as triton
 
 from tests.e2e.rough_runtime import (
     ANSWERS_INFINITY,
@@ -20,6 +19,7 @@ from tests.e2e.rough_runtime import (
     serving_roughly,
 )
 from tests.e2e.test_kserve_rest import images_input, refused, tensor_inputs
+from tests.e2e.triton_http import TritonClient
 from tests.factories import encode, make_tiny_artifact, tiles_image
 from tests.server_process import (
     ServerProcess,
@@ -93,7 +93,7 @@ def test_kserve_calls_a_bad_output_by_its_name_and_counts_it(server: ServerProce
     pixels = tiles_image()
     pixels[0, 0, 2] = ANSWERS_NAN
     before = server.metric("hindsight_bad_outputs_total")
-    with triton.InferenceServerClient(f"127.0.0.1:{server.port}", network_timeout=60) as client:
+    with TritonClient(f"127.0.0.1:{server.port}", network_timeout=60) as client:
         status, message = refused(client.infer, "tiny.tensor", tensor_inputs(1, images=pixels[None]))
         assert status == "500" and "not all finite" in message
         image = images_input([marked(ANSWERS_NAN)])

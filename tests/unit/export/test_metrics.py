@@ -27,6 +27,22 @@ def test_a_report_becomes_its_headline_figures(tmp_path: Path) -> None:
     assert table.endswith("On cells test, 72 images.")
 
 
+@pytest.mark.parametrize(
+    ("data", "where"),
+    [
+        ({"name": "test.json", "split": None}, "test.json, 72 images"),
+        ({}, "data without a name, 72 images"),
+    ],
+)
+def test_data_without_a_split_are_named_without_one(
+    tmp_path: Path, data: dict[str, str | None], where: str
+) -> None:
+    path = tmp_path / "metrics.json"
+    figures = {"ap": 0.6, "ap50": 0.9, "ap75": 0.7, "ap90": 0.1, "images": 72}
+    path.write_text(json.dumps({"metrics": figures, "data": data}))
+    assert read_metrics(path)["measured_on"] == where
+
+
 def test_other_objects_are_kept_and_other_values_refused(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text('{"AP": 0.5}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,18 +63,7 @@ def united(pooled: Pooled, threshold: float) -> Detections:
             boxes[best, 2:] = np.maximum(boxes[best, 2:], taken[:, 2:].max(axis=0, initial=-np.inf))
             kept.append(best)
             waiting = waiting[~near]
-    grown = Detections(
-        boxes,
-        found.labels,
-        found.scores,
-        found.class_scores,
-        found.ious,
-        found.purities,
-        found.integrities,
-        found.class_names,
-        found.image_hw,
-    )
-    return grown.select(kept)
+    return replace(found, boxes=boxes, masks=None).select(kept)
 
 
 def edges_dropped(pooled: Pooled, threshold: float) -> Detections:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.detector_facts import reference_and_ours
 from benchmarks.turns import RESULTS, facts, in_turns, summary, write
 from export.graphs import trace_graphs
-from export.parity import pairwise_iou
+from hindsight.overlap import pairwise_iou
 from export.prepare import prepared_copy
 from export.to_onnx import Description, manifest_of
 from export.torch_runtime import open_torch

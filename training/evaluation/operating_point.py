@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Dataset
-from training.evaluation.boxes import Array, overlap_with, pairwise_iou
+from hindsight.overlap import Array, overlap_with, pairwise_iou
 from training.evaluation.predictions import ImagePredictions
 
 MIN_IOU = 0.5

@@ -22,7 +22,7 @@ from model.detector import TwoStageDetector
 from model.structures import Proposals
 from training.data import Batch, Dataset, EvalLoader
 from training.data.parts import first_images
-from training.evaluation.boxes import Array, overlap_with, pairwise_iou
+from hindsight.overlap import Array, overlap_with, pairwise_iou
 from training.evaluation.rescoring import jittered_boxes
 from training.experiments.bootstrap import mean_samples
 from training.experiments.files import write_npz

@@ -20,7 +20,7 @@ from training.evaluation import (
     localization_report,
 )
 from training.evaluation.average_precision import coco_ground_truth, coco_results
-from training.evaluation.boxes import overlap_with, pairwise_iou
+from hindsight.overlap import overlap_with, pairwise_iou
 from training.evaluation.localization import (
     LocalizationRows,
     error_per_decile,

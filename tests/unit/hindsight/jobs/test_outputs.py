@@ -153,7 +153,7 @@ def test_label_studio_tasks_carry_the_servers_predictions(
 def test_what_cannot_be_written_is_one_line_and_leaves_the_old_file(results: Results, tmp_path: Path) -> None:
     (path,) = written(results, tmp_path, "coco")
     before = path.read_bytes()
-    (tmp_path / ".detections.json.partial").mkdir()
+    (tmp_path / ".detections.partial.json").mkdir()
     with pytest.raises(JobError, match=r"cannot write .*detections\.json .*: what was detected is kept"):
         written(results, tmp_path, "coco")
     assert path.read_bytes() == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +15,12 @@ from hindsight.audit.classes import parse_mapping
 from hindsight.audit.dataset import set_name
 from hindsight.audit.run import Asked, Done, run_audit
 from hindsight.audit.summary import MISSING
-from hindsight.commands.console import BAD_INPUT, complain, output, progress_console
+from hindsight.commands.console import BAD_INPUT, INTERRUPTED, complain, output, progress_console
 from hindsight.errors import OptionError
+from hindsight.jobs.cores import usable_cores
 
 __all__ = ["audit"]
 
-_INTERRUPTED = 130
 _MOST_WORKERS = 8
 _MOST_COMPLAINTS = 20
 _COLUMNS = ("loose", "cut", "shifted", "wrong class", "no object", "duplicate")
@@ -70,7 +69,7 @@ def audit(
         parse_mapping(class_map or ()),
         tuple(skip_class or ()),
         worst,
-        workers or min(_MOST_WORKERS, len(os.sched_getaffinity(0))),
+        workers or min(_MOST_WORKERS, usable_cores()),
         restart,
     )
     if asked.out.exists() and not asked.out.is_dir():
@@ -80,7 +79,7 @@ def audit(
             done = run_audit(asked, find_artifact(model), bar)
     except KeyboardInterrupt:
         complain("stopped; the same command goes on where it was")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     _show(done)
     if done.bad_images:
         raise typer.Exit(BAD_INPUT)

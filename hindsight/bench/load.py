@@ -181,7 +181,7 @@ class Run:
                 now = self.elapsed
                 self.recorder.add(
                     Sample(
-                        request.kind, intended, now, now, "not sent: too many in flight", 0, request.images
+                        request.kind, intended, now, now, _NOT_SENT, 0, request.images
                     )
                 )
             else:

@@ -1,4 +1,4 @@
-"""What the model has said of the windows of a mosaic, on disk, so that rules can be changed without asking again."""
+"""What the model has said of a mosaic's windows, on disk: rules can be changed without asking it again."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 
-
 def train(
     data: Annotated[
         Path, typer.Option(help="Training data: a Pascal VOC or YOLO folder, or a COCO .json file.")

@@ -16,8 +16,8 @@ from typing import Any
 from hindsight.audit.dataset import AuditSet
 from hindsight.audit.findings import Findings
 from hindsight.audit.judge import Judged, OwnBox
-from hindsight.whole_files import whole_file
 from hindsight.errors import OptionError
+from hindsight.whole_files import whole_file
 
 __all__ = ["BAD_ENTRY", "category_ids", "document", "next_id", "write_json"]
 
@@ -84,7 +84,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """All of it or nothing. Raises OptionError where it cannot be written."""
     try:
         # A lone surrogate, of a file's name that is no text, becomes the escape that JSON has for it.
-        with whole_file(path) as draft, draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+        with (
+            whole_file(path) as draft,
+            draft.open("w", encoding="utf-8", errors="backslashreplace") as stream,
+        ):
             json.dump(content, stream, ensure_ascii=False)
             stream.write("\n")
     except OSError as error:

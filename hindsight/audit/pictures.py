@@ -11,8 +11,8 @@ from PIL import Image
 
 from hindsight.api import read_image
 from hindsight.audit.dataset import AuditImage
-from hindsight.whole_files import whole_file
 from hindsight.errors import HindsightError, OptionError
+from hindsight.whole_files import whole_file
 
 __all__ = ["FOLDER", "Frame", "frame_around", "picture_name", "remove_others", "write_pictures"]
 

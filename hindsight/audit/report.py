@@ -21,8 +21,8 @@ from hindsight.audit.pictures import FOLDER, Frame, frame_around, picture_name
 from hindsight.audit.reasons import reason
 from hindsight.audit.summary import MISSING, ClassSummary
 from hindsight.datasets import Problem
-from hindsight.whole_files import whole_file
 from hindsight.errors import OptionError
+from hindsight.whole_files import whole_file
 
 __all__ = ["FILE", "content", "frames_of", "write_page"]
 
@@ -117,7 +117,9 @@ def write_page(path: Path, values: Mapping[str, Any]) -> None:
     page = _FIELD.sub(lambda field: fields[field[1]], page)
     try:
         with whole_file(path) as draft:
-            draft.write_text(page, encoding="utf-8", errors="backslashreplace")  # as in coco_output.write_json
+            draft.write_text(
+                page, encoding="utf-8", errors="backslashreplace"
+            )  # as in coco_output.write_json
     except OSError as error:
         raise OptionError(f"{path} cannot be written ({error.strerror})") from error
 

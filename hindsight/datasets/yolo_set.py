@@ -99,7 +99,9 @@ def _opened(file: Path, changed: int) -> YoloSet:
         raise DatasetError(f"{file}: expected the key `names`, the classes")
     roots = _roots(file, values)
     splits = {
-        name: tuple((find_entry(entry, roots), values[name].line) for entry in _texts(values[name], name, file))
+        name: tuple(
+            (find_entry(entry, roots), values[name].line) for entry in _texts(values[name], name, file)
+        )
         for name in _SPLITS
         if name in values and values[name].content is not None
     }
@@ -112,7 +114,9 @@ def _opened_classes(file: Path, text: str) -> YoloSet:
     """classes.txt: a name a line. The folders in images/ are the splits."""
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     inside = file.parent / "images"
-    folders = [child for child in sorted(inside.iterdir()) if child.is_dir() and next(pictures_in(child), None)]
+    folders = [
+        child for child in sorted(inside.iterdir()) if child.is_dir() and next(pictures_in(child), None)
+    ]
     return YoloSet(
         file,
         file.parent,

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from hindsight.whole_files import whole_file
 from hindsight.formats import coco_annotation, coco_categories, labelstudio_prediction, yolo_lines
 from hindsight.jobs.entries import Entry, Key
 from hindsight.jobs.journal import JobError, Journal
+from hindsight.whole_files import whole_file
 
 __all__ = ["FORMATS", "Model", "Results", "json_line", "output_names", "record_of", "write_outputs"]
 

@@ -12,6 +12,7 @@ from tests.factories import encode
 
 MOST_TABS_TO_THE_BOXES = 9
 
+
 def focused(page: Page) -> str:
     return page.evaluate(
         "document.activeElement.closest('#boxes .detections g')?.dataset.index ?? document.activeElement.id"

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.browsing import REPOSITORY, Watch, answer_for, pick, running_server, sample, wait_for_count
+from tests.browser.browsing import REPOSITORY, Watch, answer_for, pick, sample, wait_for_count
 from tests.browser.workbench import choose, drag, own_boxes, own_mode, wait_for_opinions
-from tests.factories import encode, make_tiny_artifact, tiles_image
+from tests.factories import encode, tiles_image
 
 WAYS = ("curl", "client", "plain")
 

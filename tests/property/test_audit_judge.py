@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hindsight.audit.examine import Examined, Opinions, OwnBoxes
-from hindsight.overlap import greedy_pairs, overlap_shares, pairwise_iou
 from hindsight.audit.judge import VERDICTS, judge, missing
-from hindsight.overlap import overlap_with
+from hindsight.overlap import greedy_pairs, overlap_shares, overlap_with, pairwise_iou
 from hindsight.overlap import pairwise_iou as slow_iou
 
 shares = st.floats(0, 1, width=32)

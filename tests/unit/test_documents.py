@@ -22,7 +22,8 @@ PAGES = sorted(
 )
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 MADE = {"docker/.env", "benchmarks/results/operators-GPU.json"}  # by the reader; a name with a gap in it
-COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["hindsight.commands"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+COMMANDS = PROJECT["entry-points"]["hindsight.commands"]
 
 of_pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

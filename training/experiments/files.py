@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.whole_files import whole_file
 from hindsight.errors import OptionError
+from hindsight.whole_files import whole_file
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.table import Table as Grid
 
-from hindsight.whole_files import whole_file
 from hindsight.errors import OptionError
+from hindsight.whole_files import whole_file
 from training.published.rows import PRINTED_ONLY, Row, Table
 
 _DECIMALS = {"seconds": 3, "GFLOPs": 2, "params": 2, "pearson": 3}

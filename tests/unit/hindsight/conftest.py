@@ -22,8 +22,8 @@ def make(request: pytest.FixtureRequest, server: StubServer) -> Iterator[Callabl
     """make(**arguments) -> a client of that server."""
     made = []
 
-    def client(url: str = server.url, **arguments: Any) -> Any:
-        made.append(request.param(url, **arguments))
+    def client(url: str | None = None, **arguments: Any) -> Any:
+        made.append(request.param(server.url if url is None else url, **arguments))
         return made[-1]
 
     yield client

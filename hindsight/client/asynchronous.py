@@ -10,13 +10,16 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from hindsight.client.core import Core, Settings
-from hindsight.client.grouping import AHEAD, Grouping, Item, Outcome, attached, check_concurrency, item_of
+from hindsight.client.grouping import Grouping, Item, Outcome, attached, item_of
 from hindsight.client.http import Address
 from hindsight.client.wire import Boxes, Options, encoded
 from hindsight.detections import Detections, Rescored
+from hindsight.errors import OptionError
 from hindsight.picture import ImageLike
 
 __all__ = ["AsyncClient"]
+
+_AHEAD = 2
 
 
 class AsyncClient:
@@ -56,7 +59,8 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> AsyncIterator[Outcome]:
         """Client.detect_many, for `async for`; `images` may be asynchronous too."""
-        check_concurrency(concurrency)
+        if concurrency < 1:
+            raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")
         return self._detect_many(images, concurrency, Grouping(images_per_request), options)
 
     async def rescore(self, image: ImageLike, boxes: Boxes, *, model: str | None = None) -> Rescored:
@@ -106,7 +110,7 @@ class AsyncClient:
                 contents = [item.content for item in group]
                 task = asyncio.create_task(core.detect_group(contents, options, gate))
                 under_way.append((group, task))
-                while under_way and (under_way[0][1].done() or len(under_way) >= AHEAD * concurrency):
+                while under_way and (under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency):
                     for outcome in attached(under_way[0][0], await under_way[0][1]):
                         yield outcome
                     under_way.popleft()

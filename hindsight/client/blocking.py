@@ -13,14 +13,17 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from hindsight.client.core import Core, Settings
-from hindsight.client.grouping import AHEAD, Grouping, Item, Outcome, attached, check_concurrency, item_of
+from hindsight.client.grouping import Grouping, Item, Outcome, attached, item_of
 from hindsight.client.http import Address
 from hindsight.client.portal import Portal
 from hindsight.client.wire import Boxes, Options, encoded
 from hindsight.detections import Detections, Rescored
+from hindsight.errors import OptionError
 from hindsight.picture import ImageLike
 
 __all__ = ["Client"]
+
+_AHEAD = 2  # groups that are under way or done, for each that may be under way
 
 
 class Client:
@@ -77,7 +80,8 @@ class Client:
         alone. Raises OptionError, ModelNotFound and a ServiceError of status 401 or 403, which every image
         would meet.
         """
-        check_concurrency(concurrency)
+        if concurrency < 1:
+            raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")
         return self._detect_many(images, concurrency, Grouping(images_per_request), options)
 
     def rescore(self, image: ImageLike, boxes: Boxes, *, model: str | None = None) -> Rescored:
@@ -123,7 +127,7 @@ class Client:
                 contents = [item.content for item in group]
                 work = session.core.detect_group(contents, options, gate)
                 under_way.append((group, session.portal.submit(work)))
-                while under_way and (under_way[0][1].done() or len(under_way) >= AHEAD * concurrency):
+                while under_way and (under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency):
                     yield from attached(under_way[0][0], session.portal.wait(under_way[0][1]))
                     under_way.popleft()
             while under_way:

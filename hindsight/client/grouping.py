@@ -16,9 +16,8 @@ from hindsight.detections import Detections
 from hindsight.errors import HindsightError, OptionError
 from hindsight.picture import ImageLike
 
-__all__ = ["AHEAD", "Grouping", "Item", "Outcome", "attached", "check_concurrency", "item_of"]
+__all__ = ["Grouping", "Item", "Outcome", "attached", "item_of"]
 
-AHEAD = 2  # groups that are under way or done, for each that may be under way
 _SMALL = 32 * 1024  # bytes of an encoded image
 _MOST_IMAGES = 16
 _MOST_BYTES = 256 * 1024
@@ -69,12 +68,6 @@ class Grouping:
     def next(self) -> list[Item] | None:
         """A group that is complete."""
         return self._ready.popleft() if self._ready else None
-
-
-def check_concurrency(concurrency: int) -> None:
-    """How many groups may be under way. Raises OptionError."""
-    if concurrency < 1:
-        raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")
 
 
 def item_of(image: ImageLike) -> Item:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from training.published.results import Line
     from training.published.rows import Table
 
+_INTERRUPTED = 130
 _SMALL = "small"
 
 
@@ -58,7 +59,7 @@ def reproduce(
 
     Stopped, by Ctrl-C or by a power cut? The same command goes on: finished rows are not run again.
     """
-    from hindsight.commands.console import INTERRUPTED, fail
+    from hindsight.commands.console import fail
     from hindsight.datasets.problems import DatasetError
     from hindsight.errors import HindsightError, OptionError
     from model.checkpoint import CheckpointError
@@ -83,7 +84,7 @@ def reproduce(
         fail(str(error))
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _reproduce(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from training.frozen_host import FrozenHost
     from training.recipe import Recipe
 
+_INTERRUPTED = 130
+
 
 def train(
     data: Annotated[
@@ -80,7 +82,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a detector on a COCO, Pascal VOC or YOLO data set."""
-    from hindsight.commands.console import INTERRUPTED, fail
+    from hindsight.commands.console import fail
     from hindsight.datasets.problems import DatasetError
     from hindsight.errors import HindsightError
     from model.checkpoint import CheckpointError
@@ -119,7 +121,7 @@ def train(
         fail(str(error))
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with: --resume --out {out}", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _recipe(name: str, changes: Mapping[str, Any]) -> Recipe:

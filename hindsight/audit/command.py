@@ -15,12 +15,13 @@ from hindsight.audit.classes import parse_mapping
 from hindsight.audit.dataset import set_name
 from hindsight.audit.run import Asked, Done, run_audit
 from hindsight.audit.summary import MISSING
-from hindsight.commands.console import BAD_INPUT, INTERRUPTED, complain, output, progress_console
+from hindsight.commands.console import BAD_INPUT, complain, output, progress_console
 from hindsight.errors import OptionError
 from hindsight.jobs.cores import usable_cores
 
 __all__ = ["audit"]
 
+_INTERRUPTED = 130
 _MOST_WORKERS = 8
 _MOST_COMPLAINTS = 20
 _COLUMNS = ("loose", "cut", "shifted", "wrong class", "no object", "duplicate")
@@ -79,7 +80,7 @@ def audit(
             done = run_audit(asked, find_artifact(model), bar)
     except KeyboardInterrupt:
         complain("stopped; the same command goes on where it was")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(_INTERRUPTED) from None
     _show(done)
     if done.bad_images:
         raise typer.Exit(BAD_INPUT)

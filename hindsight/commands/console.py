@@ -7,10 +7,9 @@ from typing import NoReturn
 
 from rich.console import Console
 
-__all__ = ["BAD_INPUT", "INTERRUPTED", "complain", "fail", "output", "progress_console"]
+__all__ = ["BAD_INPUT", "complain", "fail", "output", "progress_console"]
 
 BAD_INPUT = 2  # the exit status, if any input was bad
-INTERRUPTED = 130  # after Ctrl-C, as a shell has it
 _LEAST_WIDTH = 120  # columns of a table that goes into a file or a pipe
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PILOT = "pilot"
 _PILOT_EPOCHS, _PILOT_HEAD_EPOCHS = 4, 1
+_INTERRUPTED = 130
 _HELP = "A claim of docs/experiments.md by name or number, or pilot."
 
 
@@ -78,7 +79,7 @@ def experiments(
 
     Stopped, by Ctrl-C or by a power cut? The same command goes on: finished parts are not run again.
     """
-    from hindsight.commands.console import INTERRUPTED, fail
+    from hindsight.commands.console import fail
     from hindsight.datasets.problems import DatasetError
     from hindsight.errors import HindsightError, OptionError
     from model.checkpoint import CheckpointError
@@ -114,7 +115,7 @@ def experiments(
         fail(str(error))
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _claim(study: Study, claim: Claim, results: Path, pilot: HalfWidths) -> None:

@@ -36,9 +36,9 @@ from hindsight.api import Detector, read_image
 from hindsight.artifact import find_artifact
 from hindsight.audit.dataset import AuditImage, AuditSet
 from hindsight.audit.examine import Examined, Opinions, examine
-from hindsight.audit.geometry import pairwise_iou
 from hindsight.audit.judge import judge
 from hindsight.audit.run import Asked, open_for_audit
+from hindsight.overlap import pairwise_iou
 from training.machine import origin
 
 FIRST = 50

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.audit.dataset import AuditImage
-from hindsight.audit.geometry import pairwise_iou
+from hindsight.overlap import pairwise_iou
 
 LEAST, MOST = 0.3, 0.8
 BANDS = ((0.3, 0.5), (0.5, 0.7), (0.7, 0.8))

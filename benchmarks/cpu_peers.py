@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from benchmarks.detector_facts import reference_and_ours
 from benchmarks.turns import RESULTS, facts, in_turns, summary, write
 from export.graphs import trace_graphs
-from export.parity import pairwise_iou
 from export.prepare import prepared_copy
 from export.to_onnx import Description, manifest_of
 from export.torch_runtime import open_torch
@@ -33,6 +32,7 @@ from hindsight.artifact import Artifact, Defaults, find_artifact, load_artifact,
 from hindsight.decode import decode_image
 from hindsight.inputs import detect_inputs
 from hindsight.options import DetectOptions
+from hindsight.overlap import pairwise_iou
 from hindsight.preprocess import letterbox
 from hindsight.runtime import Runtime, open_runtime
 from model.convert import Conventions, convert

@@ -25,19 +25,16 @@ from rich.progress import track
 
 from benchmarks.tiling_figures import averages, cut_objects, integrity_report, operating_point
 from benchmarks.tiling_mosaics import BOARD, SIDE, Mosaic, mosaics
+from benchmarks.tiling_passes import NMS_THRESHOLD, Passes
 from benchmarks.tiling_rules import RULES
-from benchmarks.tiling_second import second_opinions
 from hindsight.api import Detector, load
 from hindsight.commands.console import progress_console
 from hindsight.detections import Detections
-from hindsight.tiling import Tiling, crop, pool
+from hindsight.tiling import Tiling, pool
 from training.machine import origin
 
 RESULT = Path(__file__).resolve().parent / "results" / "tiling-pcb.json"
 MODEL = "pcb"
-NMS_THRESHOLD = 0.5
-_EVERYTHING = {"class_threshold": 0.05, "score_threshold": 0.0, "nms_threshold": NMS_THRESHOLD}
-_COLUMNS = ("boxes", "labels", "scores", "class_scores", "ious", "purities", "integrities")
 WHOLE = np.array([[0, 0, SIDE, SIDE]], np.int64)
 OVERLAPS = (0.0, 0.1, 0.2, 0.3)
 EDGES = (0.003, 0.006, 0.01, 0.02, 0.03)
@@ -60,75 +57,6 @@ def spread(count: int) -> NDArray[np.int64]:
 def layouts() -> dict[str, NDArray[np.int64]]:
     """Name -> windows, without that of the whole image."""
     return {f"overlap {overlap:g}": tiles(overlap) for overlap in OVERLAPS} | {EVEN: spread(4)}
-
-
-def _key(window: NDArray[np.int64]) -> str:
-    return "-".join(str(value) for value in window.tolist())
-
-
-class Passes:
-    """What the model says of each window of one mosaic, asked once and kept in a file."""
-
-    def __init__(self, detector: Detector, mosaic: Mosaic, file: Path) -> None:
-        self.least_score = detector.artifact.manifest.defaults.score_threshold
-        self._detector, self._mosaic, self._file = detector, mosaic, file
-        self._known: dict[str, NDArray[Any]] = {}
-        if file.exists():
-            with np.load(file, allow_pickle=False) as stored:
-                self._known = {name: stored[name] for name in stored.files}
-
-    def fill(self, windows: NDArray[np.int64]) -> None:
-        """Ask for those that are not there yet."""
-        missing = [window for window in windows if f"{_key(window)}/seconds" not in self._known]
-        for window in missing:
-            pixels = crop(self._mosaic.pixels, window)
-            start = time.perf_counter()
-            found = self._detector.detect(pixels, **_EVERYTHING)
-            self._known[f"{_key(window)}/seconds"] = np.array(time.perf_counter() - start)
-            for name in _COLUMNS:
-                self._known[f"{_key(window)}/{name}"] = getattr(found, name)
-        if missing:
-            self._save()
-
-    def _save(self) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("wb") as stream:
-            np.savez(stream, **self._known)  # type: ignore[arg-type]
-
-    def found(self, window: NDArray[np.int64], least_score: float = 0.0) -> Detections:
-        """What the window's pass has found, of at least this score."""
-        return self._stored(_key(window), window, least_score)
-
-    def _stored(self, key: str, window: NDArray[np.int64], least_score: float) -> Detections:
-        columns = [self._known[f"{key}/{name}"] for name in _COLUMNS]
-        size = (int(window[3] - window[1]), int(window[2] - window[0]))
-        every = Detections(*columns, self._detector.classes, size)
-        return every.select(every.scores >= least_score)
-
-    def fill_second(self, windows: NDArray[np.int64]) -> None:
-        """Ask, once, for the second opinions of tiles on each other's cut boxes."""
-        if f"{_key(windows[0])}/second/scores" in self._known:
-            return
-        start = time.perf_counter()
-        changed = second_opinions(
-            self._detector, self._mosaic, windows, [self.found(window) for window in windows]
-        )
-        self._known["second/seconds"] = np.array(time.perf_counter() - start)
-        for window, each in zip(windows, changed, strict=True):
-            for name in _COLUMNS:
-                self._known[f"{_key(window)}/second/{name}"] = getattr(each, name)
-        self._save()
-
-    def second(self, window: NDArray[np.int64], least_score: float = 0.0) -> Detections:
-        """`found`, but with the second opinions."""
-        return self._stored(f"{_key(window)}/second", window, least_score)
-
-    @property
-    def second_seconds(self) -> float:
-        return float(self._known["second/seconds"])
-
-    def seconds(self, windows: NDArray[np.int64]) -> float:
-        return sum(float(self._known[f"{_key(window)}/seconds"]) for window in windows)
 
 
 def answers(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.tiling_mosaics import SIDE, Mosaic
 from hindsight.detections import Detections
-from training.evaluation.boxes import overlap_with, pairwise_iou
+from hindsight.overlap import overlap_with, pairwise_iou
 
 __all__ = ["averages", "cut_objects", "hits", "integrity_report", "operating_point"]
 

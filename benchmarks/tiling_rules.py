@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.detections import Detections
 from hindsight.nms import nms, suppress
+from hindsight.overlap import over_smaller
 from hindsight.tiling import Pooled
 
 __all__ = ["RULES", "Rule"]
@@ -56,24 +58,13 @@ def united(pooled: Pooled, threshold: float) -> Detections:
         waiting = waiting[np.argsort(-found.scores[waiting], kind="stable")]
         while len(waiting):
             best, waiting = int(waiting[0]), waiting[1:]
-            near = _over_smaller(boxes[best], found.boxes[waiting]) > threshold
+            near = over_smaller(boxes[best][None], found.boxes[waiting])[0] > threshold
             taken = found.boxes[waiting[near]]
             boxes[best, :2] = np.minimum(boxes[best, :2], taken[:, :2].min(axis=0, initial=np.inf))
             boxes[best, 2:] = np.maximum(boxes[best, 2:], taken[:, 2:].max(axis=0, initial=-np.inf))
             kept.append(best)
             waiting = waiting[~near]
-    grown = Detections(
-        boxes,
-        found.labels,
-        found.scores,
-        found.class_scores,
-        found.ious,
-        found.purities,
-        found.integrities,
-        found.class_names,
-        found.image_hw,
-    )
-    return grown.select(kept)
+    return replace(found, boxes=boxes, masks=None).select(kept)
 
 
 def edges_dropped(pooled: Pooled, threshold: float) -> Detections:
@@ -117,12 +108,3 @@ RULES: Mapping[str, Rule] = {
 
 def _without(pooled: Pooled, rows: NDArray[np.bool_]) -> Pooled:
     return Pooled(pooled.detections.select(~rows), pooled.cut[~rows], pooled.seen[~rows])
-
-
-def _over_smaller(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
-    first, second = box.astype(np.float64), others.astype(np.float64)
-    sides = np.minimum(first[2:], second[:, 2:]) - np.maximum(first[:2], second[:, :2])
-    shared = np.prod(np.maximum(sides, 0), axis=1)
-    areas = np.prod(np.maximum(second[:, 2:] - second[:, :2], 0), axis=1)
-    smaller = np.minimum(areas, np.prod(np.maximum(first[2:] - first[:2], 0)))
-    return np.divide(shared, smaller, out=np.zeros_like(shared), where=smaller > 0)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hindsight.overlap import pairwise_iou
+
 Arrays = Mapping[str, NDArray[Any]]
 
 QUALITIES = ("scores", "class_scores", "ious", "purities", "integrities")
@@ -140,15 +142,6 @@ def match(expected: Arrays, found: Arrays) -> list[tuple[int, int]]:
             free_rows[row] = free_columns[column] = False
             pairs.append((row, column))
     return pairs
-
-
-def pairwise_iou(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-    """[n, 4], [m, 4] xyxy -> [n, m]; 0 where both boxes are empty."""
-    a, b = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
-    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    overlap = sides.prod(axis=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - overlap
-    return np.asarray(overlap / np.maximum(union, 1e-12))
 
 
 def _beside_a_threshold(own: Arrays, row: int, filters: Filters, tolerance: Tolerance) -> bool:

@@ -111,10 +111,6 @@ class Detector:
             found = [self._detect_tiled(image, tiling, choice) for image in given]
         return [each.with_image(image, keep=False) for each, image in zip(found, given, strict=True)]
 
-    def check_options(self, **options: Any) -> None:
-        """Raises OptionError where `detect` would, whatever the image."""
-        resolve_options(self.artifact.manifest, **options)
-
     def _detect_tiled(self, image: ImageLike, tiling: Tiling, choice: DetectOptions) -> Detections:
         pixels = read_image(image, self.limits)
         image_hw = (pixels.shape[0], pixels.shape[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from operator import index
 from typing import Any, SupportsIndex
 
 from hindsight.errors import OptionError
+from hindsight.hints import did_you_mean
 from hindsight.manifest import Manifest
 
 __all__ = ["DetectOptions"]
@@ -44,7 +44,7 @@ class DetectOptions:
             if name not in known:
                 every = [*known, *_TILES]
                 raise OptionError(
-                    f"unknown option {name!r}{_nearest(name, every)}; options are {', '.join(every)}"
+                    f"unknown option {name!r}{did_you_mean(name, every)}; options are {', '.join(every)}"
                 )
         given = {name: value for name, value in overrides.items() if value is not None}
         defaults = manifest.defaults
@@ -82,7 +82,7 @@ def _classes(value: object, class_names: tuple[str, ...]) -> tuple[str, ...] | N
     for name in names:
         if name not in class_names:
             raise OptionError(
-                f"classes: this model knows no {str(name)[:64]!r}{_nearest(str(name), class_names)}; "
+                f"classes: this model knows no {str(name)[:64]!r}{did_you_mean(str(name), class_names)}; "
                 f"it knows {', '.join(class_names)}"
             )
     return tuple(dict.fromkeys(names))
@@ -95,8 +95,3 @@ def _count(value: object, most: int) -> int | None:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex) or not 1 <= index(value) <= most:
         raise OptionError(f"max_detections must be a whole number in 1..{most}, got {value!r}")
     return index(value)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

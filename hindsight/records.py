@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,16 @@ def detections_from_json(
     return Detections.from_records(document["detections"], class_names, hw)
 
 
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Of records that are none, whatever goes wrong is a ValueError."""
+    try:
+        yield
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not a list of detections ({type(error).__name__}: {error})") from None
+
+
+@_refusing()
 def detections_from_records(
     records: Sequence[Mapping[str, Any]],
     class_names: Sequence[str] | None,
@@ -40,37 +51,25 @@ def detections_from_records(
     has_masks: bool | None = None,
 ) -> Detections:
     """Detections.from_records."""
-    try:
-        return _detections(list(records), class_names, image_hw, has_localization, has_masks)
-    except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
-        raise ValueError(f"not a list of detections ({type(error).__name__}: {error})") from None
-
-
-def _detections(
-    records: list[Mapping[str, Any]],
-    class_names: Sequence[str] | None,
-    image_hw: tuple[int, int],
-    has_localization: bool | None,
-    has_masks: bool | None,
-) -> Detections:
-    names = tuple(class_names) if class_names is not None else _names_in(records)
-    labels = [int(record["label_id"]) for record in records]
-    for label, record in zip(labels, records, strict=True):
+    rows = list(records)
+    names = tuple(class_names) if class_names is not None else _names_in(rows)
+    labels = [int(record["label_id"]) for record in rows]
+    for label, record in zip(labels, rows, strict=True):
         if not 0 <= label < len(names) or names[label] != record["label"]:
             raise ValueError(f"label {label} {record['label']!r} is none of the classes {', '.join(names)}")
 
     def numbers(key: str) -> NDArray[np.float32]:
-        return np.array([record[key] for record in records], np.float32)
+        return np.array([record[key] for record in rows], np.float32)
 
     def judged(key: str) -> NDArray[np.float32] | None:
         # Without a localization head every row has null; a head without purity has null there alone.
-        if has_localization is False or any(record[key] is None for record in records):
+        if has_localization is False or any(record[key] is None for record in rows):
             return None
         return numbers(key)
 
-    masked = has_masks if has_masks is not None and not records else _has_masks(records)
+    masked = has_masks if has_masks is not None and not rows else _has_masks(rows)
     return Detections(
-        np.array([record["box"] for record in records], np.float32).reshape(-1, 4),
+        np.array([record["box"] for record in rows], np.float32).reshape(-1, 4),
         np.array(labels, np.int64),
         numbers("score"),
         numbers("class_score"),
@@ -79,7 +78,7 @@ def _detections(
         judged("integrity"),
         names,
         image_hw,
-        segmentations=tuple(dict(record["segmentation"]) for record in records) if masked else None,
+        segmentations=tuple(dict(record["segmentation"]) for record in rows) if masked else None,
     )
 
 

@@ -15,7 +15,7 @@ from hindsight.artifact import MANIFEST, Artifact, load_artifact
 from hindsight.errors import ArtifactError, ModelNotFound
 from hindsight.versions import NAME_PATTERN, VERSION_PATTERN, version_order
 
-__all__ = ["NAME_PATTERN", "VERSION_PATTERN", "ModelRepository", "StoredVersion", "version_order"]
+__all__ = ["ModelRepository", "StoredVersion"]
 
 
 @dataclass(frozen=True)

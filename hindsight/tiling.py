@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from typing import Any, SupportsIndex
 
@@ -206,18 +206,7 @@ def _ends_inside(
 def _moved(found: Detections, window: NDArray[np.int64], image_hw: tuple[int, int]) -> Detections:
     """From pixels of the window to pixels of the image."""
     shift = np.tile(window[:2], 2).astype(np.float32)
-    return Detections(
-        found.boxes + shift,
-        found.labels,
-        found.scores,
-        found.class_scores,
-        found.ious,
-        found.purities,
-        found.integrities,
-        found.class_names,
-        image_hw,
-        found.masks,
-    )
+    return replace(found, boxes=found.boxes + shift, image_hw=image_hw)
 
 
 def _concatenated(parts: Sequence[Detections], image_hw: tuple[int, int]) -> Detections:

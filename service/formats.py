@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hindsight.detections import Detections
-from hindsight.formats import coco_annotation, coco_categories, labelstudio_prediction, yolo_lines
+from hindsight.formats import coco_categories, labelstudio_prediction
 from hindsight.manifest import Manifest
 
 Result = Detections | dict[str, Any]
@@ -23,16 +23,9 @@ def to_coco(results: Sequence[Result], manifest: Manifest) -> dict[str, Any]:
             continue
         height, width = result.image_hw
         images.append({"id": image_id, "width": width, "height": height})
-        for record in result.to_records():
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **coco_annotation(record)})
+        annotations += result.to_coco(image_id=image_id, start_id=len(annotations) + 1)
     categories = coco_categories(manifest.class_names)
     return {"images": images, "categories": categories, "annotations": annotations}
-
-
-def to_yolo(detections: Detections) -> str:
-    """One line a box: class id, centre x, centre y, width, height (each relative to the image), score."""
-    height, width = detections.image_hw
-    return yolo_lines(detections.to_records(), width, height)
 
 
 def to_labelstudio(

@@ -1,7 +1,6 @@
 """Exceptions -> problem+json, for everything the routes and the router raise."""
 
 import asyncio
-import difflib
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hindsight.errors import HindsightError
+from hindsight.hints import did_you_mean
 from service import query
 from service.errors import (
     INVALID_CODE,
@@ -80,8 +80,7 @@ def _field_error(item: dict[str, Any], known: set[str]) -> dict[str, str]:
     field = ".".join(str(part) for part in item["loc"])[:128]
     message = str(item["msg"])
     if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-        message = "no such parameter" + (f" (did you mean {close[0]!r}?)" if close else "")
+        message = "no such parameter" + did_you_mean(str(item["loc"][-1]), known)
     elif isinstance(item.get("input"), str):
         message += f", got {item['input'][:64]!r}"
     return {"field": field, "message": message}

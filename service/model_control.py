@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from hindsight.artifact import Artifact, load_artifact
 from hindsight.errors import ArtifactError, HindsightError
-from hindsight.repository import ModelRepository, version_order
+from hindsight.repository import ModelRepository
+from hindsight.versions import version_order
 from service.engine import Engine
 from service.errors import BadModel, ChangeInProgress, DefaultModel, EngineUnavailable, LoadFailed
 from service.inflight import Requests

@@ -2,7 +2,8 @@
 
 from hindsight.artifact import Artifact, load_artifact
 from hindsight.errors import ModelNotFound
-from hindsight.repository import ModelRepository, version_order
+from hindsight.repository import ModelRepository
+from hindsight.versions import version_order
 from service.registry import ModelRegistry
 
 

@@ -2,13 +2,14 @@
 changes what it holds at one instant.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hindsight.artifact import Artifact, find_artifact
 from hindsight.errors import ArtifactError, ModelNotFound
-from hindsight.repository import ModelRepository, version_order
+from hindsight.hints import did_you_mean
+from hindsight.repository import ModelRepository
+from hindsight.versions import version_order
 
 Problems = dict[tuple[str, str | None], str]
 _MOVE_ON = "mend it, take it out of the folder, or start with --skip-bad-models"
@@ -46,9 +47,10 @@ class ModelRegistry:
         """
         wanted, _, version = (self.default if name is None else name).partition("@")
         if wanted not in self._by_name:
-            close = difflib.get_close_matches(wanted, self._by_name, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ModelNotFound(f"no model {wanted[:64]!r}{hint}; this server has {', '.join(self._by_name)}")
+            raise ModelNotFound(
+                f"no model {wanted[:64]!r}{did_you_mean(wanted, self._by_name)}; this server has "
+                f"{', '.join(self._by_name)}"
+            )
         versions = self._by_name[wanted]
         if name is None or "@" not in name:
             return versions[0]

@@ -1,14 +1,17 @@
-"""What every test may use: the real data sets, and the tiny artifact of factories.py."""
+"""What every test may use: the real data sets, the tiny artifact of factories.py, and the command line."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hindsight.artifact import Artifact
+from hindsight.cli import main
 from tests.factories import make_tiny_artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -38,3 +41,19 @@ def data_dir() -> Path:
 def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """The tiny model of factories.py. Shared by all tests: make your own to change a file in it."""
     return make_tiny_artifact(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """run(*arguments) -> exit status, stdout, stderr of `hindsight`."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hindsight", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call

@@ -93,6 +93,10 @@ class ServerProcess:
         """The worker that became ready last."""
         return int(self.log("worker ready")[-1]["pid"])
 
+    def left(self) -> int:
+        """Clients that went away before their answer."""
+        return sum(record["status"] == 499 for record in self.log("request"))
+
     def metric(self, name: str) -> float:
         """The sum of all samples called exactly `name` (labels aside)."""
         text = self.client.get("/metrics").text

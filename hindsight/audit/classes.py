@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from hindsight.errors import OptionError
+from hindsight.hints import did_you_mean, listed
 
 __all__ = ["NOT_JUDGED", "map_classes", "parse_mapping"]
 
@@ -40,18 +41,18 @@ def map_classes(
         for name in names:
             if name not in data_names:
                 raise OptionError(
-                    f"{option}: the data set has no class {name!r}{_nearest(name, data_names)}; it has "
-                    f"{_listed(data_names)}"
+                    f"{option}: the data set has no class {name!r}{did_you_mean(name, data_names)}; it has "
+                    f"{listed(data_names)}"
                 )
     for name in renamed.values():
         if name not in model_names:
             raise OptionError(
-                f"--map: the model knows no {name!r}{_nearest(name, model_names)}; it knows "
-                f"{_listed(model_names)}"
+                f"--map: the model knows no {name!r}{did_you_mean(name, model_names)}; it knows "
+                f"{listed(model_names)}"
             )
     both = sorted(set(renamed) & set(skipped))
     if both:
-        raise OptionError(f"--map and --skip-class both name {_listed(both)}")
+        raise OptionError(f"--map and --skip-class both name {listed(both)}")
     wanted = {name: renamed.get(name, name) for name in data_names if name not in skipped}
     unknown = [name for name, target in wanted.items() if target not in model_names]
     if unknown:
@@ -59,17 +60,7 @@ def map_classes(
         near = difflib.get_close_matches(first.lower(), [name.lower() for name in model_names], n=1)
         guess = next((name for name in model_names if near and name.lower() == near[0]), model_names[0])
         raise OptionError(
-            f"the model does not know the data set's {_listed(unknown)} (it knows {_listed(model_names)}): "
+            f"the model does not know the data set's {listed(unknown)} (it knows {listed(model_names)}): "
             f'say what they are (--map "{first}={guess}") or leave them out (--skip-class "{first}")'
         )
     return tuple(model_names.index(wanted[name]) if name in wanted else NOT_JUDGED for name in data_names)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _listed(names: Sequence[str], limit: int = 10) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown}, ... {len(names)} in all"

@@ -9,7 +9,6 @@ objects without an annotation, what could not be read.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from hindsight.audit.dataset import AuditSet
 from hindsight.audit.findings import Findings
 from hindsight.audit.judge import Judged, OwnBox
 from hindsight.errors import OptionError
+from hindsight.whole_files import whole_file
 
 __all__ = ["BAD_ENTRY", "category_ids", "document", "next_id", "write_json"]
 
@@ -82,13 +82,14 @@ def next_id(dataset: AuditSet, source: Any) -> int:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """All of it or nothing. Raises OptionError where it cannot be written."""
-    draft = path.with_name(path.name + ".part")
     try:
         # A lone surrogate, of a file's name that is no text, becomes the escape that JSON has for it.
-        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+        with (
+            whole_file(path) as draft,
+            draft.open("w", encoding="utf-8", errors="backslashreplace") as stream,
+        ):
             json.dump(content, stream, ensure_ascii=False)
             stream.write("\n")
-        os.replace(draft, path)
     except OSError as error:
         raise OptionError(f"{path} cannot be written ({error.strerror})") from error
 

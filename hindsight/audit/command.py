@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from hindsight.audit.run import Asked, Done, run_audit
 from hindsight.audit.summary import MISSING
 from hindsight.commands.console import BAD_INPUT, complain, output, progress_console
 from hindsight.errors import OptionError
+from hindsight.jobs.cores import usable_cores
 
 __all__ = ["audit"]
 
@@ -70,7 +70,7 @@ def audit(
         parse_mapping(class_map or ()),
         tuple(skip_class or ()),
         worst,
-        workers or min(_MOST_WORKERS, len(os.sched_getaffinity(0))),
+        workers or min(_MOST_WORKERS, usable_cores()),
         restart,
     )
     if asked.out.exists() and not asked.out.is_dir():

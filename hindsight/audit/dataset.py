@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hindsight.audit.classes import NOT_JUDGED
 from hindsight.datasets import DatasetError, Problem, RawImage, check_image, format_of, read_annotations
 from hindsight.datasets.source import DataFormat
-from hindsight.datasets.yolo import YAML_SUFFIXES
+from hindsight.datasets.yolo_set import YAML_SUFFIXES
 
 __all__ = ["AuditImage", "AuditSet", "open_audit_set", "read_set", "set_name"]
 

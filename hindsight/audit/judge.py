@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from hindsight.audit.classes import NOT_JUDGED
 from hindsight.audit.examine import Examined
-from hindsight.audit.geometry import greedy_pairs, overlap_shares, pairwise_iou
+from hindsight.overlap import greedy_pairs, over_smaller, overlap_shares, pairwise_iou
 
 __all__ = ["VERDICTS", "Judged", "Missing", "OwnBox", "Verdict", "judge", "missing"]
 
@@ -110,7 +110,7 @@ def missing(examined: Examined, boxes: NDArray[np.float32], asked: frozenset[int
     """
     own = examined.own
     overlap = pairwise_iou(own.boxes, boxes)
-    inside = np.maximum(overlap_shares(own.boxes, boxes), overlap_shares(boxes, own.boxes).T)
+    inside = over_smaller(own.boxes, boxes)
     free = (overlap <= _COVERED).all(axis=1) & (inside <= _INSIDE).all(axis=1)
     paired = {pair.index for pair in _witnesses(examined, boxes) if pair is not None}
     return [

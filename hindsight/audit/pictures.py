@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from PIL import Image
 from hindsight.api import read_image
 from hindsight.audit.dataset import AuditImage
 from hindsight.errors import HindsightError, OptionError
+from hindsight.whole_files import whole_file
 
 __all__ = ["FOLDER", "Frame", "frame_around", "picture_name", "remove_others", "write_pictures"]
 
@@ -96,9 +96,8 @@ def _write(folder: Path, image: AuditImage, frames: list[Frame]) -> None:
     for frame, file in missing.items():
         part = whole.crop(frame)
         part.thumbnail((_LONG_SIDE, _LONG_SIDE))
-        draft = file.with_suffix(".part")
-        part.save(draft, "JPEG", quality=_QUALITY)
-        os.replace(draft, file)
+        with whole_file(file) as draft:
+            part.save(draft, "JPEG", quality=_QUALITY)
 
 
 def _span(centre: float, length: float, most: int) -> tuple[int, int]:

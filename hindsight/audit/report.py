@@ -22,6 +22,7 @@ from hindsight.audit.reasons import reason
 from hindsight.audit.summary import MISSING, ClassSummary
 from hindsight.datasets import Problem
 from hindsight.errors import OptionError
+from hindsight.whole_files import whole_file
 
 __all__ = ["FILE", "content", "frames_of", "write_page"]
 
@@ -114,10 +115,11 @@ def write_page(path: Path, values: Mapping[str, Any]) -> None:
         "script": script,
     }
     page = _FIELD.sub(lambda field: fields[field[1]], page)
-    draft = path.with_name(path.name + ".part")
     try:
-        draft.write_text(page, encoding="utf-8", errors="backslashreplace")  # as in coco_output.write_json
-        os.replace(draft, path)
+        with whole_file(path) as draft:
+            draft.write_text(
+                page, encoding="utf-8", errors="backslashreplace"
+            )  # as in coco_output.write_json
     except OSError as error:
         raise OptionError(f"{path} cannot be written ({error.strerror})") from error
 

@@ -24,7 +24,7 @@ from hindsight.audit.look import look
 from hindsight.audit.pictures import FOLDER, picture_name, remove_others, write_pictures
 from hindsight.audit.summary import ClassSummary, summarise
 from hindsight.datasets import Problem
-from hindsight.datasets.yolo import image_folders
+from hindsight.datasets.yolo_set import image_folders
 from hindsight.errors import ArtifactError, OptionError
 from hindsight.runtime import open_runtime
 from hindsight.version import __version__

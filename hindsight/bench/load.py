@@ -179,11 +179,7 @@ class Run:
             request = self._source()
             if self.recorder.in_flight >= shape.max_in_flight:
                 now = self.elapsed
-                self.recorder.add(
-                    Sample(
-                        request.kind, intended, now, now, "not sent: too many in flight", 0, request.images
-                    )
-                )
+                self.recorder.add(Sample(request.kind, intended, now, now, _NOT_SENT, 0, request.images))
             else:
                 # Counted now: the task has not begun when the next moment comes.
                 self.recorder.in_flight += 1

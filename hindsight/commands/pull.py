@@ -16,12 +16,11 @@ from hindsight.commands.console import progress_console
 from hindsight.errors import OptionError
 from hindsight.hub.install import Installed, Plan, install, plan
 from hindsight.hub.rules import Limits, size_text
-from hindsight.hub.sources import FolderSource, Source, ZipSource
+from hindsight.hub.sources import HUB_PREFIX, FolderSource, Source, ZipSource
 from hindsight.places import models_folder
 
 __all__ = ["pull"]
 
-_HUB = "hf://"
 _GIGABYTE = 1e9
 
 
@@ -60,7 +59,7 @@ def pull(
 @contextmanager
 def _opened(text: str) -> Iterator[Source]:
     """Raises OptionError, ArtifactError, ModuleNotFoundError where an extra is not installed."""
-    if text.startswith(_HUB):
+    if text.startswith(HUB_PREFIX):
         from hindsight.hub.huggingface import HubSource
 
         yield HubSource(text)

@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hindsight.datasets.problems import Problem
 from hindsight.datasets.shapes import NOTHING, Shape, ShapeError, read_shape
+from hindsight.hints import listed
 from hindsight.preprocess import ImageLimits
 
 EDGE_TOLERANCE = 1.0
@@ -138,7 +139,7 @@ def check_image(
         box = _in_pixels(given, width, height) if raw.normalised else given
         fault = box.fault or _box_fault(box, width, height)
         if fault is None and box.class_name not in class_index:
-            fault = f"unknown class {box.class_name!r} (known: {_shortened(class_index)})"
+            fault = f"unknown class {box.class_name!r} (known: {listed(class_index)})"
         shape = NOTHING
         if fault is None and masks and not (box.crowd and box.segmentation is None):
             try:
@@ -192,8 +193,3 @@ def _box_fault(box: RawBox, width: int, height: int) -> str | None:
     if box.area is not None and not (math.isfinite(box.area) and box.area >= 0):
         return f"area {box.area:g} is negative or not a number"
     return None
-
-
-def _shortened(names: dict[str, int], limit: int = 10) -> str:
-    shown = ", ".join(list(names)[:limit])
-    return shown if len(names) <= limit else f"{shown}, ... {len(names)} in all"

@@ -9,7 +9,8 @@ from hindsight.datasets.coco import read_coco
 from hindsight.datasets.problems import DatasetError, Problem
 from hindsight.datasets.records import RawImage
 from hindsight.datasets.voc import is_voc_folder, read_voc
-from hindsight.datasets.yolo import is_yolo, open_yolo, read_yolo
+from hindsight.datasets.yolo import read_yolo
+from hindsight.datasets.yolo_set import is_yolo, open_yolo
 
 DataFormat = Literal["coco", "voc", "yolo"]
 _MOST_NAMED = 5

@@ -24,12 +24,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
 from hindsight.errors import ModelNotFound, OptionError, ServiceError
-from hindsight.hub.sources import Interrupted
+from hindsight.hub.sources import HUB_PREFIX, Interrupted
 from hindsight.version import __version__
 
-__all__ = ["PREFIX", "HubSource"]
+__all__ = ["HubSource"]
 
-PREFIX = "hf://"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -45,7 +44,7 @@ class HubSource:
 
     def __init__(self, url: str) -> None:
         """Raises OptionError."""
-        repository, _, revision = url.removeprefix(PREFIX).partition("@")
+        repository, _, revision = url.removeprefix(HUB_PREFIX).partition("@")
         if not _NAME.fullmatch(repository) or ("@" in url and not _REVISION.fullmatch(revision)):
             raise OptionError(f"expected hf://user/repo or hf://user/repo@revision, got {url!r}")
         self.name = url

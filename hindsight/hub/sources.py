@@ -13,9 +13,10 @@ from typing import Protocol
 from hindsight.errors import ArtifactError
 from hindsight.places import MANIFEST
 
-__all__ = ["CHUNK", "FolderSource", "Interrupted", "Source", "ZipSource"]
+__all__ = ["CHUNK", "HUB_PREFIX", "FolderSource", "Interrupted", "Source", "ZipSource"]
 
 CHUNK = 2**20  # bytes read at a time
+HUB_PREFIX = "hf://"  # of what huggingface.py reads; here, because that needs an extra
 _MOST_ENTRIES = 4000  # of a zip file's directory, or files of a folder, that are looked at
 # What zipfile expands piece by piece. Of bzip2 and LZMA it expands all that a piece holds: gigabytes.
 _BOUNDED = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from hindsight.formats import coco_annotation, coco_categories, labelstudio_prediction, yolo_lines
 from hindsight.jobs.entries import Entry, Key
 from hindsight.jobs.journal import JobError, Journal
+from hindsight.whole_files import whole_file
 
 __all__ = ["FORMATS", "Model", "Results", "json_line", "output_names", "record_of", "write_outputs"]
 
@@ -219,15 +220,10 @@ def _moment(entry: Entry) -> dict[str, Any]:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[TextIO]:
-    draft = path.with_name(f".{path.name}.partial")
-    try:
-        with draft.open("w", encoding="utf-8") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 _WRITERS: dict[str, Callable[[TextIO, Results], None]] = {

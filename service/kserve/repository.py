@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hindsight.errors import ModelNotFound, OptionError
-from hindsight.repository import NAME_PATTERN
+from hindsight.versions import NAME_PATTERN
 from service.errors import BadBody
 from service.kserve.models import all_models
 from service.kserve.tensor_model import SUFFIX

@@ -1,11 +1,11 @@
 """A project's labeling configuration, an XML text: where boxes go, and what the project calls each class."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
 from hindsight.errors import OptionError
+from hindsight.hints import did_you_mean
 from service.errors import BadBody
 
 _MAX_BYTES = 1_000_000
@@ -116,11 +116,9 @@ def _label_map(labels: Sequence[dict[str, str]], class_names: Sequence[str]) -> 
                 found.setdefault(known, shown)
     if not found:
         first = labels[0].get("value", "")[:64]
-        close = difflib.get_close_matches(first, class_names, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise OptionError(
-            f"none of the project's labels, such as {first!r}{hint}, is a class of the model: "
-            f"{', '.join(class_names)}; rename them or add predicted_values"
+            f"none of the project's labels, such as {first!r}{did_you_mean(first, class_names)}, is a class "
+            f"of the model: {', '.join(class_names)}; rename them or add predicted_values"
         )
     return found
 

@@ -20,7 +20,7 @@ from hindsight.tiling import Tiling
 from service import errors
 from service.body import Images, Item, parse_images
 from service.callers import Caller, caller_of
-from service.formats import to_coco, to_labelstudio, to_yolo
+from service.formats import to_coco, to_labelstudio
 from service.handlers import request_id_of
 from service.logs import log
 from service.openapi import DETECT_BODY, problem_responses
@@ -170,7 +170,7 @@ class _Answer:
         if format_name == "coco":
             content, media_type = to_json(to_coco(plain, manifest)), "application/json"
         elif format_name == "yolo" and not self._many and isinstance(results[0], Detected):
-            content, media_type = to_yolo(results[0].detections).encode(), "text/plain; charset=utf-8"
+            content, media_type = results[0].detections.to_yolo().encode(), "text/plain; charset=utf-8"
         else:
             documents = [self._one(format_name, result) for result in results]
             content = to_json({"results": documents} if self._many else documents[0])
@@ -205,7 +205,7 @@ class _Answer:
             return result
         detections, manifest = result.detections, self._artifact.manifest
         if format_name == "yolo":
-            return {"labels": to_yolo(detections)}
+            return {"labels": detections.to_yolo()}
         if format_name == "labelstudio":
             return to_labelstudio(detections, manifest)
         height, width = detections.image_hw

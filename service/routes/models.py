@@ -15,7 +15,7 @@ from starlette.responses import FileResponse
 from hindsight import errors as core
 from hindsight.artifact import Artifact
 from hindsight.errors import ModelNotFound
-from hindsight.repository import NAME_PATTERN, VERSION_PATTERN
+from hindsight.versions import NAME_PATTERN, VERSION_PATTERN
 from service import errors
 from service.model_control import Change
 from service.openapi import problem_responses

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from hindsight.artifact import write_artifact_manifest
+from service.keys import create_key
 from tests.browser.browsing import OpenPage, Watch, running_server
 from tests.factories import encode, make_tiny_artifact
 
@@ -67,6 +68,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     plain = make_tiny_artifact(root / "plain", name="plain", localization=False)
     with running_server(root / "server.log", HINDSIGHT_MODEL=f"{tiny.path},{plain.path}") as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Address and key of a server that wants one."""
+    folder = tmp_path_factory.mktemp("keyed")
+    tiny, file = make_tiny_artifact(folder / "tiny"), folder / "keys.jsonl"
+    key = create_key(file, "person", "user")
+    settings = {"HINDSIGHT_MODEL": str(tiny.path), "HINDSIGHT_KEYS_FILE": str(file)}
+    with running_server(folder / "server.log", **settings) as address:
+        yield address, key
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.access import OUTPUT
 from tests.browser.browsing import (
     REPOSITORY,
     OpenPage,
@@ -19,7 +20,6 @@ from tests.browser.browsing import (
     wait_for_all,
 )
 
-OUTPUT = REPOSITORY / "tests" / ".output"
 CELLS = REPOSITORY / "hindsight" / "models" / "cells"
 
 

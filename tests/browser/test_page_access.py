@@ -5,54 +5,12 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.browsing import REPOSITORY, OpenPage, pick
+from tests.browser.access import LEAST_CONTRAST, NAMELESS, OUTPUT, POOR_CONTRAST, assert_screens_are_readable
+from tests.browser.browsing import OpenPage, pick
 from tests.browser.conftest import board_image
 from tests.factories import encode
 
-OUTPUT = REPOSITORY / "tests" / ".output"
-LEAST_CONTRAST = 4.5
 MOST_TABS_TO_THE_BOXES = 9
-
-# WCAG 2 contrast of every visible piece of text with the nearest opaque background behind it.
-POOR_CONTRAST = """(least) => {
-    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    const rgba = (colour) => {
-        canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = colour;
-        canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data];
-    };
-    const luminance = ([r, g, b]) => [r, g, b]
-        .map((value) => value / 255)
-        .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
-        .reduce((sum, value, at) => sum + value * [0.2126, 0.7152, 0.0722][at], 0);
-    const behind = (node) => {
-        for (let at = node; at; at = at.parentElement) {
-            const colour = rgba(getComputedStyle(at).backgroundColor);
-            if (colour[3] > 200) return colour;
-        }
-        return [255, 255, 255, 255];
-    };
-    const poor = [];
-    let looked = 0;
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-        const node = walker.currentNode.parentElement;
-        const text = walker.currentNode.data.trim();
-        if (!text || !node.checkVisibility() || node.closest(":disabled")) continue;
-        looked += 1;
-        const pair = [rgba(getComputedStyle(node).color), behind(node)].map(luminance).sort((a, b) => b - a);
-        const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
-        if (ratio < least) poor.push(`${text}: ${ratio.toFixed(2)}`);
-    }
-    return { looked, poor };
-}"""
-
-# Interactive elements whose accessible name would be empty.
-NAMELESS = """[...document.querySelectorAll("button, input, select, a, [tabindex='0'], [role='meter']")]
-    .filter((node) => node.checkVisibility())
-    .filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length))
-    .map((node) => node.outerHTML)"""
 
 
 def focused(page: Page) -> str:
@@ -64,14 +22,7 @@ def focused(page: Page) -> str:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_the_screen_and_is_readable(open_page: OpenPage, scheme: str) -> None:
     page, watch = open_page(scheme=scheme)
-    OUTPUT.mkdir(exist_ok=True)
-    for width in (1920, 1280, 820, 390, 320):
-        page.set_viewport_size({"width": width, "height": 860})
-        page.screenshot(path=OUTPUT / f"page-{width}-{scheme}.png", full_page=True)
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        found = page.evaluate(POOR_CONTRAST, LEAST_CONTRAST)
-        assert found["looked"] > 80
-        assert found["poor"] == []
+    assert_screens_are_readable(page, f"page-{{}}-{scheme}", (1920, 1280, 820, 390, 320), texts=80)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (sum(background) > 600) == (scheme == "light")
     watch.allow_failed_requests()
@@ -79,7 +30,7 @@ def test_fits_the_screen_and_is_readable(open_page: OpenPage, scheme: str) -> No
     expect(page.get_by_role("alert")).to_be_visible()
     page.screenshot(path=OUTPUT / f"problem-{scheme}.png")
     assert page.evaluate(POOR_CONTRAST, LEAST_CONTRAST)["poor"] == []
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
 
 
 def test_keyboard_reaches_boxes_and_moves_between_them(page: Page) -> None:

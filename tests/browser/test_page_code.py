@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from service.keys import create_key
-from tests.browser.browsing import REPOSITORY, Watch, answer_for, pick, running_server, sample, wait_for_count
+from tests.browser.browsing import REPOSITORY, Watch, answer_for, pick, sample, wait_for_count
 from tests.browser.workbench import choose, drag, own_boxes, own_mode, wait_for_opinions
-from tests.factories import encode, make_tiny_artifact, tiles_image
+from tests.factories import encode, tiles_image
 
 WAYS = ("curl", "client", "plain")
 
@@ -121,17 +119,6 @@ def test_the_code_can_be_copied(page: Page) -> None:
         expect(page.locator("#snippet-copy")).to_have_text("Copied")
         assert page.evaluate("navigator.clipboard.readText()") == text
         expect(page.locator("#snippet-copy")).to_have_text("Copy")
-
-
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Address and key of a server that wants one."""
-    folder = tmp_path_factory.mktemp("keyed")
-    tiny, file = make_tiny_artifact(folder / "tiny"), folder / "keys.jsonl"
-    key = create_key(file, "person", "user")
-    settings = {"HINDSIGHT_MODEL": str(tiny.path), "HINDSIGHT_KEYS_FILE": str(file)}
-    with running_server(folder / "server.log", **settings) as address:
-        yield address, key
 
 
 def test_a_key_is_named_and_never_shown(browser: Browser, keyed: tuple[str, str], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser
 
 from hindsight.detections import Detections
 from hindsight.manifest import ClassInfo
-from service.formats import to_coco, to_labelstudio, to_yolo
+from service.formats import to_coco, to_labelstudio
 from tests.browser.modules import Modules, open_modules
 
 CLASSES = ("red", "green & <b>", "blau ß")
@@ -80,7 +80,7 @@ def test_coco_is_the_servers(modules: Modules, size: tuple[int, int], localizati
 @pytest.mark.parametrize("size", SIZES)
 def test_yolo_is_the_servers_to_the_last_digit(modules: Modules, size: tuple[int, int]) -> None:
     found = detections(3, size, count=200)
-    assert modules.call("boxes-write", "module.toYolo(value)", as_image(found)) == to_yolo(found)
+    assert modules.call("boxes-write", "module.toYolo(value)", as_image(found)) == found.to_yolo()
 
 
 def test_label_studio_is_the_servers(modules: Modules) -> None:

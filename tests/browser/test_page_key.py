@@ -7,20 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from service.keys import create_key
-from tests.browser.browsing import Watch, running_server, wait_for_count
-from tests.factories import make_tiny_artifact
-
-
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Address and key."""
-    folder = tmp_path_factory.mktemp("keyed")
-    tiny, file = make_tiny_artifact(folder / "tiny"), folder / "keys.jsonl"
-    key = create_key(file, "person", "user")
-    settings = {"HINDSIGHT_MODEL": str(tiny.path), "HINDSIGHT_KEYS_FILE": str(file)}
-    with running_server(folder / "server.log", **settings) as address:
-        yield address, key
+from tests.browser.browsing import Watch, wait_for_count
 
 
 @pytest.fixture

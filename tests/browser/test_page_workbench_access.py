@@ -7,8 +7,8 @@ import json
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.access import NAMELESS, assert_screens_are_readable
 from tests.browser.browsing import OpenPage
-from tests.browser.test_page_access import LEAST_CONTRAST, NAMELESS, OUTPUT, POOR_CONTRAST
 from tests.browser.workbench import choose, drag, own_mode, read_file, wait_for_opinions
 
 SECTIONS = "#own-boxes, #export, #snippets, #server-panel, #own-layer"
@@ -36,14 +36,7 @@ def busy_workbench(page: Page) -> None:
 def test_fits_the_screen_and_is_readable(open_page: OpenPage, scheme: str) -> None:
     page, _ = open_page(scheme=scheme)
     busy_workbench(page)
-    OUTPUT.mkdir(exist_ok=True)
-    for width in (1280, 820, 390, 320):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.screenshot(path=OUTPUT / f"workbench-{width}-{scheme}.png", full_page=True)
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        found = page.evaluate(POOR_CONTRAST, LEAST_CONTRAST)
-        assert found["looked"] > 100
-        assert found["poor"] == []
+    assert_screens_are_readable(page, f"workbench-{{}}-{scheme}", (1280, 820, 390, 320), texts=100)
 
 
 def test_every_control_has_a_name_and_shows_its_focus(page: Page) -> None:

@@ -7,7 +7,7 @@ An image's mark is the blue of its first pixel, which leaves its detections as t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from hindsight.artifact import Artifact
 from hindsight.errors import OutOfMemory, RuntimeFailure
 from hindsight.runtime import Runtime, open_runtime
-from tests.factories import encode, make_tiny_artifact, tiles_image
+from tests.factories import encode, tiles_image
 from tests.server_process import ServerProcess, serving
 
 FAILS, ANSWERS_NAN, ANSWERS_INFINITY = 1, 2, 3
-LOG_VARIABLE = "ROUGH_RUNTIME_LOG"
+_LOG_VARIABLE, _LOG = "ROUGH_RUNTIME_LOG", "executed.log"
 
 
 def marked(mark: int) -> bytes:
@@ -42,22 +42,24 @@ def install(folder: Path) -> None:
 
 
 @contextmanager
-def serving_roughly(folder: Path, backend: str, **limits: object) -> Iterator[tuple[ServerProcess, Path]]:
-    """A server of the model `tiny` with this runtime, and the file of what that executes."""
-    log = folder / "executed.log"
-    log.touch()
+def serving_roughly(
+    folder: Path, backend: str, models: Sequence[Path], **limits: object
+) -> Iterator[ServerProcess]:
+    """A server of these models with this runtime."""
     install(folder / "site")
-    tiny = make_tiny_artifact(folder / "tiny")
+    run = folder / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder / "site"))
-        patch.setenv(LOG_VARIABLE, str(log))
-        with serving(folder / "run", "--model", str(tiny.path), "--backend", backend, **limits) as server:
-            yield server, log
+        patch.setenv(_LOG_VARIABLE, str(run / _LOG))
+        words = [word for model in models for word in ("--model", str(model))]
+        with serving(run, *words, "--backend", backend, **limits) as server:
+            yield server
 
 
-def executed(log: Path) -> list[list[int]]:
+def executed(server: ServerProcess) -> list[list[int]]:
     """The marks of each batch, warm-up included."""
-    return [[int(mark) for mark in line.split()] for line in log.read_text().splitlines()]
+    log = server.log_path.with_name(_LOG).read_text()
+    return [[int(mark) for mark in line.split()] for line in log.splitlines()]
 
 
 class RoughRuntime:
@@ -68,7 +70,7 @@ class RoughRuntime:
 
     def detect(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         marks = inputs["images"][:, 0, 0, 2]
-        with open(os.environ[LOG_VARIABLE], "a") as log:
+        with open(os.environ[_LOG_VARIABLE], "a") as log:
             log.write(" ".join(map(str, marks)) + "\n")
         if len(marks) > self._room:
             raise OutOfMemory(f"{len(marks)} images do not fit")

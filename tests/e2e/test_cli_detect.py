@@ -14,7 +14,6 @@ from PIL import Image
 
 from hindsight import __version__
 from hindsight.artifact import Artifact
-from hindsight.cli import main
 from tests.factories import encode, make_tiny_artifact, tiles_image
 
 RED_LINE = np.array([0xD6, 0x27, 0x28])  # the colour of the tiny model's class `red`
@@ -30,20 +29,6 @@ def tiny(tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         (tmp_path / "photos" / name).write_bytes(encode(tiles_image(), kind))
     (tmp_path / "photos" / "notes.txt").write_text("not an image, and not asked for")
     (tmp_path / "text.jpg").write_text("hello")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """run(*arguments) -> exit status, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hindsight", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 def test_a_table_shows_the_numbers_of_each_box(run) -> None:  # type: ignore[no-untyped-def]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hindsight.cli import main
 from hindsight.manifest import ResizeRule
 from tests.factories import encode, make_tiny_artifact
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -25,20 +26,12 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """run(*arguments) -> exit status, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hindsight", "detect", "large.png", "--model", "tiny", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
+def run(run: Run) -> Run:
+    """run(*arguments) -> exit status, stdout, stderr of `hindsight detect` on that image."""
+    return lambda *arguments: run("detect", "large.png", "--model", "tiny", *arguments)
 
 
-def test_tiles_find_what_one_pass_does_not(run) -> None:  # type: ignore[no-untyped-def]
+def test_tiles_find_what_one_pass_does_not(run: Run) -> None:
     threshold = ("--score-threshold", "0.8", "--json")
     status, out, _ = run(*threshold)
     assert (status, json.loads(out)["detections"]) == (0, [])
@@ -57,7 +50,7 @@ def test_tiles_find_what_one_pass_does_not(run) -> None:  # type: ignore[no-unty
         (("--no-whole",), "give tile"),
     ],
 )
-def test_what_cannot_be_asked_for_is_one_line(run, arguments: tuple[str, ...], words: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_asked_for_is_one_line(run: Run, arguments: tuple[str, ...], words: str) -> None:
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert words in err and err.count("\n") == 1

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from hindsight.artifact import Artifact
-from hindsight.cli import main
 from tests.factories import encode, make_tiny_artifact, tiles_image
 from tests.server_process import REPOSITORY, ServerProcess, wait_until
 from tests.stub_server import FOUND, MODELS, TINY, says, stub_server
@@ -46,17 +45,9 @@ def photo(number: int) -> bytes:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run) -> Run:
     """run(*arguments) -> exit status, stdout, stderr of `hindsight detect`."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hindsight", "detect", *arguments, "--model", "tiny"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
+    return lambda *arguments, model="tiny": run("detect", *arguments, "--model", model)
 
 
 @pytest.fixture
@@ -511,15 +502,9 @@ def test_a_server_that_knows_no_tiles_is_one_line(run: Run) -> None:
         assert float(old.asked[-1].headers["x-request-timeout"]) < 60
 
 
-def test_a_server_without_the_model_is_one_line(server: ServerProcess, monkeypatch: pytest.MonkeyPatch,
-                                                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    monkeypatch.setattr(
-        sys, "argv", ["hindsight", "detect", "photos", "--server", server.url, "--model", "nope"]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    err = capsys.readouterr().err
-    assert ended.value.code == 2 and "has no model 'nope'; it has tiny, plain, masked" in err
+def test_a_server_without_the_model_is_one_line(server: ServerProcess, run: Run) -> None:
+    status, _, err = run("photos", "--server", server.url, model="nope")
+    assert status == 2 and "has no model 'nope'; it has tiny, plain, masked" in err
 
 
 def test_an_address_with_a_path_is_told_what_it_should_be(server: ServerProcess, run: Run) -> None:

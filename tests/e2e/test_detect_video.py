@@ -16,7 +16,6 @@ import pytest
 
 import hindsight
 from hindsight.artifact import Artifact
-from hindsight.cli import main
 from hindsight.video import Sampling, read_frames
 from hindsight.video_writer import VideoWriter
 from tests.factories import encode, make_tiny_artifact, tiles_image
@@ -38,15 +37,8 @@ def clip(tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str, model: str = "tiny") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hindsight", "detect", *arguments, "--model", model])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
+def run(run: Run) -> Run:
+    return lambda *arguments, model="tiny": run("detect", *arguments, "--model", model)
 
 
 def answers(text: str) -> list[dict[str, Any]]:

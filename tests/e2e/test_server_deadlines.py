@@ -8,19 +8,18 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
 from tests.e2e.rough_runtime import executed, marked, serving_roughly
-from tests.factories import encode
+from tests.factories import encode, make_tiny_artifact
 from tests.server_process import ServerProcess, assert_problem, stopped_worker, wait_until
 
 
 @pytest.fixture(scope="module")
-def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One decoding thread, and a worker that tests stop for as long as they like."""
     limits = {
         "decode_threads": 1,
@@ -30,28 +29,16 @@ def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProc
         "max_queue_seconds": 60,
         "body_timeout": 100,
     }
-    with serving_roughly(tmp_path_factory.mktemp("rough"), "rough", **limits) as running:
+    folder = tmp_path_factory.mktemp("rough")
+    tiny = make_tiny_artifact(folder / "tiny").path
+    with serving_roughly(folder, "rough", [tiny], **limits) as running:
         yield running
-
-
-@pytest.fixture
-def server(rough: tuple[ServerProcess, Path]) -> ServerProcess:
-    return rough[0]
-
-
-@pytest.fixture
-def log(rough: tuple[ServerProcess, Path]) -> Path:
-    return rough[1]
 
 
 def dropped(server: ServerProcess, reason: str) -> float:
     line = f'hindsight_drops_total{{model="tiny",reason="{reason}"}} '
     text = server.client.get("/metrics").text
     return next((float(row.removeprefix(line)) for row in text.splitlines() if row.startswith(line)), 0.0)
-
-
-def left(server: ServerProcess) -> int:
-    return len([record for record in server.log("request") if record["status"] == 499])
 
 
 def opened(
@@ -66,6 +53,20 @@ def opened(
     length = len(body) if declared is None else declared
     raw.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {length}\r\n\r\n".encode() + body)
     return raw
+
+
+def assert_counts_from_the_first_byte(server: ServerProcess, body: bytes, path: str = "/detect") -> None:
+    """Half of the client's 3 s are over when the last byte comes."""
+    head = "X-Request-Timeout: 3\r\n"
+    with (
+        stopped_worker(server, marked(200)),
+        opened(server, body[:-1], len(body), head, path) as raw,
+    ):
+        time.sleep(1.5)
+        raw.sendall(body[-1:])
+        sent = time.monotonic()
+        assert raw.recv(4096).startswith(b"HTTP/1.1 504")
+        assert time.monotonic() - sent < 2.9, "not from the last byte on, nor anew for each turn of tasks"
 
 
 def with_timeout(seconds: str) -> dict[str, str]:
@@ -85,64 +86,45 @@ def test_a_generous_timeout_is_capped_and_answered(server: ServerProcess) -> Non
         assert answer.status_code == 200
 
 
-def test_past_the_clients_own_deadline_504_and_never_executed(server: ServerProcess, log: Path) -> None:
+def test_past_the_clients_own_deadline_504_and_never_executed(server: ServerProcess) -> None:
     with stopped_worker(server, marked(200)):
         answer = server.client.post("/detect", content=marked(51), headers=with_timeout("1.5"))
         problem = assert_problem(answer, 504, "deadline-exceeded")
         assert "limit 1.5 s" in problem["detail"]
     assert server.client.post("/detect", content=marked(52)).status_code == 200
-    assert [51] not in executed(log) and executed(log)[-1] == [52]
+    assert [51] not in executed(server) and executed(server)[-1] == [52]
 
 
-def test_the_time_that_a_body_takes_counts(server: ServerProcess, log: Path) -> None:
+def test_the_time_that_a_body_takes_counts(server: ServerProcess) -> None:
     body = marked(53)
     start = time.monotonic()
     with opened(server, body[:-1], len(body), "X-Request-Timeout: 1\r\n") as raw:
         assert raw.recv(4096).startswith(b"HTTP/1.1 408")
     assert time.monotonic() - start < 30, "the server's own limit is 100 s"
-    with (
-        stopped_worker(server, marked(200)),
-        opened(server, body[:-1], len(body), "X-Request-Timeout: 3\r\n") as raw,
-    ):
-        time.sleep(1.5)
-        raw.sendall(body[-1:])
-        sent = time.monotonic()
-        assert raw.recv(4096).startswith(b"HTTP/1.1 504")
-        assert time.monotonic() - sent < 2.9, "the deadline counts from the first byte, not from the last"
-    assert not [batch for batch in executed(log) if 53 in batch]
+    assert_counts_from_the_first_byte(server, body)
+    assert not [batch for batch in executed(server) if 53 in batch]
 
 
-def test_the_time_that_a_client_gives_is_that_of_all_label_studio_tasks(
-    server: ServerProcess, log: Path
-) -> None:
+def test_the_time_that_a_client_gives_is_that_of_all_label_studio_tasks(server: ServerProcess) -> None:
     image = f"data:image/png;base64,{base64.b64encode(marked(58)).decode()}"
     config = '<View><Image name="i" value="$image"/><RectangleLabels name="l" toName="i"/></View>'
     tasks = [{"id": 1, "data": {"image": image}}]
     body = json.dumps({"tasks": tasks, "label_config": config}).encode()
-    head = "X-Request-Timeout: 3\r\n"
-    with (
-        stopped_worker(server, marked(200)),
-        opened(server, body[:-1], len(body), head, "/label-studio/predict") as raw,
-    ):
-        time.sleep(1.5)
-        raw.sendall(body[-1:])
-        sent = time.monotonic()
-        assert raw.recv(4096).startswith(b"HTTP/1.1 504")
-        assert time.monotonic() - sent < 2.9, "from the first byte on, not anew for each turn of tasks"
-    assert not [batch for batch in executed(log) if 58 in batch]
+    assert_counts_from_the_first_byte(server, body, "/label-studio/predict")
+    assert not [batch for batch in executed(server) if 58 in batch]
 
 
 def test_who_leaves_while_sending_is_noticed(server: ServerProcess) -> None:
-    before = left(server)
+    before = server.left()
     raws = [opened(server, marked(54)[:-1], len(marked(54))) for _ in range(3)]
     for raw in raws:
         raw.close()
-    wait_until(lambda: left(server) == before + 3, "three clients to be missed")
+    wait_until(lambda: server.left() == before + 3, "three clients to be missed")
 
 
-def test_who_leaves_while_waiting_for_a_decoder_is_never_decoded(server: ServerProcess, log: Path) -> None:
+def test_who_leaves_while_waiting_for_a_decoder_is_never_decoded(server: ServerProcess) -> None:
     slow = encode(np.zeros((5000, 8000, 3), np.uint8))
-    before, gone = left(server), dropped(server, "disconnected")
+    before, gone = server.left(), dropped(server, "disconnected")
     with ThreadPoolExecutor(4) as pool:
         large = [pool.submit(httpx.post, f"{server.url}/detect", content=slow, timeout=90) for _ in range(4)]
         wait_until(lambda: server.metric("hindsight_queue_depth") >= 3, "the large ones to be there")
@@ -150,13 +132,13 @@ def test_who_leaves_while_waiting_for_a_decoder_is_never_decoded(server: ServerP
         wait_until(lambda: server.metric("hindsight_queue_depth") >= 5, "the small ones to be there")
         for raw in raws:
             raw.close()
-        wait_until(lambda: left(server) == before + 5, "five clients to be missed")
+        wait_until(lambda: server.left() == before + 5, "five clients to be missed")
         assert dropped(server, "disconnected") == gone + 5
         assert [each.result().status_code for each in large] == [200] * 4
-    assert not [batch for batch in executed(log) if 55 in batch]
+    assert not [batch for batch in executed(server) if 55 in batch]
 
 
-def test_who_leaves_the_queue_is_never_executed(server: ServerProcess, log: Path) -> None:
+def test_who_leaves_the_queue_is_never_executed(server: ServerProcess) -> None:
     with stopped_worker(server, marked(200)):
         raws = [opened(server, marked(56)) for _ in range(5)]
         wait_until(lambda: server.metric("hindsight_queue_depth") == 5, "five to wait")
@@ -164,7 +146,7 @@ def test_who_leaves_the_queue_is_never_executed(server: ServerProcess, log: Path
             raw.close()
         wait_until(lambda: server.metric("hindsight_queue_depth") == 0, "five to leave")
     assert server.client.post("/detect", content=marked(57)).status_code == 200
-    assert not [batch for batch in executed(log) if 56 in batch]
+    assert not [batch for batch in executed(server) if 56 in batch]
 
 
 def test_nothing_is_held_when_all_is_over(server: ServerProcess) -> None:

@@ -34,21 +34,13 @@ ROOM = 2
 
 
 @pytest.fixture(scope="module")
-def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """With room for two images a batch."""
     limits = {"batch_work_seconds": 60, "max_queue_seconds": 60, "decode_threads": 1}
-    with serving_roughly(tmp_path_factory.mktemp("rough"), f"rough:{ROOM}", **limits) as running:
+    folder = tmp_path_factory.mktemp("rough")
+    tiny = make_tiny_artifact(folder / "tiny").path
+    with serving_roughly(folder, f"rough:{ROOM}", [tiny], **limits) as running:
         yield running
-
-
-@pytest.fixture
-def server(rough: tuple[ServerProcess, Path]) -> ServerProcess:
-    return rough[0]
-
-
-@pytest.fixture
-def log(rough: tuple[ServerProcess, Path]) -> Path:
-    return rough[1]
 
 
 def detect_many(server: ServerProcess, marks: list[int]) -> list[dict[str, Any]]:
@@ -101,20 +93,20 @@ def test_kserve_calls_a_bad_output_by_its_name_and_counts_it(server: ServerProce
     assert server.metric("hindsight_bad_outputs_total") == before + 2
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(server: ServerProcess, log: Path) -> None:
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(server: ServerProcess) -> None:
     marks = list(range(20, 36))
-    before = len(executed(log)) + 1
+    before = len(executed(server)) + 1
     with ThreadPoolExecutor(1) as pool:
         with stopped_worker(server):  # until all wait, and so share a batch
             results = pool.submit(detect_many, server, marks)
             wait_until(lambda: server.metric("hindsight_queue_depth") == len(marks), "all to wait")
         for result in results.result():
             assert_finds_tiles(result)
-    batches = executed(log)[before:]
+    batches = executed(server)[before:]
     fitted = [mark for batch in batches if len(batch) <= ROOM for mark in batch]
     assert sorted(fitted) == marks, "each image ran once"
     # Here, or before: what was found not to fit is not tried again for a while.
-    assert any(len(batch) > ROOM for batch in executed(log)) and server.log("batch did not fit")
+    assert any(len(batch) > ROOM for batch in executed(server)) and server.log("batch did not fit")
     assert server.metric("hindsight_out_of_memory_total") >= 1
 
 

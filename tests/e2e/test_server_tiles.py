@@ -20,21 +20,13 @@ from hindsight.errors import OptionError, ServiceError
 from hindsight.manifest import ResizeRule
 from hindsight.tiling import Tiling
 from service.keys import create_key
-from tests.e2e import rough_runtime
-from tests.e2e.rough_runtime import FAILS, executed, marked
+from tests.e2e.rough_runtime import FAILS, executed, marked, serving_roughly
 from tests.factories import encode, make_tiny_artifact
 from tests.server_process import ServerProcess, assert_problem, serving, stopped_worker, wait_until
 
 SIDE = 96  # of the model's input and of a tile: nothing is scaled
 GRID = {"tile": SIDE, "overlap": 0}
 MOST = 25  # images of a request
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rough") / "executed.log"
-    path.touch()
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +39,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, models: Path, log: Path) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("server")
-    rough_runtime.install(folder / "site")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder / "site"))
-        patch.setenv(rough_runtime.LOG_VARIABLE, str(log))
-        limits = {
-            "timeout": 100,
-            "max_timeout": 100,
-            "hang_timeout": 300,
-            "max_queue_seconds": 60,
-            "max_images": MOST,
-        }
-        words = [word for name in ("tiny", "masked") for word in ("--model", str(models / name))]
-        with serving(folder / "run", *words, "--backend", "rough", **limits) as running:
-            yield running
+def server(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[ServerProcess]:
+    limits = {
+        "timeout": 100,
+        "max_timeout": 100,
+        "hang_timeout": 300,
+        "max_queue_seconds": 60,
+        "max_images": MOST,
+    }
+    served = [models / name for name in ("tiny", "masked")]
+    with serving_roughly(tmp_path_factory.mktemp("server"), "rough", served, **limits) as running:
+        yield running
 
 
 def photo(height: int = 250, width: int = 330, mark: int = 0) -> NDArray[np.uint8]:
@@ -205,17 +192,17 @@ def test_one_tile_that_the_model_refuses_fails_its_image_alone(server: ServerPro
     nothing_held(server)
 
 
-def test_past_its_deadline_no_tile_runs(server: ServerProcess, log: Path) -> None:
+def test_past_its_deadline_no_tile_runs(server: ServerProcess) -> None:
     with stopped_worker(server, marked(200)):
         answer = post(server, encode(photo(mark=61)), timeout=1.5, **GRID)
         assert_problem(answer, 504, "deadline-exceeded")
     assert post(server, marked(62)).status_code == 200
-    assert not [batch for batch in executed(log) if 61 in batch]
+    assert not [batch for batch in executed(server) if 61 in batch]
     nothing_held(server)
 
 
-def test_who_leaves_takes_all_tiles_out_of_the_queue(server: ServerProcess, log: Path) -> None:
-    count, before = Tiling(SIDE, 0.0).count((250, 330)), left(server)
+def test_who_leaves_takes_all_tiles_out_of_the_queue(server: ServerProcess) -> None:
+    count, before = Tiling(SIDE, 0.0).count((250, 330)), server.left()
     with stopped_worker(server, marked(200)):
         raw = socket.create_connection(("127.0.0.1", server.port), timeout=60)
         body = encode(photo(mark=63))
@@ -226,15 +213,13 @@ def test_who_leaves_takes_all_tiles_out_of_the_queue(server: ServerProcess, log:
         wait_until(lambda: server.metric("hindsight_queue_depth") == count, "all tiles to wait")
         raw.close()
         wait_until(lambda: server.metric("hindsight_queue_depth") == 0, "all tiles to leave")
-        wait_until(lambda: left(server) == before + 1, "the client to be missed")
+        wait_until(lambda: server.left() == before + 1, "the client to be missed")
     assert post(server, marked(64)).status_code == 200
-    assert not [batch for batch in executed(log) if 63 in batch]
+    assert not [batch for batch in executed(server) if 63 in batch]
     nothing_held(server)
 
 
-def test_a_single_image_does_not_wait_for_all_tiles_of_another_request(
-    server: ServerProcess, log: Path
-) -> None:
+def test_a_single_image_does_not_wait_for_all_tiles_of_another_request(server: ServerProcess) -> None:
     count = Tiling(SIDE, 0.0).count((250, 330))
     with ThreadPoolExecutor(2) as pool:
         with stopped_worker(server, marked(200)):
@@ -243,7 +228,7 @@ def test_a_single_image_does_not_wait_for_all_tiles_of_another_request(
             single = pool.submit(post, server, encode(photo(SIDE, SIDE, mark=35)))
             wait_until(lambda: server.metric("hindsight_queue_depth") == count + 1, "both to wait")
         assert (tiled.result().status_code, single.result().status_code) == (200, 200)
-    batches = executed(log)
+    batches = executed(server)
     [place] = [place for place, batch in enumerate(batches) if 35 in batch]
     assert [batch for batch in batches[place:] if 34 in batch], "the last tiles did not come before it"
 
@@ -284,10 +269,6 @@ def test_the_description_knows_them(server: ServerProcess) -> None:
     parameters = {each["name"]: each for each in operation["parameters"]}
     assert {"tile", "overlap", "whole"} <= set(parameters)
     assert parameters["tile"]["schema"]["minimum"] == 32
-
-
-def left(server: ServerProcess) -> int:
-    return len([record for record in server.log("request") if record["status"] == 499])
 
 
 def nothing_held(server: ServerProcess) -> None:

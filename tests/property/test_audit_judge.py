@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hindsight.audit.examine import Examined, Opinions, OwnBoxes
-from hindsight.audit.geometry import greedy_pairs, overlap_shares, pairwise_iou
 from hindsight.audit.judge import VERDICTS, judge, missing
-from training.evaluation.boxes import overlap_with
-from training.evaluation.boxes import pairwise_iou as slow_iou
+from hindsight.overlap import greedy_pairs, overlap_shares, overlap_with, pairwise_iou
+from hindsight.overlap import pairwise_iou as slow_iou
 
 shares = st.floats(0, 1, width=32)
 corners = st.tuples(*[st.integers(0, 60)] * 2, *[st.integers(1, 60)] * 2)

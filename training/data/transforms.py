@@ -132,9 +132,6 @@ class Augment:
         )
 
 
-NO_AUGMENT = Augment(hflip=0.0)
-
-
 def _moved(shapes: tuple[Shape, ...] | None, move: Move) -> tuple[Shape, ...] | None:
     return None if shapes is None else tuple(shape.moved(move) for shape in shapes)
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hindsight.overlap import Array, overlap_with, pairwise_iou
 from training.data.dataset import Dataset
-from training.evaluation.boxes import Array, overlap_with, pairwise_iou
 from training.evaluation.predictions import ImagePredictions
 
 MIN_CLASS_SCORE = 0.05

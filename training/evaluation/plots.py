@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation.boxes import Array
+from hindsight.overlap import Array
 from training.evaluation.localization import (
     LocalizationRows,
     expected_calibration_error,

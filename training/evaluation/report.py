@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from hindsight.whole_files import whole_file
 from training.evaluation.localization import KEPT
 from training.evaluation.plots import draw_reliability, draw_score_vs_iou
 from training.evaluation.run import Evaluation
@@ -21,9 +21,8 @@ def write_report(folder: Path, evaluation: Evaluation, about: dict[str, Any]) ->
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "metrics.json"]
     text = json.dumps({**about, **evaluation.to_json()}, indent=2, allow_nan=False) + "\n"
-    draft = folder / ".metrics.json.partial"
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, written[0])
+    with whole_file(written[0]) as draft:
+        draft.write_text(text, encoding="utf-8")
     if evaluation.rows is not None and evaluation.kept is not None:
         name = str(about.get("model", "model"))
         written += [folder / "reliability.png", folder / "score_vs_iou.png"]

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hindsight.overlap import Array, overlap_with, pairwise_iou
 from hindsight.preprocess import boxes_to_input
 from training.data.batch import Batch
 from training.data.dataset import Dataset
-from training.evaluation.boxes import Array, overlap_with, pairwise_iou
 from training.evaluation.localization import error_per_decile, mean_absolute_error, pearson
 
 BOXES_PER_TRUTH = 8

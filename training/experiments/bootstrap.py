@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.boxes import Array
+from hindsight.overlap import Array
 from training.evaluation.localization import MIN_ROWS
 
 CONFIDENCE = 0.95

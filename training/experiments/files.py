@@ -12,23 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.errors import OptionError
+from hindsight.whole_files import whole_file
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Arrays by name, compressed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with whole_file(path) as draft, draft.open("wb") as file:
         np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]
-    partial.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:
     """UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

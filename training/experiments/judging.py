@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hindsight.overlap import Array, pairwise_iou
 from model.config import DetectorConfig
 from model.localization import COMBINATIONS
 from model.ranking import rank
 from model.structures import Candidates
-from training.evaluation.boxes import Array, pairwise_iou
 from training.evaluation.localization import MIN_CLASS_SCORE, MIN_TRUE_IOU
 from training.evaluation.predict import (
     CLASS_THRESHOLD,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.boxes import Array, overlap_with, pairwise_iou
+from hindsight.overlap import Array, overlap_with, pairwise_iou
 from training.evaluation.predictions import ImagePredictions
 
 # as COCO makes them: its .9 and a written .9 differ in the last digit

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from hindsight.artifact import ResizeRule
 from hindsight.errors import OptionError
+from hindsight.overlap import Array, overlap_with, pairwise_iou
 from model.detector import TwoStageDetector
 from model.structures import Proposals
 from training.data import Batch, Dataset, EvalLoader
 from training.data.parts import first_images
-from training.evaluation.boxes import Array, overlap_with, pairwise_iou
 from training.evaluation.rescoring import jittered_boxes
 from training.experiments.bootstrap import mean_samples
 from training.experiments.files import write_npz

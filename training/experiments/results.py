@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.boxes import Array
+from hindsight.overlap import Array
 from training.experiments.bootstrap import CONFIDENCE, Estimate, pooled, verdict
 from training.experiments.claims import Claim
 from training.experiments.files import write_json, write_text

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.boxes import Array
+from hindsight.overlap import Array
 from training.experiments.matching import THRESHOLDS, ClassMatches
 
 RECALLS: Array = np.linspace(0, 1, 101)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.errors import OptionError
-from training.evaluation.boxes import Array
+from hindsight.overlap import Array
 from training.experiments.files import write_npz
 from training.experiments.matching import Truths
 

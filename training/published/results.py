@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from rich.table import Table as Grid
 
 from hindsight.errors import OptionError
+from hindsight.whole_files import whole_file
 from training.published.rows import PRINTED_ONLY, Row, Table
 
 _DECIMALS = {"seconds": 3, "GFLOPs": 2, "params": 2, "pearson": 3}
@@ -170,6 +170,5 @@ def _json(document: Mapping[str, Any]) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.audit_plants import KINDS, LEAST, MOST, plant
-from hindsight.audit.geometry import pairwise_iou
+from hindsight.overlap import pairwise_iou
 from tests.unit.audit.sets import opened
 from tests.unit.training.data_sets import write_yolo
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,7 +24,7 @@ from hindsight.errors import (
     errors_by_code,
 )
 from tests.factories import encode, tiles_image
-from tests.stub_server import BUSY, FOUND, JUDGED, ROW, TINY, Driven, StubServer, says, stub_server
+from tests.stub_server import BUSY, FOUND, JUDGED, ROW, TINY, StubServer, says, stub_server
 
 NOTHING = {**FOUND, "detections": []}
 UNJUDGED = {**ROW, "iou": None, "purity": None, "integrity": None}
@@ -33,23 +33,9 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def server() -> Iterator[StubServer]:
-    with stub_server() as running:
-        yield running
-
-
-@pytest.fixture(params=[hindsight.Client, Driven], ids=["sync", "async"])
-def make(request: pytest.FixtureRequest, server: StubServer) -> Iterator[Make]:
+def make(make: Make, server: StubServer) -> Make:
     """make(**arguments) -> a client of the stub server that tries once."""
-    made = []
-
-    def client(**arguments: Any) -> Any:
-        made.append(request.param(f"{server.url}/", **{"timeout": 20, "retries": 0, **arguments}))
-        return made[-1]
-
-    yield client
-    for each in made:
-        each.close()
+    return lambda **arguments: make(f"{server.url}/", **{"timeout": 20, "retries": 0, **arguments})
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import hindsight
 from hindsight.client.grouping import Grouping, Item
 from hindsight.errors import CorruptImage, ModelNotFound, OptionError, ServiceError, UnsupportedImage
-from tests.stub_server import BUSY, FOUND, JUDGED, Driven, Seen, StubServer, says, stays_silent, stub_server
+from tests.stub_server import BUSY, FOUND, JUDGED, Seen, StubServer, says, stays_silent
 
 SOON = 20.0  # seconds
 CORRUPT = {"detail": "cut short", "code": "corrupt-image", "status": 422}
@@ -23,17 +23,14 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def server() -> Iterator[StubServer]:
-    with stub_server() as running:
-        running.always = echo
-        yield running
+def server(server: StubServer) -> StubServer:
+    server.always = echo
+    return server
 
 
-@pytest.fixture(params=[hindsight.Client, Driven], ids=["sync", "async"])
-def client(request: pytest.FixtureRequest, server: StubServer) -> Iterator[Any]:
-    made = request.param(server.url, retries=1)
-    yield made
-    made.close()
+@pytest.fixture
+def client(make: Make) -> Any:
+    return make(retries=1)
 
 
 def image(number: int, size: int = 20) -> bytes:
@@ -127,16 +124,11 @@ def test_one_image_among_many_is_given_the_time_that_the_server_asks_for(
 
 
 @pytest.mark.parametrize(("arguments", "wait"), [({"retries": 0}, 10), ({"timeout": 100}, 300_000)])
-@pytest.mark.parametrize("kind", [hindsight.Client, Driven], ids=["sync", "async"])
 def test_one_image_among_many_is_not_sent_again_for_ever(
-    server: StubServer, kind: Any, arguments: dict[str, Any], wait: float
+    server: StubServer, make: Make, arguments: dict[str, Any], wait: float
 ) -> None:
     server.script.append(busy_at_one(wait))
-    made = kind(server.url, **arguments)
-    try:
-        outcomes = list(made.detect_many([image(number) for number in range(3)]))
-    finally:
-        made.close()
+    outcomes = list(make(**arguments).detect_many([image(number) for number in range(3)]))
     assert numbers(outcomes) == [0, ServiceError, 2] and len(server.asked) == 1
     assert outcomes[1].retry_after == wait / 1000
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -24,40 +24,11 @@ import pytest
 import hindsight
 from hindsight.client import retry
 from hindsight.errors import ServiceError
-from tests.stub_server import (
-    BUSY,
-    FOUND,
-    Driven,
-    StubServer,
-    cuts,
-    resets,
-    says,
-    stays_silent,
-    stub_server,
-)
+from tests.stub_server import BUSY, FOUND, StubServer, cuts, resets, says, stays_silent
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SOON = 20.0  # seconds: an upper bound for what takes no time, on a machine that does other things too
 Make = Callable[..., Any]
-
-
-@pytest.fixture
-def server() -> Iterator[StubServer]:
-    with stub_server() as running:
-        yield running
-
-
-@pytest.fixture(params=[hindsight.Client, Driven], ids=["sync", "async"])
-def make(request: pytest.FixtureRequest, server: StubServer) -> Iterator[Make]:
-    made = []
-
-    def client(**arguments: Any) -> Any:
-        made.append(request.param(server.url, **arguments))
-        return made[-1]
-
-    yield client
-    for each in made:
-        each.close()
 
 
 @pytest.mark.parametrize("status", [503, 429])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 
 import hindsight.hub.install
 from hindsight.artifact import find_artifact, load_artifact
-from hindsight.cli import main
 from hindsight.errors import ArtifactError
 from hindsight.hub.install import install, plan
 from hindsight.hub.origin import read_origin
@@ -34,18 +32,6 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "models"
     monkeypatch.setenv("HINDSIGHT_MODELS", str(path))
     return path
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hindsight", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 def members(folder: Path) -> Iterator[tuple[str, bytes]]:

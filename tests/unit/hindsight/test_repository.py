@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hindsight.errors import ArtifactError, ModelNotFound
-from hindsight.repository import ModelRepository, version_order
+from hindsight.repository import ModelRepository
+from hindsight.versions import version_order
 from tests.factories import make_tiny_artifact
 
 

@@ -264,8 +264,8 @@ def test_options_are_checked_before_the_image_is_read(detector: hindsight.Detect
         with pytest.raises(OptionError):
             detector.detect(tmp_path / "none.png", **options)
         with pytest.raises(OptionError):
-            detector.check_options(**options)
-    detector.check_options(tile=96, overlap=0.1, whole=False, max_detections=1000)
+            api.resolve_options(detector.artifact.manifest, **options)
+    api.resolve_options(detector.artifact.manifest, tile=96, overlap=0.1, whole=False, max_detections=1000)
 
 
 def test_what_is_wrong_with_a_file_is_said_with_its_name(

@@ -107,8 +107,9 @@ def add_engine(artifact: Artifact, record: EngineRecord = RECORD) -> None:
 
 
 def run(fakes: Path, artifact: Artifact, program: str) -> subprocess.CompletedProcess[str]:
+    """`program` behind the preamble, to its good end."""
     paths = [str(fakes), str(ROOT)]
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PREAMBLE + program, str(artifact.path)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "LD_LIBRARY_PATH": str(fakes)},
@@ -117,3 +118,5 @@ def run(fakes: Path, artifact: Artifact, program: str) -> subprocess.CompletedPr
         timeout=280,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return done

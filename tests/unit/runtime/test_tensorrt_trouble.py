@@ -30,7 +30,6 @@ def test_a_gpu_in_error_for_good_is_told_from_one_that_lacks_memory(fakes: Path,
     """The server starts another process for the one, and goes on after the other."""
     add_engine(artifact)
     done = run(fakes, artifact, LOST)
-    assert done.returncode == 0, done.stderr
     lost, lost_too, memory, left, again = done.stdout.splitlines()
     assert lost.startswith("DeviceLost: GPU 0, copying to the GPU") and "ILLEGAL_ADDRESS" in lost
     assert lost_too.startswith("DeviceLost: ")
@@ -73,8 +72,7 @@ assert alive() == {} and not any(config() for config in configs)
 def test_what_rtx_makes_contexts_with_lives_as_long_as_they(fakes: Path, artifact: Artifact) -> None:
     """A context may ask for it later: TensorRT leaves it to whoever made it."""
     add_engine(artifact)
-    done = run(fakes, artifact, RTX)
-    assert done.returncode == 0, done.stderr
+    run(fakes, artifact, RTX)
 
 
 REBUILT = """
@@ -91,7 +89,6 @@ print(alive())
 def test_a_plan_that_was_changed_after_the_start_is_not_loaded(fakes: Path, artifact: Artifact) -> None:
     add_engine(artifact)
     done = run(fakes, artifact, REBUILT)
-    assert done.returncode == 0, done.stderr
     refused, left = done.stdout.splitlines()
     assert "rescore.engine is not the file engine.json listed" in refused and left == "{}"
 
@@ -112,8 +109,7 @@ for _ in range(2):
     runtime.close()
 assert len(loggers) == 4 and len(set(map(id, loggers))) == 1
 """
-    done = run(fakes, artifact, program)
-    assert done.returncode == 0, done.stderr
+    run(fakes, artifact, program)
 
 
 def test_a_tensorrt_that_lacks_a_library_is_an_error(artifact: Artifact, tmp_path: Path) -> None:
@@ -165,7 +161,6 @@ def test_an_execution_that_tensorrt_refuses_is_told_with_its_last_words(
 ) -> None:
     add_engine(artifact)
     done = run(fakes, artifact, REFUSED)
-    assert done.returncode == 0, done.stderr
     assert done.stdout == (
         "RuntimeFailure: model.engine: TensorRT does not execute it: no kernel image for this GPU\n"
         "OutOfMemory: model.engine: TensorRT does not execute it: OutOfMemory (Requested size was 9 bytes.)\n"
@@ -189,7 +184,6 @@ print(alive())
 def test_a_capture_that_tensorrt_gives_up_leaves_no_graph(fakes: Path, artifact: Artifact) -> None:
     add_engine(artifact)
     done = run(fakes, artifact, GIVEN_UP)
-    assert done.returncode == 0, done.stderr
     assert done.stdout == "{}\n"
     assert "no CUDA graph (model.engine: TensorRT does not execute it)" in done.stderr
 
@@ -230,7 +224,6 @@ def test_nothing_of_a_failed_batch_is_under_way_when_the_next_one_comes(
     """It would read the next one's inputs while they are being filled in, in a layout that is not theirs."""
     add_engine(artifact)
     done = run(fakes, artifact, HALF_DONE)
-    assert done.returncode == 0, done.stderr
     refused, executed = done.stdout.splitlines()
     assert "TensorRT does not execute it" in refused and executed == "1"
 
@@ -266,6 +259,5 @@ def test_a_context_is_gone_before_another_takes_its_place(fakes: Path, artifact:
     """Where memory is short there is no room for both, and fewer shapes would be kept ready from then on."""
     add_engine(artifact)
     done = run(fakes, artifact, ONE_PLACE)
-    assert done.returncode == 0, done.stderr
     # the loose one alone; the loose one beside the first; the loose one beside the second
     assert done.stdout == "[0, 1, 1]\n"

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-VocBox = tuple[str, int, int, int, int]
-
 
 def write_image(path: Path, width: int = 64, height: int = 48, seed: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hindsight.overlap import overlap_with, pairwise_iou
 from tests.unit.training.data_sets import coco_document, voc_object, write_coco, write_voc
 from training.data import Dataset, open_dataset
 from training.evaluation import (
@@ -20,7 +21,6 @@ from training.evaluation import (
     localization_report,
 )
 from training.evaluation.average_precision import coco_ground_truth, coco_results
-from training.evaluation.boxes import overlap_with, pairwise_iou
 from training.evaluation.localization import (
     LocalizationRows,
     error_per_decile,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from hindsight.overlap import pairwise_iou
 from model.config import LocalizationConfig
 from model.localization import build_localization
 from tests.unit.model.toys import CLASSES, toy_detector
-from training.evaluation.boxes import pairwise_iou
 from training.evaluation.localization import match_rows
 from training.experiments.claims import CLAIMS, find_claim
 from training.experiments.detectors import ARMS, arm_recipe

@@ -14,7 +14,7 @@ from hindsight.artifact import Artifact
 from hindsight.jobs.entries import Entry, Problem
 from hindsight.jobs.journal import JobError, Journal
 from hindsight.jobs.outputs import Model, Results, json_line, output_names, write_outputs
-from service.formats import to_coco, to_labelstudio, to_yolo
+from service.formats import to_coco, to_labelstudio
 from tests.factories import tiles_image
 
 MODEL = Model("tiny", "1", ("red", "green", "blue"))
@@ -118,7 +118,7 @@ def test_yolo_is_a_file_an_image_and_the_names(results: Results, tmp_path: Path,
         "labels/clip-000020.txt", "labels/sub/a.txt",
     ]  # fmt: skip
     assert (tmp_path / "classes.txt").read_text() == "red\ngreen\nblue\n"
-    expected = to_yolo(detector.detect(tiles_image(192, 320)))
+    expected = detector.detect(tiles_image(192, 320)).to_yolo()
     assert (tmp_path / "labels/sub/a.txt").read_text() == expected and expected.count("\n") == 2
 
 
@@ -153,7 +153,7 @@ def test_label_studio_tasks_carry_the_servers_predictions(
 def test_what_cannot_be_written_is_one_line_and_leaves_the_old_file(results: Results, tmp_path: Path) -> None:
     (path,) = written(results, tmp_path, "coco")
     before = path.read_bytes()
-    (tmp_path / ".detections.json.partial").mkdir()
+    (tmp_path / ".detections.partial.json").mkdir()
     with pytest.raises(JobError, match=r"cannot write .*detections\.json .*: what was detected is kept"):
         written(results, tmp_path, "coco")
     assert path.read_bytes() == before

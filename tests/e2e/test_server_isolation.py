@@ -36,7 +36,8 @@ ROOM = 2
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """With room for two images a batch."""
-    limits = {"batch_work_seconds": 60, "max_queue_seconds": 60, "decode_threads": 1}
+    # The wait in stopped_worker counts as work: no length of it may make batches smaller.
+    limits = {"batch_work_seconds": 3600, "max_queue_seconds": 60, "decode_threads": 1}
     folder = tmp_path_factory.mktemp("rough")
     tiny = make_tiny_artifact(folder / "tiny").path
     with serving_roughly(folder, f"rough:{ROOM}", [tiny], **limits) as running:

@@ -170,7 +170,8 @@ def _headline(report: dict[str, Any]) -> dict[str, Any]:
     names = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AP90": "ap90"}
     figures: dict[str, Any] = {name: found[key] for name, key in names.items()}
     data = report.get("data", {})
-    figures["measured_on"] = f"{data.get('name')} {data.get('split')}, {found['images']} images"
+    place = " ".join(str(data[key]) for key in ("name", "split") if data.get(key))  # a COCO file has no split
+    figures["measured_on"] = f"{place or 'a set without a name'}, {found['images']} images"
     return figures
 
 

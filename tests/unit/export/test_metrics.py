@@ -27,6 +27,13 @@ def test_a_report_becomes_its_headline_figures(tmp_path: Path) -> None:
     assert table.endswith("On cells test, 72 images.")
 
 
+def test_a_coco_file_has_no_split_to_name(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    figures = {"ap": 0.6, "ap50": 0.9, "ap75": 0.7, "ap90": 0.1, "images": 500}
+    path.write_text(json.dumps({"metrics": figures, "data": {"name": "test.json", "split": None}}))
+    assert read_metrics(path)["measured_on"] == "test.json, 500 images"
+
+
 def test_other_objects_are_kept_and_other_values_refused(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text('{"AP": 0.5}')

@@ -17,6 +17,7 @@ import typer
 
 from hindsight.commands.console import complain, fail
 from hindsight.errors import HindsightError
+from hindsight.extras import install_extra
 from hindsight.version import __version__
 
 __all__ = ["compose", "main"]
@@ -148,4 +149,4 @@ def _missing(called: str | None, error: ModuleNotFoundError) -> str:
     """What to install; an import of our own that fails is our bug and stays one."""
     if (error.name or "").partition(".")[0] in _OURS or called not in _EXTRA:
         raise error
-    return f"{called} needs {error.name}: install hindsight-detector[{_EXTRA[called]}]"
+    return f"{called} needs {error.name}: {install_extra(_EXTRA[called])}"

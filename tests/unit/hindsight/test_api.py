@@ -290,7 +290,7 @@ def test_detections_select_rows(detector: hindsight.Detector) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "advice"), [("torch", r"install hindsight-detector\[gpu\]"), ("other", "install what it needs")]
+    ("kind", "advice"), [("torch", r'pip install "\.\[gpu\]"'), ("other", "install what it needs")]
 )
 def test_a_runtime_whose_package_is_missing_says_what_to_install(
     tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, kind: str, advice: str

@@ -98,7 +98,8 @@ def compose(called: str | None) -> typer.Typer:
 
 def _without_types_of_flags(command: Any) -> None:
     """Of our own flags: some versions of typer show `--json <bool>` in a help, though it takes no value."""
-    for parameter in command.params:
+    help_option = command.get_help_option(command.context_class(command))  # made once, and kept
+    for parameter in (*command.params, help_option):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
     for inner in getattr(command, "commands", {}).values():

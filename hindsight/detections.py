@@ -203,7 +203,7 @@ class Detections:
     def to_yolo(self, *, scores: bool = True) -> str:
         """One line a box: class id, centre x, centre y, width, height (each relative to the image), score.
 
-        scores=False leaves the last out: labels for a training, which take no sixth number.
+        scores=False leaves the last out: labels for a training; Ultralytics' refuses a sixth number.
         """
         height, width = self.image_hw
         return yolo_lines(self.to_records(), width, height, scores=scores)

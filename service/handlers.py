@@ -81,7 +81,8 @@ def _field_error(item: dict[str, Any], known: set[str]) -> dict[str, str]:
     message = str(item["msg"])
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-        message = "no such parameter" + (f" (did you mean {close[0]!r}?)" if close else "")
+        others = f"; there are: {', '.join(sorted(known))}" if known else ""
+        message = "no such parameter" + (f" (did you mean {close[0]!r}?)" if close else others)
     elif isinstance(item.get("input"), str):
         message += f", got {item['input'][:64]!r}"
     return {"field": field, "message": message}

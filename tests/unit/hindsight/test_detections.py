@@ -154,7 +154,7 @@ def test_coco_annotations_are_coco(found: Detections, masked: Detections) -> Non
 
 def test_yolo_and_label_studio_are_relative(found: Detections) -> None:
     assert found.to_yolo().splitlines()[0] == "0 0.300000 0.166667 0.200000 0.333333 0.894427"
-    # What label tools and trainings read: five numbers, and an error for a sixth.
+    # What Ultralytics trains on: five numbers, and an error for a sixth.
     assert found.to_yolo(scores=False).splitlines()[0] == "0 0.300000 0.166667 0.200000 0.333333"
     prediction = found.to_label_studio(model_version="tiny 1", from_name="boxes")
     region = prediction["result"][0]

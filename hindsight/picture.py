@@ -27,7 +27,7 @@ def address_problem(name: str | os.PathLike[str]) -> str | None:
     """What to say to somebody who gives http://... for a file; None for what is none."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(name)) is None:
         return None
-    return f"{name}: expected a file and no address: nothing is fetched; save the picture first, and name its file"
+    return f"{name}: expected a file and no address, for nothing is fetched: save it first"
 
 
 class Picture:

@@ -134,9 +134,10 @@ def parse_images(content_type: str, body: bytes, settings: Settings) -> Images:
     """The images of a raw, multipart or JSON body. Raises BadBody, TooManyImages, UnsupportedBody."""
     kind = media_type(content_type)
     if kind in _RAW_TYPES or kind.startswith("image/"):
-        if kind == _FORM_TYPE and len(body) > _NO_IMAGE_WITHOUT and not any(byte in body for byte in _STRIPPED):
+        formed = kind == _FORM_TYPE and len(body) > _NO_IMAGE_WITHOUT
+        if formed and not any(byte in body for byte in _STRIPPED):
             raise BadBody(
-                f"among the body's {len(body)} bytes is no line break and no zero, so it is no image any more: "
+                f"the body's {len(body)} bytes hold no line break and no zero, so this is no image any more: "
                 "curl -d takes them out; send it with --data-binary"
             )
         return Images([body], many=False)

@@ -72,7 +72,10 @@ def main() -> None:
         _without_types_of_flags(program)
         status = program.main(words or ["--help"], prog_name="hindsight", standalone_mode=False)
     except _UsageError as error:
-        fail(_bad_usage(error))
+        usage = _bad_usage(error)
+        if not usage:  # a command of commands alone: its help has been shown
+            raise SystemExit(0) from None
+        fail(usage)
     except HindsightError as error:
         fail(str(error))
     except ModuleNotFoundError as error:
@@ -137,8 +140,10 @@ def _no_such_command(called: str, names: Sequence[str]) -> str:
 
 
 def _bad_usage(error: Any) -> str:
-    """What typer says, the command it is about, and where to read on."""
+    """What typer says, the command it is about, and where to read on; empty where typer says nothing."""
     said = " ".join(error.format_message().split()).rstrip(".")
+    if not said:
+        return ""
     context = getattr(error, "ctx", None)
     if context is None:
         return said

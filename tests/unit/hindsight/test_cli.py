@@ -100,7 +100,7 @@ def test_an_unknown_command_and_the_nearest_name(
 
 
 def test_what_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["--version"], ["models", "--help"], ["--help"], []):
+    for words in (["--version"], ["models", "--help"], ["keys"], ["--help"], []):
         assert called(monkeypatch, *words) == 0
         captured = capsys.readouterr()
         assert captured.out and not captured.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ Rectangle = tuple[float, float, float, float]  # xyxy
 
 _TINT = 0.4  # share of the class's colour over a mask
 _BRIGHT = 140  # luma 0..255 from which black text reads better than white
+_LINE = 0.16  # a line's width, as a share of the letters' height
+_LEAST_LETTERS = 10  # pixels
+_MOST_TEXT = 0.12  # share of the picture that texts may cover, if their letters can be made smaller
 
 
 def annotate(image: NDArray[np.uint8], found: Detections, classes: tuple[ClassInfo, ...]) -> Image.Image:
@@ -28,24 +32,21 @@ def annotate(image: NDArray[np.uint8], found: Detections, classes: tuple[ClassIn
     colours = [classes[label].colour for label in found.labels]
     canvas = Image.fromarray(_tinted(image, found, colours) if found.has_masks else image)
     draw = ImageDraw.Draw(canvas)
-    # Line and letters that read the same on a thumbnail and on a 20-megapixel photo.
-    short = min(canvas.size)
-    line, font = max(1, round(short / 250)), ImageFont.load_default(max(10, round(short / 40)))
+    texts = [_text(found, row, classes) for row in range(len(found))]
+    letters = _letters(draw, texts, canvas.size)
+    line, font = max(1, round(_LINE * letters)), ImageFont.load_default(letters)
     for row in range(len(found) - 1, -1, -1):
         x1, y1, x2, y2 = (float(value) for value in found.boxes[row])
         corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         draw.rectangle(corners, outline=colours[row], width=line)
     taken: list[Rectangle] = []
     for row in range(len(found)):
-        text = f"{classes[found.labels[row]].name} {found.scores[row]:.2f}"
-        if found.ious is not None:
-            text += f"  IoU {found.ious[row]:.2f}"
-        _, _, width, height = draw.textbbox((0, 0), text, font=font)
+        _, _, width, height = draw.textbbox((0, 0), texts[row], font=font)
         size = (width + 2 * line, height + 2 * line)
         place = _free_place(found.boxes[row], size, canvas.size, taken)
         taken.append(place)
         draw.rectangle(place, fill=colours[row])
-        draw.text((place[0] + line, place[1] + line), text, fill=_readable_on(colours[row]), font=font)
+        draw.text((place[0] + line, place[1] + line), texts[row], fill=_readable_on(colours[row]), font=font)
     return canvas
 
 
@@ -59,6 +60,23 @@ def palette(count: int) -> list[str]:
         red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, value))
         colours.append(f"#{red:02x}{green:02x}{blue:02x}")
     return colours
+
+
+def _text(found: Detections, row: int, classes: tuple[ClassInfo, ...]) -> str:
+    text = f"{classes[found.labels[row]].name} {found.scores[row]:.2f}"
+    return text if found.ious is None else f"{text}  IoU {found.ious[row]:.2f}"
+
+
+def _letters(draw: ImageDraw.ImageDraw, texts: list[str], canvas: tuple[int, int]) -> int:
+    """Their height in pixels: the same to the eye on a thumbnail and on a 20-megapixel photo, and smaller
+    where there are so many texts that they would hide the picture.
+    """
+    letters = max(_LEAST_LETTERS, round(min(canvas) / 40))
+    font = ImageFont.load_default(letters)
+    covered = sum(draw.textlength(text, font=font) for text in texts) * letters / (canvas[0] * canvas[1])
+    if covered > _MOST_TEXT:
+        letters = max(_LEAST_LETTERS, round(letters * math.sqrt(_MOST_TEXT / covered)))
+    return letters
 
 
 def _tinted(image: NDArray[np.uint8], found: Detections, colours: list[str]) -> NDArray[np.uint8]:

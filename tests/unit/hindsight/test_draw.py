@@ -57,6 +57,25 @@ def test_boxes_are_drawn_in_their_colour() -> None:
     assert drawn[70, 100].tolist() == [0, 0, 0]
 
 
+def covered(count: int) -> float:
+    """The share of a picture of 1600 x 1600 pixels that is drawn on: `count` boxes of 30 pixels, and their
+    texts.
+    """
+    corners = np.array([(160 * (i % 10) + 60, 160 * (i // 10) + 90) for i in range(count)], np.float32)
+    ones, labels = np.ones(count, np.float32), np.zeros(count, np.int64)
+    found = Detections(
+        np.hstack([corners, corners + 30]), labels, ones, ones, ones, ones, ones, ("cell",), (1600, 1600)
+    )
+    drawn = annotate(np.zeros((1600, 1600, 3), np.uint8), found, CLASSES)
+    return float((np.asarray(drawn) > 0).any(axis=2).mean())
+
+
+def test_texts_leave_the_picture_of_many_small_objects_to_be_seen() -> None:
+    """A large board in tiles: at letters of a fortieth of its side, texts hid most of it, and all defects."""
+    assert 0.05 < covered(80) < 0.2
+    assert covered(1) > 0.006  # a text alone is as large as ever
+
+
 def test_masks_tint_their_pixels_and_leave_the_photo_alone() -> None:
     one = np.ones(1, np.float32)
     box, left = np.array([[50, 40, 150, 100]], np.float32), np.zeros((1, 28, 28), np.float32)

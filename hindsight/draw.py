@@ -20,6 +20,8 @@ _TINT = 0.4  # share of the class's colour over a mask
 _BRIGHT = 140  # luma 0..255 from which black text reads better than white
 _LINE = 0.16  # a line's width, as a share of the letters' height
 _LEAST_LETTERS = 10  # pixels
+_HIDDEN = 0.25  # share of a box from which it counts as hidden
+_NO_BOXES = np.zeros((0, 4), np.float32)
 _MOST_TEXT = 0.12  # share of the picture that texts may cover, if their letters can be made smaller
 
 
@@ -43,7 +45,7 @@ def annotate(image: NDArray[np.uint8], found: Detections, classes: tuple[ClassIn
     for row in range(len(found)):
         _, _, width, height = draw.textbbox((0, 0), texts[row], font=font)
         size = (width + 2 * line, height + 2 * line)
-        place = _free_place(found.boxes[row], size, canvas.size, taken)
+        place = _free_place(found.boxes[row], size, canvas.size, taken, found.boxes)
         taken.append(place)
         draw.rectangle(place, fill=colours[row])
         draw.text((place[0] + line, place[1] + line), texts[row], fill=_readable_on(colours[row]), font=font)
@@ -89,11 +91,17 @@ def _tinted(image: NDArray[np.uint8], found: Detections, colours: list[str]) -> 
 
 
 def _free_place(
-    box: NDArray[np.float32], size: tuple[float, float], canvas: tuple[int, int], taken: list[Rectangle]
+    box: NDArray[np.float32],
+    size: tuple[float, float],
+    canvas: tuple[int, int],
+    taken: list[Rectangle],
+    boxes: NDArray[np.float32] = _NO_BOXES,
 ) -> Rectangle:
     """Where a text of `size` (width, height) goes: above the box, below it, or inside along an edge.
 
-    The place inside the canvas that overlaps least with those `taken`; of equals the first.
+    The place inside the canvas that hides least: of the texts that are `taken`, by area, and of `boxes`
+    [n, 4], by the share of each, so that small ones are spared and large ones do not matter. Of equals the
+    first.
     """
     x1, y1, x2, y2 = (float(value) for value in box)
     width, height = size
@@ -103,9 +111,18 @@ def _free_place(
             left = max(0.0, min(x, canvas[0] - width))
             top = max(0.0, min(y, canvas[1] - height))
             place = (left, top, left + width, top + height)
+            texts = sum(_overlap(place, other) for other in taken)
             # pushed up or down into the canvas it would stand apart from its box
-            rated.append((top != y, sum(_overlap(place, other) for other in taken), place))
+            rated.append((top != y, texts + width * height * _hidden(place, boxes), place))
     return min(rated, key=lambda entry: entry[:2])[2]
+
+
+def _hidden(place: Rectangle, boxes: NDArray[np.float32]) -> float:
+    """How many of the boxes lie under `place`, each counted by its share that does, from a quarter on."""
+    shared = np.minimum(boxes[:, 2:], place[2:]) - np.maximum(boxes[:, :2], place[:2])
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1), axis=1)
+    shares = np.prod(np.maximum(shared, 0), axis=1) / areas
+    return float(shares[shares >= _HIDDEN].sum())
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> float:

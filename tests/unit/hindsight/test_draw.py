@@ -48,6 +48,15 @@ def test_neighbours_texts_do_not_hide_each_other() -> None:
     assert _overlap(first, second) == 0  # type: ignore[arg-type]
 
 
+def test_a_text_does_not_hide_a_small_neighbour() -> None:
+    """Two defects, one above the other: the lower one's text goes below."""
+    box = np.array([20, 60, 30, 70], np.float32)
+    small, large = np.array([[22, 51, 28, 57]], np.float32), np.array([[0, 0, 200, 58]], np.float32)
+    assert _free_place(box, (40, 10), CANVAS, []) == (20, 50, 60, 60)
+    assert _free_place(box, (40, 10), CANVAS, [], small) == (20, 70, 60, 80)
+    assert _free_place(box, (40, 10), CANVAS, [(0, 70, 60, 80)], large) == (20, 50, 60, 60)
+
+
 def test_boxes_are_drawn_in_their_colour() -> None:
     one = np.ones(1, np.float32)
     box = np.array([[50, 40, 150, 100]], np.float32)

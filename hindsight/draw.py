@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import colorsys
 import math
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from hindsight.detections import Detections
@@ -41,12 +42,12 @@ def annotate(image: NDArray[np.uint8], found: Detections, classes: tuple[ClassIn
         x1, y1, x2, y2 = (float(value) for value in found.boxes[row])
         corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         draw.rectangle(corners, outline=colours[row], width=line)
-    taken: list[Rectangle] = []
+    taken = np.zeros((len(found), 4))
     for row in range(len(found)):
         _, _, width, height = draw.textbbox((0, 0), texts[row], font=font)
         size = (width + 2 * line, height + 2 * line)
-        place = _free_place(found.boxes[row], size, canvas.size, taken, found.boxes)
-        taken.append(place)
+        place = _free_place(found.boxes[row], size, canvas.size, taken[:row], found.boxes)
+        taken[row] = place
         draw.rectangle(place, fill=colours[row])
         draw.text((place[0] + line, place[1] + line), texts[row], fill=_readable_on(colours[row]), font=font)
     return canvas
@@ -94,41 +95,40 @@ def _free_place(
     box: NDArray[np.float32],
     size: tuple[float, float],
     canvas: tuple[int, int],
-    taken: list[Rectangle],
+    taken: ArrayLike,
     boxes: NDArray[np.float32] = _NO_BOXES,
 ) -> Rectangle:
     """Where a text of `size` (width, height) goes: above the box, below it, or inside along an edge.
 
-    The place inside the canvas that hides least: of the texts that are `taken`, by area, and of `boxes`
-    [n, 4], by the share of each, so that small ones are spared and large ones do not matter. Of equals the
-    first.
+    The place inside the canvas that hides least: of the texts that are `taken` [m, 4], by area, and of
+    `boxes` [n, 4], by the share of each, so that small ones are spared and large ones do not matter. Of
+    equals the first.
     """
     x1, y1, x2, y2 = (float(value) for value in box)
     width, height = size
-    rated: list[tuple[bool, float, Rectangle]] = []
+    apart: list[bool] = []  # pushed up or down into the canvas it would stand apart from its box
+    places: list[Rectangle] = []
     for y in (y1 - height, y2, y1, y2 - height):
         for x in (x1, x2 - width):
             left = max(0.0, min(x, canvas[0] - width))
             top = max(0.0, min(y, canvas[1] - height))
-            place = (left, top, left + width, top + height)
-            texts = sum(_overlap(place, other) for other in taken)
-            # pushed up or down into the canvas it would stand apart from its box
-            rated.append((top != y, texts + width * height * _hidden(place, boxes), place))
-    return min(rated, key=lambda entry: entry[:2])[2]
+            apart.append(top != y)
+            places.append((left, top, left + width, top + height))
+    corners = np.array(places)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    shares = _shared(corners, boxes) / np.maximum(areas, 1)
+    hidden = np.where(shares >= _HIDDEN, shares, 0).sum(axis=1)
+    texts = _shared(corners, np.asarray(taken, np.float64).reshape(-1, 4)).sum(axis=1)
+    costs = texts + width * height * hidden
+    return places[min(range(len(places)), key=lambda place: (apart[place], costs[place]))]
 
 
-def _hidden(place: Rectangle, boxes: NDArray[np.float32]) -> float:
-    """How many of the boxes lie under `place`, each counted by its share that does, from a quarter on."""
-    shared = np.minimum(boxes[:, 2:], place[2:]) - np.maximum(boxes[:, :2], place[:2])
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1), axis=1)
-    shares = np.prod(np.maximum(shared, 0), axis=1) / areas
-    return float(shares[shares >= _HIDDEN].sum())
-
-
-def _overlap(a: Rectangle, b: Rectangle) -> float:
-    """Square pixels."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, width) * max(0.0, height)
+def _shared(places: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+    """[p, 4] and [n, 4] -> [p, n] square pixels that they share."""
+    ours, theirs = places.T[:, :, None], others.T[:, None, :]
+    width = np.minimum(ours[2], theirs[2]) - np.maximum(ours[0], theirs[0])
+    height = np.minimum(ours[3], theirs[3]) - np.maximum(ours[1], theirs[1])
+    return np.maximum(width, 0) * np.maximum(height, 0)
 
 
 def _readable_on(colour: str) -> str:

@@ -128,7 +128,8 @@ def _shared(places: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
     ours, theirs = places.T[:, :, None], others.T[:, None, :]
     width = np.minimum(ours[2], theirs[2]) - np.maximum(ours[0], theirs[0])
     height = np.minimum(ours[3], theirs[3]) - np.maximum(ours[1], theirs[1])
-    return np.maximum(width, 0) * np.maximum(height, 0)
+    shared: NDArray[Any] = np.maximum(width, 0) * np.maximum(height, 0)
+    return shared
 
 
 def _readable_on(colour: str) -> str:

@@ -134,8 +134,8 @@ def parse_images(content_type: str, body: bytes, settings: Settings) -> Images:
     """The images of a raw, multipart or JSON body. Raises BadBody, TooManyImages, UnsupportedBody."""
     kind = media_type(content_type)
     if kind in _RAW_TYPES or kind.startswith("image/"):
-        formed = kind == _FORM_TYPE and len(body) > _NO_IMAGE_WITHOUT
-        if formed and not any(byte in body for byte in _STRIPPED):
+        binary = kind == _FORM_TYPE and len(body) > _NO_IMAGE_WITHOUT and not body.isascii()
+        if binary and not any(byte in body for byte in _STRIPPED):
             raise BadBody(
                 f"the body's {len(body)} bytes hold no line break and no zero, so this is no image any more: "
                 "curl -d takes them out; send it with --data-binary"

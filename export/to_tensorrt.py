@@ -31,6 +31,7 @@ from hindsight.engines import (
     read_engine,
     write_record,
 )
+from hindsight.extras import install_extra
 
 BUILD_MINUTES = 240.0  # a large model at many shapes takes TensorRT an hour
 
@@ -65,7 +66,7 @@ def installed_flavour() -> str:
     for flavour in FLAVOURS:
         if find_spec(flavour) is not None:
             return flavour
-    raise ExportError("TensorRT is not installed: install hindsight-detector[tensorrt]")
+    raise ExportError(f"TensorRT is not installed: {install_extra('tensorrt')}")
 
 
 def check_precision(precision: str) -> None:

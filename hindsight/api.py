@@ -29,7 +29,7 @@ from hindsight.errors import (
 from hindsight.inputs import detect_inputs, rescore_inputs, threshold_inputs
 from hindsight.manifest import Manifest
 from hindsight.options import DetectOptions
-from hindsight.picture import ImageLike
+from hindsight.picture import ImageLike, address_problem
 from hindsight.postprocess import split_detections, split_rescored
 from hindsight.preprocess import boxes_to_input, letterbox, padded_hw, scaled_hw
 from hindsight.runtime import Preprocessor, Runtime, open_runtime, preprocessor_of
@@ -219,7 +219,7 @@ def read_image(image: ImageLike, limits: ImageLimits = DEFAULT_LIMITS) -> NDArra
         return _from_pillow(image, limits)
     if isinstance(image, np.ndarray):
         return _from_array(image)
-    path = Path(image)
+    path = _path_of(image)
     try:
         return decode_image(_read_file(path, limits), limits)
     except ImageError as error:
@@ -233,12 +233,23 @@ def _photo(image: ImageLike, limits: ImageLimits) -> tuple[bytes | NDArray[np.ui
         return pixels, (pixels.shape[0], pixels.shape[1])
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image), read_header(bytes(image), limits).hw
-    path = Path(image)
+    path = _path_of(image)
     try:
         data = _read_file(path, limits)
         return data, read_header(data, limits).hw
     except ImageError as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+def _path_of(image: object) -> Path:
+    if not isinstance(image, str | os.PathLike):
+        raise UnsupportedImage(
+            f"expected a path, bytes, an array or a Pillow image, got {type(image).__name__}"
+        )
+    problem = address_problem(image)
+    if problem is not None:
+        raise UnsupportedImage(problem)
+    return Path(image)
 
 
 def _read_file(path: Path, limits: ImageLimits) -> bytes:

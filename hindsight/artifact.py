@@ -171,7 +171,7 @@ def find_artifact(name_or_path: str | Path) -> Artifact:
     if os.path.isfile(path / MANIFEST) or (looks_like_path and path.is_dir()):
         return load_artifact(path)
     if looks_like_path:
-        raise ModelNotFound(f"no model folder at {path}")
+        raise ModelNotFound(_file_problem(path) or f"no model folder at {path}")
     name, _, version = text.partition("@")
     found = list(places())
     for place in found:
@@ -180,11 +180,13 @@ def find_artifact(name_or_path: str | Path) -> Artifact:
     for _, artifact in scan_artifacts():
         if isinstance(artifact, Artifact) and artifact.manifest.name == text:
             return load_artifact(artifact.path)
-    if version and (versions := [_version_of(place) or "?" for place in found if place.name == name]):
+    versions = dict.fromkeys(_version_of(place) or "?" for place in found if place.name == name)
+    if version and versions:
         raise ModelNotFound(f"no version {version!r} of model {name!r}; there are: {', '.join(versions)}")
     known = sorted({place.name for place in found})
     raise ModelNotFound(
-        f"no model named {text!r}; there are: {', '.join(known) or 'none'} "
+        _file_problem(path)
+        or f"no model named {text!r}; there are: {', '.join(known) or 'none'} "
         f"(set ${MODELS_VARIABLE} to add a folder of models)"
     )
 
@@ -212,6 +214,16 @@ def scan_artifacts(*, verify: bool = False) -> Iterator[tuple[str, Artifact | Ar
             yield place.name, load_artifact(place.path, verify=verify)
         except ArtifactError as error:
             yield place.name, error
+
+
+def _file_problem(path: Path) -> str | None:
+    """What to say to somebody who names a checkpoint, or another tool's model."""
+    if not os.path.isfile(path):
+        return None
+    return (
+        f"{path} is a file; a model is a folder that `hindsight export` makes of a checkpoint "
+        "(other tools' detectors: docs/coming-from.md)"
+    )
 
 
 def _version_of(place: Place) -> str | None:

@@ -17,6 +17,7 @@ import typer
 
 from hindsight.commands.console import complain, fail
 from hindsight.errors import HindsightError
+from hindsight.extras import install_extra
 from hindsight.version import __version__
 
 __all__ = ["compose", "main"]
@@ -71,7 +72,10 @@ def main() -> None:
         _without_types_of_flags(program)
         status = program.main(words or ["--help"], prog_name="hindsight", standalone_mode=False)
     except _UsageError as error:
-        fail(_bad_usage(error))
+        usage = _bad_usage(error)
+        if not usage:  # a command of commands alone: its help has been shown
+            raise SystemExit(0) from None
+        fail(usage)
     except HindsightError as error:
         fail(str(error))
     except ModuleNotFoundError as error:
@@ -97,7 +101,8 @@ def compose(called: str | None) -> typer.Typer:
 
 def _without_types_of_flags(command: Any) -> None:
     """Of our own flags: some versions of typer show `--json <bool>` in a help, though it takes no value."""
-    for parameter in command.params:
+    help_option = command.get_help_option(command.context_class(command))  # made once, and kept
+    for parameter in (*command.params, help_option):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
     for inner in getattr(command, "commands", {}).values():
@@ -135,8 +140,10 @@ def _no_such_command(called: str, names: Sequence[str]) -> str:
 
 
 def _bad_usage(error: Any) -> str:
-    """What typer says, the command it is about, and where to read on."""
+    """What typer says, the command it is about, and where to read on; empty where typer says nothing."""
     said = " ".join(error.format_message().split()).rstrip(".")
+    if not said:
+        return ""
     context = getattr(error, "ctx", None)
     if context is None:
         return said
@@ -148,4 +155,4 @@ def _missing(called: str | None, error: ModuleNotFoundError) -> str:
     """What to install; an import of our own that fails is our bug and stays one."""
     if (error.name or "").partition(".")[0] in _OURS or called not in _EXTRA:
         raise error
-    return f"{called} needs {error.name}: install hindsight-detector[{_EXTRA[called]}]"
+    return f"{called} needs {error.name}: {install_extra(_EXTRA[called])}"

@@ -200,10 +200,13 @@ class Detections:
             for place, record in enumerate(self.to_records())
         ]
 
-    def to_yolo(self) -> str:
-        """One line a box: class id, centre x, centre y, width, height (each relative to the image), score."""
+    def to_yolo(self, *, scores: bool = True) -> str:
+        """One line a box: class id, centre x, centre y, width, height (each relative to the image), score.
+
+        scores=False leaves the last out: labels for a training; Ultralytics' refuses a sixth number.
+        """
         height, width = self.image_hw
-        return yolo_lines(self.to_records(), width, height)
+        return yolo_lines(self.to_records(), width, height, scores=scores)
 
     def to_label_studio(
         self, *, model_version: str = "", from_name: str = "label", to_name: str = "image"

@@ -40,18 +40,21 @@ def coco_annotation(record: Record) -> dict[str, Any]:
     }
 
 
-def yolo_lines(records: Sequence[Record], width: int, height: int) -> str:
-    """One line a box: class id, centre x, centre y, width, height (each relative to the image), score."""
+def yolo_lines(records: Sequence[Record], width: int, height: int, *, scores: bool = True) -> str:
+    """One line a box: class id, centre x, centre y, width, height (each relative to the image), and the
+    score unless `scores` is False.
+    """
     lines = []
     for record in records:
         x1, y1, x2, y2 = record["box"]
-        values = (
+        values = [
             (x1 + x2) / 2 / width,
             (y1 + y2) / 2 / height,
             (x2 - x1) / width,
             (y2 - y1) / height,
-            record["score"],
-        )
+        ]
+        if scores:
+            values.append(record["score"])
         lines.append(f"{record['label_id']} " + " ".join(f"{value:.6f}" for value in values) + "\n")
     return "".join(lines)
 

@@ -8,6 +8,7 @@ it.
 from __future__ import annotations
 
 import os
+import re
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["ImageLike", "Picture"]
+__all__ = ["ImageLike", "Picture", "address_problem"]
 
 ImageLike = str | os.PathLike[str] | bytes | NDArray[Any] | Image.Image
+
+
+def address_problem(name: str | os.PathLike[str]) -> str | None:
+    """What to say to somebody who gives http://... for a file; None for what is none."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(name)) is None:
+        return None
+    return f"{name}: expected a file and no address, for nothing is fetched: save it first"
 
 
 class Picture:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from hindsight.decode import DEFAULT_LIMITS, ImageLimits
 from hindsight.errors import HindsightError
+from hindsight.extras import install_extra
 from hindsight.sampling import Sampling, parse_time
 
 __all__ = [
@@ -70,7 +71,7 @@ def require_video() -> None:
     try:
         import av as _  # noqa: F401
     except ImportError as error:
-        raise VideoError(f"videos need PyAV ({error}): install hindsight-detector[video]") from error
+        raise VideoError(f"videos need PyAV ({error}): {install_extra('video')}") from error
 
 
 def read_frames(

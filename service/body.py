@@ -29,7 +29,10 @@ from service.settings import Settings
 
 # curl --data-binary calls everything it sends a form; a body of that type that is no image fails in
 # decoding, clearly.
-_RAW_TYPES = {"", "application/octet-stream", "application/x-www-form-urlencoded"}
+_FORM_TYPE = "application/x-www-form-urlencoded"
+_RAW_TYPES = {"", "application/octet-stream", _FORM_TYPE}
+_STRIPPED = (b"\0", b"\n", b"\r")  # by curl -d
+_NO_IMAGE_WITHOUT = 500  # bytes; the headers of every format that is read have some of those three
 
 _RATE_GRACE = 5.0  # seconds, before a body's rate is looked at
 
@@ -131,6 +134,12 @@ def parse_images(content_type: str, body: bytes, settings: Settings) -> Images:
     """The images of a raw, multipart or JSON body. Raises BadBody, TooManyImages, UnsupportedBody."""
     kind = media_type(content_type)
     if kind in _RAW_TYPES or kind.startswith("image/"):
+        binary = kind == _FORM_TYPE and len(body) > _NO_IMAGE_WITHOUT and not body.isascii()
+        if binary and not any(byte in body for byte in _STRIPPED):
+            raise BadBody(
+                f"the body's {len(body)} bytes hold no line break and no zero, so this is no image any more: "
+                "curl -d takes them out; send it with --data-binary"
+            )
         return Images([body], many=False)
     if kind == "multipart/form-data":
         fields = parse_multipart(content_type, body, {"image": settings.max_images})
@@ -197,6 +206,8 @@ def from_base64(text: object, settings: Settings) -> Item:
         return BadBody(f"expected an image as a base64 string, got {type(text).__name__}")
     if text.startswith("data:"):
         text = text.partition(",")[2]
+    elif text[:8].lower().startswith(("http://", "https://")):
+        return BadBody("expected an image as a base64 string and no address: this server fetches nothing")
     size = len(text) * 3 // 4
     if size > settings.max_body_bytes:
         return ImageTooLarge(

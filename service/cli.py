@@ -183,6 +183,7 @@ def serve(
 
 def _check_grpc(settings: "Settings", port: int) -> None:
     """gRPC takes no socket from us, so what would go wrong later is told now."""
+    from hindsight.extras import install_extra
     from service.listeners import listen_on
 
     # Its own messages on stderr are not JSON; what it has to say reaches the client as a status.
@@ -190,7 +191,7 @@ def _check_grpc(settings: "Settings", port: int) -> None:
     try:
         from service.kserve.grpc_tls import grpc_certificate
     except ImportError as error:
-        fail(f"--grpc-port needs a package that is missing ({error}): install hindsight-detector[grpc]")
+        fail(f"--grpc-port needs a package that is missing ({error}): {install_extra('grpc')}")
     grpc_certificate(settings)
     if port:
         listen_on(settings.host, port, port_flag="grpc-port").close()

@@ -80,7 +80,8 @@ def _field_error(item: dict[str, Any], known: set[str]) -> dict[str, str]:
     field = ".".join(str(part) for part in item["loc"])[:128]
     message = str(item["msg"])
     if item["type"] == "extra_forbidden":
-        message = "no such parameter" + did_you_mean(str(item["loc"][-1]), known)
+        others = f"; there are: {', '.join(sorted(known))}" if known else ""
+        message = "no such parameter" + (did_you_mean(str(item["loc"][-1]), known) or others)
     elif isinstance(item.get("input"), str):
         message += f", got {item['input'][:64]!r}"
     return {"field": field, "message": message}

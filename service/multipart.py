@@ -6,6 +6,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadBody, TooManyImages
+from service.query import KNOWN
 
 
 def parse_multipart(content_type: str, body: bytes, wanted: dict[str, int]) -> dict[str, list[bytes]]:
@@ -64,8 +65,10 @@ class _Collector:
 
     def _headers_finished(self) -> None:
         if self._name not in self._wanted:
+            is_option = any(self._name in names for names in KNOWN.values())
             raise BadBody(
                 f"unexpected multipart field {self._name[:64]!r}; expected {' and '.join(self._wanted)}"
+                + (f"; options belong into the query string: ?{self._name}=..." if is_option else "")
             )
         most = self._wanted[self._name]
         if len(self.fields[self._name]) >= most:

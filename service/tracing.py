@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from hindsight.errors import OptionError
+from hindsight.extras import install_extra
 from hindsight.version import __version__
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ModuleNotFoundError as error:
-            raise OptionError(f"traces needs {error.name}: install hindsight-detector[otel]") from None
+            raise OptionError(f"traces needs {error.name}: {install_extra('otel')}") from None
         ours = Resource({"service.name": "hindsight", "service.version": __version__})
         resource = Resource.create().merge(ours).merge(OTELResourceDetector().detect())
         try:

@@ -29,7 +29,7 @@ from hindsight.errors import (
     UnsupportedImage,
     errors_by_code,
 )
-from hindsight.picture import ImageLike
+from hindsight.picture import ImageLike, address_problem
 
 __all__ = [
     "Facts",
@@ -90,6 +90,9 @@ def encoded(image: ImageLike) -> bytes:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
+        problem = address_problem(image)
+        if problem is not None:
+            raise UnsupportedImage(problem)
         try:
             return Path(image).read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a name with a null byte

@@ -138,9 +138,11 @@ def _read_object(words: list[str], number: int, class_names: tuple[str, ...]) ->
     except ValueError:
         return f"{entry}: {_shown(words)}: expected numbers alone"
     if len(values) != _BOX_NUMBERS and (len(values) < _LEAST_POLYGON or len(values) % 2 == 0):
+        score = " (a score behind a box makes 6: that is a detector's answer and no label)"
         return (
             f"{entry}: {len(values)} numbers; expected {_BOX_NUMBERS} (class, centre x, centre y, width, "
             f"height), or the class and x and y of 3 or more points"
+            f"{score if len(values) == _BOX_NUMBERS + 1 else ''}"
         )
     if not (values[0].is_integer() and 0 <= values[0] < len(class_names)):
         return f"{entry}: unknown class: {words[0]} is none of 0..{len(class_names) - 1}"

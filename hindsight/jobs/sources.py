@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hindsight.decode import IMAGE_SUFFIXES
+from hindsight.picture import address_problem
 
 __all__ = ["JOURNAL_NAME", "VIDEO_SUFFIXES", "Source", "Sources", "find_sources", "is_one_file", "read_list"]
 
@@ -84,7 +85,10 @@ class _Found:
     def take(self, text: str) -> None:
         """One argument."""
         path = Path(text)
-        if path.is_dir():
+        address = address_problem(text)
+        if address is not None:
+            self.problems.append(address)
+        elif path.is_dir():
             self._take_folder(path)
         elif _is_pattern(text):
             self._take_pattern(text)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
 from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.extras import install_extra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ __all__ = [
 
 Arrays = Mapping[str, NDArray[Any]]
 _GROUP = "hindsight.runtimes"
-_INSTALL = {"torch": "hindsight-detector[gpu], or [export] on a CPU"}  # ours that are registered
+_INSTALL = {"torch": f"{install_extra('gpu')} (export on a CPU)"}  # ours that are registered
 
 
 class Runtime(Protocol):
@@ -90,7 +91,7 @@ def _onnxruntime(artifact: Artifact, *, device: str, threads: int | None, argume
         from hindsight.runtime.onnxruntime import OnnxRuntime
     except ImportError as error:
         raise RuntimeFailure(
-            f"onnxruntime cannot be imported ({error}): install hindsight-detector[cpu] or [gpu]"
+            f"onnxruntime cannot be imported ({error}): {install_extra('cpu')} (gpu on a GPU)"
         ) from error
     if argument not in ("", "fp32", "tf32"):
         raise OptionError(f"runtime onnxruntime takes fp32 (the default) or tf32, got {argument!r}")
@@ -157,7 +158,7 @@ def _registered(kind: str) -> Callable[..., Runtime] | None:
             factory: Callable[..., Runtime] = entry.load()
         except ImportError as error:
             raise RuntimeFailure(
-                f"runtime {kind} cannot be imported ({error}): install {_INSTALL.get(kind, 'what it needs')}"
+                f"runtime {kind} cannot be imported ({error}): {_INSTALL.get(kind, 'install what it needs')}"
             ) from error
         return factory
     return None

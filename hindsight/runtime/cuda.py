@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.errors import OptionError, RuntimeFailure
+from hindsight.extras import install_extra
 from hindsight.runtime.cuda_errors import failure_kind
 
 __all__ = ["Gpu", "PinnedMemory", "gpu_number"]
@@ -212,7 +213,7 @@ def _driver() -> ModuleType:
         from cuda.bindings import driver
     except ImportError as error:
         raise RuntimeFailure(
-            f"the package cuda-bindings cannot be imported ({error}): install hindsight-detector[gpu]"
+            f"the package cuda-bindings cannot be imported ({error}): {install_extra('gpu')}"
         ) from error
     try:
         status = driver.cuInit(0)[0]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hindsight.artifact import Artifact
 from hindsight.errors import OptionError, OutOfMemory, RuntimeFailure
+from hindsight.extras import install_extra
 from hindsight.runtime.cuda_errors import failure_kind
 from hindsight.runtime.onnxruntime_binding import BoundSession, host_allocator
 
@@ -138,7 +139,7 @@ def _providers(device: str, *, tf32: bool) -> list[Any]:
     _load_cuda_libraries()
     if _CUDA not in ort.get_available_providers():
         raise OptionError(
-            "this onnxruntime has no CUDA provider: install hindsight-detector[gpu] in place of [cpu]"
+            "this onnxruntime has no CUDA provider; in place of the extra cpu: " + install_extra("gpu")
         )
     options = {
         "device_id": match.group(1) or "0",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hindsight.artifact import Artifact
 from hindsight.engines import FLAVOURS, PRECISIONS, Engine, Plan, find_engine, read_plan, rebuild_command
 from hindsight.errors import OptionError, OutOfMemory, RuntimeFailure
+from hindsight.extras import install_extra
 from hindsight.runtime.buckets import plan_batch
 from hindsight.runtime.cuda import Gpu, gpu_number
 from hindsight.runtime.cuda_errors import failure_kind
@@ -209,7 +210,7 @@ def _tensorrt() -> ModuleType:
                 raise RuntimeFailure(f"{flavour} cannot be imported: {error}") from error
         except (ImportError, OSError) as error:  # a library it links to or loads is missing
             raise RuntimeFailure(f"{flavour} cannot be imported: {error}") from error
-    raise RuntimeFailure("TensorRT is not installed: install hindsight-detector[gpu,tensorrt]")
+    raise RuntimeFailure(f"TensorRT is not installed: {install_extra('gpu', 'tensorrt')}")
 
 
 def _register_plugins(trt: ModuleType) -> None:

@@ -37,7 +37,7 @@ function conditionOf(least, place) {
   return parts.length ? `    if ${parts.join(" and ")}:\n        ` : "    ";
 }
 
-/** With our client: `pip install hindsight-detector`. */
+/** With our client, which `pip install .` in the repository brings. */
 export function clientCode({ operation, base, query: { model, ...options }, name, sample, boxes, least, keyed }) {
   const key = keyed ? `, api_key=${KEY}` : "";
   const lines = [

@@ -51,6 +51,7 @@ export function mount(element, store, api) {
     note.textContent = [
       !asked && (state.mode === "own boxes" ? "Draw a box, and its request is here." : "Open an image, and its request is here."),
       asked && !asked.sample && "Run it in the folder of the image.",
+      asked && way === "client" && "Where Hindsight is installed: pip install . in a copy of its repository.",
       asked?.keyed && "Your key is read from HINDSIGHT_API_KEY.",
       filtered && way === "curl" && "The least IoU, purity and integrity are filters of this page: the server has no such options.",
       asked && asked.boxes.length > most && `The model takes at most ${most} boxes in one request: send them in parts.`,

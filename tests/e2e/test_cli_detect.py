@@ -214,7 +214,7 @@ def test_a_missing_extra_is_named(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hindsight.cli._commands", lambda: [Entry()])
     status, _, err = run("train")
     assert status == 2
-    assert err == "hindsight: train needs torch: install hindsight-detector[train]\n"
+    assert err == 'hindsight: train needs torch: pip install ".[train]" in Hindsight\'s repository\n'
 
 
 def test_the_installed_command_detects_without_importing_torch(tiny_artifact: Artifact) -> None:

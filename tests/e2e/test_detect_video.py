@@ -188,7 +188,7 @@ def test_without_the_extra_it_is_one_line(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "av", None)
     status, out, err = run("clip.mp4", "--json")
     assert (status, out) == (2, "") and len(err.splitlines()) == 1
-    assert "videos need PyAV" in err and "install hindsight-detector[video]" in err
+    assert "videos need PyAV" in err and 'pip install ".[video]"' in err
 
 
 def test_label_studio_takes_no_videos(run: Run) -> None:

@@ -287,7 +287,7 @@ def test_traces_without_the_extra_are_one_line(tmp_path: Path, models: list[str]
         [sys.executable, "-c", hide], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "traces needs opentelemetry.sdk.trace: install hindsight-detector[otel]" in done.stderr
+    assert 'traces needs opentelemetry.sdk.trace: pip install ".[otel]"' in done.stderr
 
 
 def test_a_variable_of_opentelemetry_that_makes_no_sense_stops_the_start(

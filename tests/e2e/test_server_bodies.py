@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -134,6 +135,25 @@ def test_malformed_bodies(
     client: httpx.Client, content_type: str, body: bytes, status: int, slug: str
 ) -> None:
     assert_problem(client.post("/detect", content=body, headers={"content-type": content_type}), status, slug)
+
+
+def test_what_clients_get_wrong_is_told_by_its_name(client: httpx.Client) -> None:
+    """Each was tried by somebody who had only curl's manual."""
+
+    def detail(slug: str, status: int = 400, **request: Any) -> str:
+        return str(assert_problem(client.post("/detect", **request), status, slug)["detail"])
+
+    assert "no address" in detail("bad-body", json={"image": "http://example.org/a.jpg"})
+    # curl -d takes out line breaks and zero bytes.
+    bare = TILES.translate(None, b"\r\n\0")
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert "--data-binary" in detail("bad-body", content=bare * 20, headers=form)
+    assert "like an image" in detail("unsupported-image", 415, content=b"image=" + b"x" * 1000, headers=form)
+    field = {"data": {"score_threshold": "0.5"}, "files": {"image": ("a.png", TILES)}}
+    assert "query string" in detail("bad-body", **field)
+    assert "query string" not in detail("bad-body", files={"file": ("a.png", TILES)})
+    unknown = detail("invalid-request", 422, content=TILES, params={"conf": "0.5"})
+    assert "score_threshold" in unknown
 
 
 def test_too_many_images_and_compressed_bodies(client: httpx.Client) -> None:

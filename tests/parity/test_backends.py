@@ -87,7 +87,7 @@ def test_the_cuda_provider_answers_as_the_cpus(precision: str, tmp_path: Path) -
 @pytest.mark.tensorrt
 @pytest.mark.timeout(1800)  # an engine takes minutes to build
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
-@pytest.mark.skipif(not HAS_TENSORRT, reason="needs TensorRT: pip install hindsight-detector[tensorrt]")
+@pytest.mark.skipif(not HAS_TENSORRT, reason="needs TensorRT: the extra tensorrt")
 def test_an_engine_answers_as_onnx_runtime_and_notes_it(tmp_path: Path) -> None:
     model = tmp_path / "cells"
     shutil.copytree(find_artifact("cells").path, model, ignore=shutil.ignore_patterns("engines"))

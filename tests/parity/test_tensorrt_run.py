@@ -37,7 +37,7 @@ _MEGABYTE = 2**20
 def lacking() -> str | None:
     """Why no engine can run here."""
     if not any(find_spec(flavour) for flavour in FLAVOURS):
-        return "needs TensorRT: pip install hindsight-detector[tensorrt]"
+        return "needs TensorRT: the extra tensorrt"
     try:
         Gpu().close()
     except RuntimeFailure as error:

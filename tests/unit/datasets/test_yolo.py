@@ -68,6 +68,7 @@ def test_labels_lie_where_ultralytics_looks_for_them(image: str, labels: str) ->
         ("ant .5 .5 .1 .1", "expected numbers alone"),
         ("0 .5 .5 .1", "4 numbers; expected 5"),
         ("0 .5 .5 .1 .1 .9", "6 numbers; expected 5"),
+        ("0 .5 .5 .1 .1 .9", "a score behind a box makes 6"),
         ("0 .1 .1 .2 .2 .3 .3 .4", "8 numbers; expected 5"),
         ("0 .5 .5 0 .1", "line 1 (ant): empty box"),
         ("0 .5 .5 -.1 .1", "inverted box"),

@@ -101,7 +101,7 @@ def test_help_shows_the_defaults_that_are_worked_out() -> None:
 
 def test_without_tensorrt_the_extra_is_named(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("export.to_tensorrt.find_spec", lambda name: None)
-    assert_refused(run(artifact.path, "--to", "tensorrt"), "install hindsight-detector[tensorrt]")
+    assert_refused(run(artifact.path, "--to", "tensorrt"), 'pip install ".[tensorrt]"')
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(artifact: Artifact) -> None:

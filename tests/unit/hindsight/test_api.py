@@ -151,6 +151,8 @@ def test_rescoring_needs_a_localization_head(tmp_path: Path) -> None:
         (np.zeros((4, 4, 3)), UnsupportedImage),
         (np.zeros((4, 4, 4), np.uint8), UnsupportedImage),
         (np.zeros((0, 4, 3), np.uint8), UnsupportedImage),
+        (None, UnsupportedImage),
+        (["a.jpg", "b.jpg"], UnsupportedImage),
     ],
 )
 def test_an_unusable_image_is_refused(
@@ -158,6 +160,14 @@ def test_an_unusable_image_is_refused(
 ) -> None:
     with pytest.raises(error):
         detector.detect(image)  # type: ignore[arg-type]
+
+
+def test_an_address_is_not_fetched_and_the_message_says_so(detector: hindsight.Detector) -> None:
+    for image in ("http://example.org/a.jpg", "https://example.org/a.jpg", "rtsp://camera/1"):
+        with pytest.raises(UnsupportedImage, match=rf"{image}: .* no address"):
+            detector.detect(image)
+        with pytest.raises(UnsupportedImage, match=rf"{image}: .* no address"):
+            hindsight.Client("http://localhost:1").detect(image)
 
 
 def test_a_bad_file_is_named(detector: hindsight.Detector, tmp_path: Path) -> None:
@@ -290,7 +300,7 @@ def test_detections_select_rows(detector: hindsight.Detector) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "advice"), [("torch", r"install hindsight-detector\[gpu\]"), ("other", "install what it needs")]
+    ("kind", "advice"), [("torch", r'pip install "\.\[gpu\]"'), ("other", "install what it needs")]
 )
 def test_a_runtime_whose_package_is_missing_says_what_to_install(
     tiny_artifact: Artifact, monkeypatch: pytest.MonkeyPatch, kind: str, advice: str

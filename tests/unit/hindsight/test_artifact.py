@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,3 +287,22 @@ def test_a_folder_of_models_that_may_not_be_read_is_passed_over(
         find_artifact("nowhere")
     with pytest.raises(ArtifactError, match="cannot be read"):
         load_artifact(tmp_path / "closed")
+
+
+def test_a_file_is_no_model_and_the_message_says_what_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("best.pt", "./model.onnx", str(tmp_path / "last.safetensors")):
+        Path(name).touch()
+        with pytest.raises(ModelNotFound, match=rf"{Path(name).name} is a file; .*hindsight export"):
+            find_artifact(name)
+
+
+def test_a_version_in_two_folders_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_tiny_artifact(tmp_path / "made").path
+    for folder in ("one", "two"):
+        shutil.copytree(made, tmp_path / folder / "tiny")
+    monkeypatch.setenv("HINDSIGHT_MODELS", f"{tmp_path / 'one'}{os.pathsep}{tmp_path / 'two'}")
+    with pytest.raises(ModelNotFound, match=r"no version '9' of model 'tiny'; there are: [^,]+$"):
+        find_artifact("tiny@9")

@@ -100,7 +100,7 @@ def test_an_unknown_command_and_the_nearest_name(
 
 
 def test_what_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["--version"], ["models", "--help"], ["--help"], []):
+    for words in (["--version"], ["models", "--help"], ["keys"], ["--help"], []):
         assert called(monkeypatch, *words) == 0
         captured = capsys.readouterr()
         assert captured.out and not captured.err
@@ -110,7 +110,8 @@ def test_what_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_a_flags_help_names_no_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words, flag in ((["--help"], "--version"), (["detect", "--help"], "--json")):
+    helps = (["--help"], "--version"), (["--help"], "--help"), (["detect", "--help"], "--json")
+    for words, flag in (*helps, (["detect", "--help"], "--help")):
         called(monkeypatch, *words)
         (row,) = (line for line in capsys.readouterr().out.splitlines() if line.strip("│ ").startswith(flag))
         assert "<" not in row and "BOOL" not in row

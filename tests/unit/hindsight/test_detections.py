@@ -154,6 +154,8 @@ def test_coco_annotations_are_coco(found: Detections, masked: Detections) -> Non
 
 def test_yolo_and_label_studio_are_relative(found: Detections) -> None:
     assert found.to_yolo().splitlines()[0] == "0 0.300000 0.166667 0.200000 0.333333 0.894427"
+    # What Ultralytics trains on: five numbers, and an error for a sixth.
+    assert found.to_yolo(scores=False).splitlines()[0] == "0 0.300000 0.166667 0.200000 0.333333"
     prediction = found.to_label_studio(model_version="tiny 1", from_name="boxes")
     region = prediction["result"][0]
     assert region["value"]["x"] == 20 and region["value"]["width"] == 20 and region["from_name"] == "boxes"

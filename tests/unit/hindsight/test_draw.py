@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hindsight.detections import Detections
-from hindsight.draw import _free_place, _overlap, annotate
+from hindsight.draw import _free_place, _shared, annotate
 from hindsight.manifest import ClassInfo
 
 CANVAS = (200, 120)
@@ -16,7 +16,7 @@ CLASSES = (ClassInfo("cell", "#ff0000"),)
 
 def place(x1: float, y1: float, x2: float, y2: float, taken: list[tuple[float, ...]]) -> tuple[float, ...]:
     box = np.array([x1, y1, x2, y2], np.float32)
-    return _free_place(box, (40, 10), CANVAS, taken)  # type: ignore[arg-type]
+    return _free_place(box, (40, 10), CANVAS, taken)
 
 
 def test_a_text_stands_above_its_box_unless_that_is_taken_or_outside() -> None:
@@ -45,7 +45,16 @@ def test_neighbours_texts_do_not_hide_each_other() -> None:
     """Two cells side by side: before, the weaker one's text lay under the stronger one's."""
     first = place(20, 30, 80, 60, [])
     second = place(45, 31, 90, 60, [first])
-    assert _overlap(first, second) == 0  # type: ignore[arg-type]
+    assert _shared(np.array([first]), np.array([second])).item() == 0
+
+
+def test_a_text_does_not_hide_a_small_neighbour() -> None:
+    """Two defects, one above the other: the lower one's text goes below."""
+    box = np.array([20, 60, 30, 70], np.float32)
+    small, large = np.array([[22, 51, 28, 57]], np.float32), np.array([[0, 0, 200, 58]], np.float32)
+    assert _free_place(box, (40, 10), CANVAS, []) == (20, 50, 60, 60)
+    assert _free_place(box, (40, 10), CANVAS, [], small) == (20, 70, 60, 80)
+    assert _free_place(box, (40, 10), CANVAS, [(0, 70, 60, 80)], large) == (20, 50, 60, 60)
 
 
 def test_boxes_are_drawn_in_their_colour() -> None:
@@ -55,6 +64,25 @@ def test_boxes_are_drawn_in_their_colour() -> None:
     drawn = np.asarray(annotate(np.zeros((120, 200, 3), np.uint8), found, CLASSES))
     assert drawn[70, 50].tolist() == drawn[99, 100].tolist() == [255, 0, 0]
     assert drawn[70, 100].tolist() == [0, 0, 0]
+
+
+def covered(count: int) -> float:
+    """The share of a picture of 1600 x 1600 pixels that is drawn on: `count` boxes of 30 pixels, and their
+    texts.
+    """
+    corners = np.array([(160 * (i % 10) + 60, 160 * (i // 10) + 90) for i in range(count)], np.float32)
+    ones, labels = np.ones(count, np.float32), np.zeros(count, np.int64)
+    found = Detections(
+        np.hstack([corners, corners + 30]), labels, ones, ones, ones, ones, ones, ("cell",), (1600, 1600)
+    )
+    drawn = annotate(np.zeros((1600, 1600, 3), np.uint8), found, CLASSES)
+    return float((np.asarray(drawn) > 0).any(axis=2).mean())
+
+
+def test_texts_leave_the_picture_of_many_small_objects_to_be_seen() -> None:
+    """A large board in tiles: at letters of a fortieth of its side, texts hid most of it, and all defects."""
+    assert 0.05 < covered(80) < 0.2
+    assert covered(1) > 0.006  # a text alone is as large as ever
 
 
 def test_masks_tint_their_pixels_and_leave_the_photo_alone() -> None:

@@ -161,3 +161,10 @@ def test_a_video_is_drawn_into_a_video() -> None:
         annotation_targets(Path("drawn.png"), sources, single=True)
     with pytest.raises(OptionError, match="would overwrite"):
         annotation_targets(Path("photos/clip.mp4"), sources, single=True)
+
+
+def test_an_address_is_named_as_it_was_given() -> None:
+    found = find_sources(["http://example.org/a.jpg", "photos/b.jpg"])
+    (problem,) = found.problems
+    assert problem.startswith("http://example.org/a.jpg: ") and "no address" in problem
+    assert [source.file for source in found.files] == ["photos/b.jpg"]

@@ -49,7 +49,7 @@ class View:
         return np.stack([x1, y1, x2, y2], axis=1)
 
 
-# Looked at are the first one, two or four.
+# Looked at are the first few.
 VIEWS = (View(False, False), View(True, False), View(False, True), View(True, True))
 
 
@@ -97,7 +97,8 @@ def nudged(boxes: NDArray[Any], image_hw: tuple[int, int]) -> Array:
     height, width = image_hw
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     copies = boxes[:, None].astype(np.float64) + _NUDGES * sides[:, None]
-    return np.clip(copies, 0, [width, height, width, height])
+    inside: Array = np.clip(copies, 0, [width, height, width, height])
+    return inside
 
 
 def steadiness(copies: Array, ious: FloatArray) -> FloatArray:

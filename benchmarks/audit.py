@@ -178,12 +178,14 @@ def main(
     model: Annotated[str, typer.Option(help="Name or folder of the model.")] = "cells",
     draws: Annotated[int, typer.Option(min=1)] = 5,
     count: Annotated[int, typer.Option(min=1, help="Boxes planted a draw.")] = FIRST,
+    images: Annotated[int | None, typer.Option(min=1, help="The first so many images alone.")] = None,
     first_seed: Annotated[int, typer.Option(help="Of the first draw.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Result file. (default: benchmarks/results)")] = None,
 ) -> None:
     """Plant, look, rank, count."""
     artifact = find_artifact(model)
     dataset = open_for_audit(Asked(data, Path("."), split=split), artifact)
+    dataset = replace(dataset, images=dataset.images[:images])
     planted = [plant(dataset.images, count, first_seed + draw) for draw in range(draws)]
     with (
         load(model, threads=1) as detector,

@@ -174,7 +174,7 @@ def figures(draws: Sequence[Sequence[Plant]], firsts: Sequence[Sequence[tuple[in
 
 def main(
     data: Annotated[Path, typer.Option(help="A data set as hindsight audit takes it.")],
-    split: Annotated[str | None, typer.Option(help="Of it.")] = "test",
+    split: Annotated[str, typer.Option(help="Of it; empty for a COCO file, which is one.")] = "test",
     model: Annotated[str, typer.Option(help="Name or folder of the model.")] = "cells",
     draws: Annotated[int, typer.Option(min=1)] = 5,
     count: Annotated[int, typer.Option(min=1, help="Boxes planted a draw.")] = FIRST,
@@ -184,7 +184,7 @@ def main(
 ) -> None:
     """Plant, look, rank, count."""
     artifact = find_artifact(model)
-    dataset = open_for_audit(Asked(data, Path("."), split=split), artifact)
+    dataset = open_for_audit(Asked(data, Path("."), split=split or None), artifact)
     dataset = replace(dataset, images=dataset.images[:images])
     planted = [plant(dataset.images, count, first_seed + draw) for draw in range(draws)]
     with (
@@ -218,7 +218,7 @@ def main(
             ),
             "data": {
                 "name": dataset.name,
-                "split": split,
+                "split": split or None,
                 "images": len(dataset.images),
                 "annotations": dataset.annotation_count,
             },

@@ -30,10 +30,8 @@ from training.data.holdout import held_out
 
 _RIDGE = 0.3
 _STEPS = 40
-Array = NDArray[np.float64]
-
-
 TERMS = ("constant", "u", "t", "z", "own box", "w", "s", "s v")
+Array = NDArray[np.float64]
 
 
 def features(dataset: AuditSet, model: str, draws: Sequence[Sequence[Plant]]) -> tuple[Array, Array]:

@@ -64,7 +64,7 @@ def _own_terms(own: OwnBox | None) -> tuple[float, float, float, float]:
 
 def fit(values: Array, targets: Array) -> Array:
     """[k + 1] the constant and the coefficients of a ridge logistic regression, by Newton's method."""
-    mean, spread = values.mean(axis=0), values.std(axis=0)
+    mean, spread = values.mean(axis=0), values.std(axis=0) + 1e-9  # every annotation may have an own box
     scaled = np.concatenate([(values - mean) / spread, np.ones((len(values), 1))], axis=1)
     ridge = _RIDGE * np.eye(scaled.shape[1])
     ridge[-1, -1] = 0

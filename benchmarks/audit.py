@@ -8,7 +8,7 @@ is a lower bound; the result lists those that the audit ranked so, for whoever w
 planted as are looked at, so precision and recall of the first 50 are one number. Rankings:
 
     audit             as `hindsight audit` ranks annotations
-    predicted IoU     the localization head alone, lowest first
+    predicted IoU     the localization head alone, lowest first; like the audit's the mean of four views
     detector IoU      IoU with the best box of the same class of a plain detector (iou_weight 0), lowest first
     class score       of the annotated class, lowest first
 
@@ -19,7 +19,7 @@ what the model says of a box does not depend on the others. Writes benchmarks/re
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -38,6 +38,7 @@ from hindsight.audit.dataset import AuditImage, AuditSet
 from hindsight.audit.examine import Examined, Opinions, examine
 from hindsight.audit.judge import judge
 from hindsight.audit.run import Asked, open_for_audit
+from hindsight.audit.sizes import UsualSize, usual_sizes
 from hindsight.overlap import pairwise_iou
 from training.machine import origin
 
@@ -55,30 +56,31 @@ class Seen:
     rows: dict[tuple[int, int], int]  # (draw, annotation's row) -> row of the planted box in the opinions
 
 
-Ranking = Callable[[Examined, Seen, AuditImage, NDArray[np.float32]], NDArray[np.float64]]
+Sizes = Mapping[int, UsualSize]
+Ranking = Callable[[Examined, Seen, AuditImage, NDArray[np.float32], Sizes], NDArray[np.float64]]
 
 
 def by_audit(
-    examined: Examined, seen: Seen, image: AuditImage, boxes: NDArray[np.float32]
+    examined: Examined, seen: Seen, image: AuditImage, boxes: NDArray[np.float32], sizes: Sizes
 ) -> NDArray[np.float64]:
-    return np.array([said.suspicion for said in judge(examined, boxes, image.labels)])
+    return np.array([said.suspicion for said in judge(examined, boxes, image.labels, sizes)])
 
 
 def by_predicted_iou(
-    examined: Examined, seen: Seen, image: AuditImage, boxes: NDArray[np.float32]
+    examined: Examined, seen: Seen, image: AuditImage, boxes: NDArray[np.float32], sizes: Sizes
 ) -> NDArray[np.float64]:
     return 1.0 - examined.opinions.ious.astype(np.float64)
 
 
 def by_detector(
-    examined: Examined, seen: Seen, image: AuditImage, boxes: NDArray[np.float32]
+    examined: Examined, seen: Seen, image: AuditImage, boxes: NDArray[np.float32], sizes: Sizes
 ) -> NDArray[np.float64]:
     same = seen.plain_labels[None] == image.labels[:, None]
     return 1.0 - np.where(same, pairwise_iou(boxes, seen.plain_boxes), 0.0).max(axis=1, initial=0.0)
 
 
 def by_class_score(
-    examined: Examined, seen: Seen, image: AuditImage, boxes: NDArray[np.float32]
+    examined: Examined, seen: Seen, image: AuditImage, boxes: NDArray[np.float32], sizes: Sizes
 ) -> NDArray[np.float64]:
     return 1.0 - examined.opinions.own_scores.astype(np.float64)
 
@@ -118,6 +120,12 @@ def draw_of(
     return replace(seen.examined, opinions=Opinions(**columns)), boxes
 
 
+def sizes_of(dataset: AuditSet, boxes: Sequence[NDArray[np.float32]]) -> Sizes:
+    """As the audit has them, of a draw: with its planted boxes."""
+    labels = [image.labels for image in dataset.images]
+    return usual_sizes(zip(boxes, labels, strict=True))
+
+
 def first_places(
     dataset: AuditSet, seen: Sequence[Seen], draw: int, planted: Sequence[Plant], ranking: Ranking, first: int
 ) -> list[tuple[int, int]]:
@@ -125,10 +133,11 @@ def first_places(
     by_image: dict[int, list[Plant]] = defaultdict(list)
     for each in planted:
         by_image[each.image].append(each)
+    drawn = [draw_of(seen[i], image, draw, by_image[i]) for i, image in enumerate(dataset.images)]
+    sizes = sizes_of(dataset, [boxes for _, boxes in drawn])
     ranked: list[tuple[float, int, int]] = []
-    for index, image in enumerate(dataset.images):
-        examined, boxes = draw_of(seen[index], image, draw, by_image[index])
-        values = ranking(examined, seen[index], image, boxes)
+    for index, (image, (examined, boxes)) in enumerate(zip(dataset.images, drawn, strict=True)):
+        values = ranking(examined, seen[index], image, boxes, sizes)
         ranked += [(-float(values[row]), index, int(row)) for row in np.flatnonzero(image.labels >= 0)]
     return [(index, row) for _, index, row in sorted(ranked)[:first]]
 
@@ -165,16 +174,18 @@ def figures(draws: Sequence[Sequence[Plant]], firsts: Sequence[Sequence[tuple[in
 
 def main(
     data: Annotated[Path, typer.Option(help="A data set as hindsight audit takes it.")],
-    split: Annotated[str | None, typer.Option(help="Of it.")] = "test",
+    split: Annotated[str, typer.Option(help="Of it; empty for a COCO file, which is one.")] = "test",
     model: Annotated[str, typer.Option(help="Name or folder of the model.")] = "cells",
     draws: Annotated[int, typer.Option(min=1)] = 5,
     count: Annotated[int, typer.Option(min=1, help="Boxes planted a draw.")] = FIRST,
+    images: Annotated[int | None, typer.Option(min=1, help="The first so many images alone.")] = None,
     first_seed: Annotated[int, typer.Option(help="Of the first draw.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Result file. (default: benchmarks/results)")] = None,
 ) -> None:
     """Plant, look, rank, count."""
     artifact = find_artifact(model)
-    dataset = open_for_audit(Asked(data, Path("."), split=split), artifact)
+    dataset = open_for_audit(Asked(data, Path("."), split=split or None), artifact)
+    dataset = replace(dataset, images=dataset.images[:images])
     planted = [plant(dataset.images, count, first_seed + draw) for draw in range(draws)]
     with (
         load(model, threads=1) as detector,
@@ -207,7 +218,7 @@ def main(
             ),
             "data": {
                 "name": dataset.name,
-                "split": split,
+                "split": split or None,
                 "images": len(dataset.images),
                 "annotations": dataset.annotation_count,
             },

@@ -15,6 +15,7 @@ from hindsight.audit.classes import parse_mapping
 from hindsight.audit.dataset import set_name
 from hindsight.audit.run import Asked, Done, run_audit
 from hindsight.audit.summary import MISSING
+from hindsight.audit.views import VIEWS
 from hindsight.commands.console import BAD_INPUT, complain, output, progress_console
 from hindsight.errors import OptionError
 from hindsight.jobs.cores import usable_cores
@@ -24,6 +25,7 @@ __all__ = ["audit"]
 _INTERRUPTED = 130
 _MOST_WORKERS = 8
 _MOST_COMPLAINTS = 20
+_VIEWS_HELP = "Looks at each image: 1 as it is, 2 also mirrored, 4 also upside down; the mean counts."
 _COLUMNS = ("loose", "cut", "shifted", "wrong class", "no object", "duplicate")
 
 
@@ -53,6 +55,10 @@ def audit(
         int | None,
         typer.Option(min=1, max=256, help=f"Images at a time. (default: the cores, at most {_MOST_WORKERS})"),
     ] = None,
+    views: Annotated[
+        int,
+        typer.Option(min=1, max=len(VIEWS), help=_VIEWS_HELP),
+    ] = len(VIEWS),
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget what an earlier run in --out has found.")
     ] = False,
@@ -71,6 +77,7 @@ def audit(
         tuple(skip_class or ()),
         worst,
         workers or min(_MOST_WORKERS, usable_cores()),
+        views,
         restart,
     )
     if asked.out.exists() and not asked.out.is_dir():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hindsight.audit.dataset import AuditImage, AuditSet
 from hindsight.audit.journal import Journal
 from hindsight.audit.judge import Judged, Missing, judge, missing
+from hindsight.audit.sizes import usual_sizes
 
 __all__ = ["Finding", "Findings", "judge_all"]
 
@@ -41,6 +42,7 @@ class Findings:
 def judge_all(dataset: AuditSet, journal: Journal, unusable: Sequence[AuditImage]) -> Findings:
     """Of what the journal holds; `unusable`: images that could not be looked at."""
     without = {id(image) for image in unusable}
+    sizes = usual_sizes((image.boxes, image.labels) for image in dataset.images)
     asked = frozenset(label for label in dataset.labels if label >= 0)
     found: list[Finding] = []
     judged: list[tuple[Judged, ...] | None] = []
@@ -51,7 +53,7 @@ def judge_all(dataset: AuditSet, journal: Journal, unusable: Sequence[AuditImage
             lacking.append(())
             continue
         examined = journal.read(image.signature)
-        said = judge(examined, image.boxes, image.labels)
+        said = judge(examined, image.boxes, image.labels, sizes)
         absent = missing(examined, image.boxes, asked)
         judged.append(tuple(said))
         lacking.append(tuple(absent))

@@ -19,7 +19,7 @@ from hindsight.errors import OptionError
 __all__ = ["FILE", "Journal"]
 
 FILE = "progress.jsonl"
-_FORMAT = 1
+_FORMAT = 2
 _OTHER = {"thresholds": "other thresholds"}  # what is no "another ..."
 
 

@@ -2,23 +2,29 @@
 
 n: annotations of an image; d: the model's own boxes in it.
 
-Two witnesses tell how well an annotated box fits its object. The localization head looks at the pixels in
-the annotated box and predicts its IoU u. The detector, which has not seen the annotation, puts a box of its
-own around the object, with a score s and an IoU v with the annotation (both 0 where it has none); each
-annotation is paired with one of those, and each of those with one annotation. The chance that the box does
+Two witnesses tell how well an annotated box fits its object, each the mean of several views (views.py). The
+localization head looks at the pixels in the annotated box and predicts its IoU u; asked about nudged copies
+of the box as well, it keeps a share t of it (steadiness). The detector, which has not seen the annotation,
+puts a box of its own around the object, with a score s, a predicted IoU w and an IoU v with the annotation;
+each annotation is paired with one of those, or with none, and each of those with one annotation. Besides, the
+box may be of an odd size for its class: z spreads from the usual one (sizes.py). The chance that the box does
 not fit is the logistic function of
 
-    8 - 20.4 u + 9.5 s - 5.8 s v
+    26.5 - 11.6 u - 26.7 t + 0.8 z,                                   with an own box of the detector
+                                    - 11.4 + 13.3 w + 8.5 s - 6.5 s v  more
 
-fitted by benchmarks/audit_fit.py to wrong boxes planted in two data sets of very different pictures: a
-detector that is sure of an object and puts its box elsewhere speaks against an annotation; one that is silent
-says little. What speaks against the annotated class, and for there being nothing at all, adds to it.
+fitted by benchmarks/audit_fit.py to wrong boxes planted in images of two very different data sets that the
+models had not learned from. A detector that is sure of an object (s), and of where it ends (w), and puts its
+box elsewhere (v) speaks against an annotation; one that is silent says little. What speaks against the
+annotated class, and for there being nothing at all, adds to it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -26,6 +32,7 @@ from numpy.typing import NDArray
 
 from hindsight.audit.classes import NOT_JUDGED
 from hindsight.audit.examine import Examined
+from hindsight.audit.sizes import UsualSize
 from hindsight.overlap import greedy_pairs, over_smaller, overlap_shares, pairwise_iou
 
 __all__ = ["VERDICTS", "Judged", "Missing", "OwnBox", "Verdict", "judge", "missing"]
@@ -36,7 +43,9 @@ VERDICTS: tuple[Verdict, ...] = (
 )  # fmt: skip
 
 WITNESS = 0.3  # score from which a box of the model's own counts
-_CONSTANT, _PREDICTED, _SCORE, _OVERLAP = 8.0, -20.4, 9.5, -5.8  # of the formula above
+# of the formula above
+_CONSTANT, _PREDICTED, _STEADINESS, _ODDNESS = 26.5, -11.6, -26.7, 0.8
+_PAIRED, _OWN_PREDICTED, _SCORE, _OVERLAP = -11.4, 13.3, 8.5, -6.5
 _NEAR = 0.1  # IoU from which an own box is about the same object
 _SUSPICIOUS = 0.25  # suspicion from which an annotation is not fine
 _UNCERTAIN = 0.1  # class score below which a class says nothing for or against an annotation
@@ -52,13 +61,14 @@ _INSIDE = 0.7  # share of it inside an annotation, or of one inside it, up to wh
 
 @dataclass(frozen=True, slots=True)
 class OwnBox:
-    """A box of the model's own. box: xyxy, original pixels; label: the model's; score: fused. overlap: IoU
-    with the annotation it is paired with.
+    """A box of the model's own. box: xyxy, original pixels; label: the model's; score: fused; iou: predicted.
+    overlap: IoU with the annotation it is paired with.
     """
 
     box: tuple[float, float, float, float]
     label: int
     score: float
+    iou: float
     overlap: float
 
 
@@ -93,10 +103,21 @@ class Missing:
     own: OwnBox
 
 
-def judge(examined: Examined, boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> list[Judged]:
-    """A verdict on each annotation: `boxes` [n, 4] xyxy, `labels` [n] of the model, NOT_JUDGED for some."""
+def judge(
+    examined: Examined,
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    sizes: Mapping[int, UsualSize] = MappingProxyType({}),
+) -> list[Judged]:
+    """A verdict on each annotation: `boxes` [n, 4] xyxy, `labels` [n] of the model, NOT_JUDGED for some.
+    sizes: by label; a class without one has no odd boxes.
+    """
     witnesses = _witnesses(examined, boxes)
-    misfits = [_misfit(examined, row, witness) for row, witness in enumerate(witnesses)]
+    oddness = [
+        sizes[label].oddness(box) if label in sizes else 0.0
+        for box, label in zip(boxes, labels.tolist(), strict=True)
+    ]
+    misfits = [_misfit(examined, row, witness, oddness[row]) for row, witness in enumerate(witnesses)]
     twins = _twins(examined, boxes, labels, witnesses)
     return [
         _judged(examined, boxes, row, int(labels[row]), witnesses[row], misfits[row], twins.get(row))
@@ -137,11 +158,14 @@ def _witnesses(examined: Examined, boxes: NDArray[np.float32]) -> list[_Witness 
     return found
 
 
-def _misfit(examined: Examined, row: int, witness: _Witness | None) -> float:
+def _misfit(examined: Examined, row: int, witness: _Witness | None, oddness: float) -> float:
     """The chance that the box does not fit its object."""
-    evidence = _CONSTANT + _PREDICTED * float(examined.opinions.ious[row])
+    opinions, own = examined.opinions, examined.own
+    evidence = _CONSTANT + _PREDICTED * float(opinions.ious[row]) + _ODDNESS * oddness
+    evidence += _STEADINESS * float(opinions.steadiness[row])
     if witness is not None:
-        score = float(examined.own.scores[witness.index])
+        score = float(own.scores[witness.index])
+        evidence += _PAIRED + _OWN_PREDICTED * float(own.ious[witness.index])
         evidence += _SCORE * score + _OVERLAP * score * witness.overlap
     return 1.0 / (1.0 + math.exp(-evidence))
 
@@ -149,7 +173,9 @@ def _misfit(examined: Examined, row: int, witness: _Witness | None) -> float:
 def _own_box(examined: Examined, index: int, overlap: float) -> OwnBox:
     own = examined.own
     x1, y1, x2, y2 = (float(value) for value in own.boxes[index])
-    return OwnBox((x1, y1, x2, y2), int(own.labels[index]), float(own.scores[index]), overlap)
+    return OwnBox(
+        (x1, y1, x2, y2), int(own.labels[index]), float(own.scores[index]), float(own.ious[index]), overlap
+    )
 
 
 def _twins(

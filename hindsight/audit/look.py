@@ -23,6 +23,7 @@ def look(
     detector: Detector,
     journal: Journal,
     workers: int,
+    views: int,
     advance: Callable[[], None],
 ) -> list[tuple[AuditImage, Problem]]:
     """Fill the journal with those of `images` that it lacks; -> the images that cannot be used, and why.
@@ -38,7 +39,7 @@ def look(
         try:
             while True:
                 for image in islice(waiting, _AHEAD * workers - len(running)):
-                    running[pool.submit(_look_at, detector, image)] = image
+                    running[pool.submit(_look_at, detector, image, views)] = image
                 if not running:
                     return unusable
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -63,7 +64,7 @@ def _keep(future: Future[Examined], image: AuditImage, journal: Journal) -> Prob
     return None
 
 
-def _look_at(detector: Detector, image: AuditImage) -> Examined:
+def _look_at(detector: Detector, image: AuditImage, views: int) -> Examined:
     pixels = read_image(image.path, detector.limits)
     if pixels.shape[:2] != image.image_hw:
         height, width = image.image_hw
@@ -71,4 +72,4 @@ def _look_at(detector: Detector, image: AuditImage) -> Examined:
             f"decodes to {pixels.shape[1]} x {pixels.shape[0]}, but was {width} x {height} when the set "
             "was read"
         )
-    return examine(detector, pixels, image.boxes, image.labels)
+    return examine(detector, pixels, image.boxes, image.labels, views)

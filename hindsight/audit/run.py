@@ -23,6 +23,7 @@ from hindsight.audit.journal import Journal
 from hindsight.audit.look import look
 from hindsight.audit.pictures import FOLDER, picture_name, remove_others, write_pictures
 from hindsight.audit.summary import ClassSummary, summarise
+from hindsight.audit.views import VIEWS
 from hindsight.datasets import Problem
 from hindsight.datasets.yolo_set import image_folders
 from hindsight.errors import ArtifactError, OptionError
@@ -38,7 +39,7 @@ AUDIT = "audit.json"
 class Asked:
     """The options of an audit. renamed: data set's class -> model's class. skipped: classes not judged.
     worst: how many annotations the report lists, and how many objects without one. workers: images looked at
-    side by side.
+    side by side. views: of each image, see views.VIEWS.
     """
 
     data: Path
@@ -49,6 +50,7 @@ class Asked:
     skipped: Sequence[str] = ()
     worst: int = 1000
     workers: int = 1
+    views: int = len(VIEWS)
     restart: bool = False
 
 
@@ -100,7 +102,9 @@ def run_audit(asked: Asked, artifact: Artifact, listener: Listener) -> Done:
         if waiting:
             listener.stage("looking", len(images) - len(waiting), len(images))
             with _detector(artifact) as detector:
-                bad = vanished + look(waiting, detector, journal, asked.workers, listener.advance)
+                bad = vanished + look(
+                    waiting, detector, journal, asked.workers, asked.views, listener.advance
+                )
         findings = judge_all(dataset, journal, [image for image, _ in bad])
     bad_images = (*dataset.bad_images, *(problem for _, problem in bad))
     summaries = summarise(dataset, findings)
@@ -156,6 +160,7 @@ def _about(
         "date": datetime.now(UTC).date().isoformat(),
         "data": dataset.name,
         "split": asked.split,
+        "views": asked.views,
         "image_count": len(dataset.images) + len(dataset.bad_images),
         "bad_images": len(bad_images),
         "classes_of_the_model": {
@@ -208,6 +213,7 @@ def _journal(asked: Asked, artifact: Artifact, dataset: AuditSet) -> Journal:
         "data set": f"{dataset.name} ({dataset.format}, {asked.split or 'whole'})",
         "model": artifact.identity,
         "thresholds": dict(DETECT_OPTIONS),
+        "number of views": asked.views,
     }
     return Journal(asked.out, made_with, restart=asked.restart)
 

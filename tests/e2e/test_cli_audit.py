@@ -206,7 +206,7 @@ def test_a_finished_audit_is_not_done_again(
     run("tiles")
     before = Path("audit-tiles/audit.json").read_text()
     looked: list[str] = []
-    monkeypatch.setattr(look_module, "_look_at", lambda detector, image: looked.append(image.name))
+    monkeypatch.setattr(look_module, "_look_at", lambda detector, image, views: looked.append(image.name))
     status, _, err = run("tiles")
     assert (status, looked) == (0, [])
     assert err == "hindsight: 6 of 6 images were looked at before\n"
@@ -240,6 +240,15 @@ def test_another_model_is_noticed(run: Run, tmp_path: Path) -> None:
     status, _, _ = run("tiles", "--restart", with_model=other.path)
     assert status == 0
     assert json.loads(Path("audit-tiles/audit.json").read_text())["audit"]["model"] == "tiny 2"
+
+
+def test_fewer_views_are_another_audit(run: Run, tmp_path: Path) -> None:
+    write_tiles_voc(tmp_path / "tiles")
+    run("tiles", "--views", "1")
+    assert verdicts(Path("audit-tiles")) == expected(sorted(TILES))
+    assert json.loads(Path("audit-tiles/audit.json").read_text())["audit"]["views"] == 1
+    status, _, err = run("tiles")
+    assert status == 2 and "with another number of views (1, now 4)" in err and err.count("\n") == 1
 
 
 def test_bad_images_are_reported_and_the_rest_is_judged(run: Run, tmp_path: Path) -> None:
@@ -345,6 +354,7 @@ def test_a_model_that_judges_no_boxes_is_refused(run: Run, tmp_path: Path) -> No
         (["tiles", "--out", "file.txt"], "--out file.txt must be a folder"),
         (["tiles", "--workers", "0"], "--workers"),
         (["tiles", "--worst", "0"], "--worst"),
+        (["tiles", "--views", "5"], "--views"),
         (["tiles", "--imags", "x"], "No such option"),
     ],
 )
@@ -366,10 +376,10 @@ from hindsight import cli
 from hindsight.audit import look
 
 real = look._look_at
-def slow(detector, image):
+def slow(detector, image, views):
     if image.name.endswith("loose.png"):
         time.sleep(float(os.environ["SLEEP"]))
-    return real(detector, image)
+    return real(detector, image, views)
 look._look_at = slow
 cli.entry_points = lambda group: [EntryPoint("audit", "hindsight.audit.command:audit", "hindsight.commands")]
 cli.main()

@@ -37,6 +37,7 @@ def scenes(draw: st.DrawFn) -> tuple[Examined, np.ndarray[..., ...], np.ndarray[
         column(n) if with_shares else None,
         column(n),
         column(n),
+        column(n),
         (labels + 1) % 3,
     )
     seen = OwnBoxes(own, own_labels, column(d), column(d), column(d))

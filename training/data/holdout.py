@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from hindsight.datasets.problems import DatasetError
 from training.data.dataset import Dataset
@@ -17,12 +18,17 @@ def hold_out(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
     """
     if not 0 < share < 1:
         raise ValueError(f"the share held out must lie between 0 and 1, got {share}")
-    sides = [_position(record.path.name) < share for record in dataset.records]
+    sides = [held_out(record.path, share) for record in dataset.records]
     if all(sides) or not any(sides):
         raise DatasetError(
             f"holding out {share:g} of {len(dataset)} images leaves one side empty: name validation data"
         )
     return _side(dataset, sides, False), _side(dataset, sides, True)
+
+
+def held_out(path: Path, share: float) -> bool:
+    """Whether `hold_out` would put the image on the side that is held out."""
+    return _position(path.name) < share
 
 
 def _side(dataset: Dataset, sides: list[bool], wanted: bool) -> Dataset:

@@ -17,10 +17,11 @@ def examined(
     *,
     labels: Sequence[int] | None = None,
     others: Sequence[float] | None = None,
+    steadiness: float = 0.95,
     full: bool = False,
 ) -> Examined:
     """opinions: (IoU, purity, integrity, class score of the annotated class) an annotation; others: the class
-    score of the next class. own: (box, label, score) each.
+    score of the next class. own: (box, label, score) each. steadiness: of every annotation.
     """
     rows = np.array(opinions, np.float32).reshape(-1, 4)
     count = len(rows)
@@ -31,6 +32,7 @@ def examined(
             rows[:, 0],
             rows[:, 1],
             rows[:, 2],
+            np.full(count, steadiness, np.float32),
             rows[:, 3],
             np.zeros(count, np.float32) if others is None else np.array(others, np.float32),
             (annotated + 1) % 3,

@@ -13,7 +13,12 @@ from hindsight.audit.journal import FILE, Journal
 from hindsight.errors import OptionError
 from tests.unit.audit.made_up import examined
 
-MADE_WITH = {"data set": "ants (voc, whole)", "model": "tiny@1#aa", "thresholds": {"a": 0}}
+MADE_WITH = {
+    "data set": "ants (voc, whole)",
+    "model": "tiny@1#aa",
+    "thresholds": {"a": 0},
+    "number of views": 4,
+}
 SEEN = examined([(0.5, 0.25, 0.75, 1.0)], [((1, 2, 3, 4), 1, 0.5)])
 
 
@@ -63,11 +68,11 @@ def test_a_line_that_a_kill_tore_is_cut_off(tmp_path: Path, cut: int) -> None:
 
 
 def test_a_torn_first_line_begins_anew(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text('{"format":1,"mod')
+    (tmp_path / FILE).write_text('{"format":2,"mod')
     with Journal(tmp_path, MADE_WITH) as journal:
         journal.add("s1", "a.png", SEEN)
     first, _ = (tmp_path / FILE).read_text().splitlines()
-    assert json.loads(first) == {"format": 1, **MADE_WITH}
+    assert json.loads(first) == {"format": 2, **MADE_WITH}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +80,7 @@ def test_a_torn_first_line_begins_anew(tmp_path: Path) -> None:
     [
         ({"model": "other@2#bb"}, "with another model (tiny@1#aa, now other@2#bb)"),
         ({"data set": "bees (voc, whole)"}, "with another data set (ants (voc, whole), now bees"),
+        ({"number of views": 1}, "with another number of views (4, now 1)"),
         ({"thresholds": {"a": 1}}, 'with other thresholds ({"a": 0}, now {"a": 1})'),
     ],
 )
@@ -90,6 +96,12 @@ def test_a_journal_of_something_else_is_refused_and_kept(
     assert (tmp_path / FILE).read_bytes() == before
     with Journal(tmp_path, {**MADE_WITH, **change}, restart=True) as journal:
         assert len(journal) == 0
+
+
+def test_a_journal_of_an_older_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"format": 1, **MADE_WITH}) + "\n")
+    with pytest.raises(OptionError, match=r"another format \(1, now 2\): --restart"):
+        Journal(tmp_path, MADE_WITH)
 
 
 def test_one_audit_at_a_time_has_a_folder(tmp_path: Path) -> None:

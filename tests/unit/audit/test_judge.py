@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from hindsight.audit import judge as judge_module
 from hindsight.audit.classes import NOT_JUDGED
 from hindsight.audit.judge import judge, missing
+from hindsight.audit.sizes import UsualSize
 from tests.unit.audit.made_up import Box, examined
 
 OBJECT: Box = (40, 40, 80, 80)
@@ -53,10 +56,30 @@ def test_the_head_is_asked_where_the_detector_is_silent() -> None:
 
 def test_a_full_list_of_own_boxes_says_nothing_about_what_is_not_on_it() -> None:
     opinion = [(0.5, 0.7, 0.7, 0.02)]
-    (short,) = judge(examined(opinion, []), boxes(OBJECT), labels(0))
-    (full,) = judge(examined(opinion, [], full=True), boxes(OBJECT), labels(0))
+    (short,) = judge(examined(opinion, [], steadiness=0.85), boxes(OBJECT), labels(0))
+    (full,) = judge(examined(opinion, [], steadiness=0.85, full=True), boxes(OBJECT), labels(0))
     assert (short.verdict, full.verdict) == ("no object", "fine")
     assert full.suspicion < short.suspicion
+
+
+def test_the_chance_of_a_misfit_is_the_formula_of_the_module() -> None:
+    """u .8, t .95, z 2, an own box of s .9, w .85, v .6."""
+    seen = examined([(0.8, 0.9, 0.9, 0.9)], [((40, 40, 80, 64), 0, 0.9)])
+    seen = replace(seen, own=replace(seen.own, ious=np.array([0.85], np.float32)))
+    size = UsualSize(np.log(1600) - 2, 1.0, 10**9)
+    (said,) = judge(seen, boxes(OBJECT), labels(0), {0: size})
+    evidence = 26.5 - 11.6 * 0.8 - 26.7 * 0.95 + 0.8 * 2 - 11.4 + 13.3 * 0.85 + 8.5 * 0.9 - 6.5 * 0.9 * 0.6
+    assert said.suspicion == pytest.approx(1 / (1 + np.exp(-evidence)), abs=1e-4)
+    terms = "26.5 - 11.6 u - 26.7 t + 0.8 z", "- 11.4 + 13.3 w + 8.5 s - 6.5 s v"
+    assert all(term in str(judge_module.__doc__) for term in terms)
+
+
+def test_a_box_that_the_head_would_move_is_more_suspicious() -> None:
+    steady, moved = (
+        judge(examined([(0.8, 0.9, 0.9, 0.9)], [], steadiness=t), boxes(OBJECT), labels(0))[0]
+        for t in (0.97, 0.87)
+    )
+    assert moved.suspicion > steady.suspicion
 
 
 def test_weak_boxes_of_the_models_own_are_no_witnesses() -> None:

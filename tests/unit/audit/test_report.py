@@ -113,7 +113,7 @@ def judged(**changes: object) -> Judged:
         ),
         (judged(verdict="fine"), "Fits: predicted IoU 0.50."),
         (
-            Missing(0.9, OwnBox((0, 0, 1, 1), 0, 0.9, 0.0)),
+            Missing(0.9, OwnBox((0, 0, 1, 1), 0, 0.9, 0.9, 0.0)),
             "The model is sure of a platelet here (score 0.90)",
         ),
     ],

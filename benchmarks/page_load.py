@@ -85,7 +85,7 @@ def measure(browser: Browser, url: str, runs: int) -> dict[str, dict[str, float]
         page = _fresh(browser)
         page.add_init_script(WATCH)
         page.goto(url)
-        page.wait_for_function("window.firstBoxes")
+        page.wait_for_function("() => window.firstBoxes")
         if run:
             seen.append(page.evaluate(TIMES))
         page.wait_for_load_state("networkidle")  # the next one finds the server idle

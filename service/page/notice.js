@@ -47,7 +47,7 @@ function ownStatus({ opinion }) {
   const boxes = opinion?.boxes ?? [];
   const off = boxes.filter(({ opinion: judged }) => judged && isOff(judged)).length;
   const counted = `${boxes.length || "No"} own ${boxes.length === 1 ? "box" : "boxes"}${boxes.length ? "" : " yet"}`;
-  return off ? `${counted}, ${off} loose or cut` : counted;
+  return off ? `${counted}, ${off} off` : counted;
 }
 
 function statusOf(state, image) {

@@ -60,6 +60,7 @@ def test_on_a_phone_the_table_is_not_cut(open_page: OpenPage, width: int) -> Non
     assert last.inner_text() == "0.80"  # integrity
     page.get_by_role("radio", name="Compare").check()
     expect(page.locator("#compare-table tbody tr").first).to_be_visible()
+    assert overflow(page, "#compare-table") == 0
     assert width_of(page) == width
 
 

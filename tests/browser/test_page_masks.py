@@ -149,7 +149,7 @@ def test_every_shown_box_has_its_mask_below_it(masked: Page) -> None:
         }))"""
     )
     assert masks == {str(key): [x1, y1, (x1 + x2) / 2, y2] for key, (x1, y1, x2, y2) in boxes.items()}
-    order = "[...document.getElementById('boxes').children].map((node) => node.getAttribute('class'))"
+    order = "[...document.getElementById('boxes').children].map((node) => node.classList[0])"
     layers = masked.evaluate(order)
     assert layers.index("photo-image") < layers.index("masks") < layers.index("detections")
     colours = "[...document.querySelectorAll('#boxes .mask')].map((mask) => getComputedStyle(mask).fill)"

@@ -130,6 +130,15 @@ def test_no_hole_beside_a_taller_column(open_page: OpenPage) -> None:
     assert bottom(page, ".results") == pytest.approx(bottom(page, "aside"), abs=1)
 
 
+def test_on_a_tablet_the_image_has_the_whole_width(open_page: OpenPage) -> None:
+    page, _ = open_page(width=768, height=1024)
+    for mode in ("Detections", "Own boxes"):
+        page.get_by_role("radio", name=mode).check()
+        for selector in ("#stage", ".results", ".tools"):
+            place = page.locator(selector).bounding_box()
+            assert place is not None and place["width"] > 768 - 40, selector
+
+
 @pytest.mark.parametrize("width", [1920, 1280, 820, 390])
 def test_code_is_read_without_scrolling_sideways(open_page: OpenPage, width: int) -> None:
     page, _ = open_page(width=width)

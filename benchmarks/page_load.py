@@ -1,4 +1,4 @@
-"""What opening the page takes in a real Chromium: first paint, controls that answer, first boxes; and the bytes.
+"""What opening the page takes in a real Chromium: first paint, controls that answer, first boxes; bytes.
 
     python -m benchmarks.page_load [--runs 15]    measures, writes the result and the figures on docs/page.md
     python -m benchmarks.page_load --check        fails if the page is not what the result says
@@ -55,7 +55,8 @@ TIMES = """(() => {
         interactive,
         first_boxes: window.firstBoxes,
         html: navigation.responseEnd,
-        modules: Math.max(...early.filter(({ name }) => name.endsWith(".js")).map(({ responseEnd }) => responseEnd)),
+        modules: Math.max(...early.filter(({ name }) => name.endsWith(".js"))
+            .map(({ responseEnd }) => responseEnd)),
         models: end((path) => path === "/models"),
         sample: first((path) => path.includes("/samples/")),
         answer: first((path) => path === "/detect"),
@@ -155,7 +156,8 @@ def block(result: dict[str, Any]) -> str:
     steps = ", ".join(f"{said} at {times[name]['median_ms']:.0f}" for name, said in STEPS.items())
     return (
         f"{table(['opening the page', 'median, ms', 'worst, ms'], rows)}\n\n"
-        f"{result['runs']} runs without a cache, browser and server on one machine, model `{result['model']}`; "
+        f"{result['runs']} runs without a cache, browser and server on one machine, "
+        f"model `{result['model']}`; "
         f"{sent['besides_images'] / 1000:.0f} kB besides images, in {sent['requests']} requests with them. "
         f"The medians in order, in ms: {steps}.\n\n"
         f"Chromium {result['chromium']}; {origin(result)} (`python -m benchmarks.page_load`)"

@@ -31,7 +31,9 @@ class PageFile:
         """The file, or 304 to who has it, for a request with these headers (lower-case names)."""
         takes_gzip = any(
             name.strip() == "gzip" and share.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-            for name, _, share in (part.partition(";") for part in headers.get("accept-encoding", "").split(","))
+            for name, _, share in (
+                part.partition(";") for part in headers.get("accept-encoding", "").split(",")
+            )
         )
         tag = f'"{self.tag}-gzip"' if takes_gzip else f'"{self.tag}"'
         about = {"Cache-Control": _FRESH, "ETag": tag, "Vary": "Accept-Encoding"}
@@ -39,7 +41,9 @@ class PageFile:
         if tag in known or "*" in known:
             return Response(status_code=304, headers=about)
         if takes_gzip:
-            return Response(self.packed, headers={**about, "Content-Encoding": "gzip"}, media_type=self.media_type)
+            return Response(
+                self.packed, headers={**about, "Content-Encoding": "gzip"}, media_type=self.media_type
+            )
         return Response(self.plain, headers=about, media_type=self.media_type)
 
 

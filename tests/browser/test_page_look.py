@@ -1,4 +1,4 @@
-"""How the page looks where it is hardest: phones, wide screens, odd images, long names, the system's own colours."""
+"""How the page looks where it is hardest: phones, wide screens, odd images, long names, forced colours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ LABEL_CONTRAST = """() => {
         const back = getComputedStyle(label.querySelector(".label-back"));
         const whole = Number(getComputedStyle(label).opacity);
         const ratios = [[255, 255, 255], [0, 0, 0]].map((photo) => {
-            const over = (below, above, share) => above.slice(0, 3).map((value, at) => share * value + (1 - share) * below[at]);
+            const over = (below, above, share) => above.slice(0, 3)
+                .map((value, at) => share * value + (1 - share) * below[at]);
             const shownBack = over(photo, over(photo, parse(back.fill), Number(back.fillOpacity)), whole);
             const shownText = over(photo, parse(text.fill), whole);
             const [bright, dark] = [shownText, shownBack].map(luminance).sort((a, b) => b - a);
@@ -54,7 +55,12 @@ def test_on_a_phone_the_table_is_not_cut(open_page: OpenPage, width: int) -> Non
     page, _ = open_page(width=width, height=844)
     wait_for_all(page)
     for name in ("Platelets", LONG_NAME):
-        page.evaluate("(name) => { for (const row of document.querySelectorAll('#table .row-pick')) row.lastChild.data = name; }", name)
+        page.evaluate(
+            """(name) => {
+                for (const row of document.querySelectorAll("#table .row-pick")) row.lastChild.data = name;
+            }""",
+            name,
+        )
         assert overflow(page, "#table") == 0
     last = page.locator("#table tbody tr").first.locator("td:visible").last
     assert last.inner_text() == "0.80"  # integrity
@@ -159,7 +165,12 @@ def test_labels_on_images_are_readable_whatever_is_below_them(open_page: OpenPag
     expect(page.locator(".label[data-change]:not(.off)").first).to_be_visible()
     # All kinds, whichever this image has.
     for change in ("same", "rises", "falls", "enters", "leaves", "refits"):
-        page.evaluate("(change) => { for (const node of document.querySelectorAll('.label')) node.dataset.change = change; }", change)
+        page.evaluate(
+            """(change) => {
+                for (const node of document.querySelectorAll(".label")) node.dataset.change = change;
+            }""",
+            change,
+        )
         ratios = page.evaluate(LABEL_CONTRAST)
         assert ratios and min(ratios) >= LEAST_CONTRAST, change
 
@@ -170,7 +181,9 @@ def test_every_colour_of_a_difference_is_readable_in_the_table(open_page: OpenPa
     page.get_by_role("radio", name="Compare").check()
     row = page.locator("#compare-table tbody tr").first
     for change in ("enters", "leaves", "refits", "rises"):
-        row.evaluate("(node, change) => { node.dataset.change = change; node.classList.add('active'); }", change)
+        row.evaluate(
+            "(node, change) => { node.dataset.change = change; node.classList.add('active'); }", change
+        )
         assert page.evaluate(POOR_CONTRAST, LEAST_CONTRAST)["poor"] == []
 
 
@@ -187,7 +200,8 @@ def test_odd_images_are_shown_whole_at_every_width(open_page: OpenPage, shape: t
     for width, height in ((390, 844), (844, 390), (768, 1024), (1280, 800), (2560, 1440)):
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_function(
-            """() => { const [photo, stage] = ["photo", "stage"].map((id) => document.getElementById(id).getBoundingClientRect());
+            """() => { const place = (id) => document.getElementById(id).getBoundingClientRect();
+                const [photo, stage] = [place("photo"), place("stage")];
                 return photo.width > 0 && photo.left >= stage.left && photo.right <= stage.right + 0.5
                     && photo.top >= stage.top && photo.bottom <= stage.bottom + 0.5; }"""
         )
@@ -234,7 +248,12 @@ def test_the_systems_own_colours_still_tell_what_is_chosen(page: Page) -> None:
     assert chosen != other
     fill, meter = (page.locator(f"#detail {name}").first.evaluate(background) for name in (".fill", ".meter"))
     assert fill != meter
-    assert page.locator("#film .tile[aria-pressed=true]").evaluate("(node) => getComputedStyle(node).outlineStyle") == "solid"
+    assert (
+        page.locator("#film .tile[aria-pressed=true]").evaluate(
+            "(node) => getComputedStyle(node).outlineStyle"
+        )
+        == "solid"
+    )
     OUTPUT.mkdir(exist_ok=True)
     page.screenshot(path=OUTPUT / "forced-colors.png", full_page=True)
 
@@ -261,7 +280,8 @@ def test_the_focus_is_seen_on_dark_and_on_bright_images(page: Page) -> None:
     page.keyboard.press("ArrowRight")
     strokes = page.evaluate(
         """[".tint", ".halo"].map((name) => {
-            const { stroke, strokeWidth } = getComputedStyle(document.querySelector(`#boxes g:focus ${name}`));
+            const node = document.querySelector(`#boxes g:focus ${name}`);
+            const { stroke, strokeWidth } = getComputedStyle(node);
             return [stroke, Number.parseFloat(strokeWidth)];
         })"""
     )

@@ -118,7 +118,8 @@ def test_masks_are_drawn_a_few_at_a_time_and_for_the_last_answer_only(modules: M
         const layer = new module.MaskLayer(target);
         const turn = () => new Promise((resolve) => { setTimeout(resolve); });
         const items = (from) => [0, 1, 2].map((at) => ({
-            key: from + at, colour: "#123456", detection: { score: 1 - at / 4, segmentation: { size: [2, 2], counts: [1, 2, 1] } },
+            key: from + at, colour: "#123456",
+            detection: { score: 1 - at / 4, segmentation: { size: [2, 2], counts: [1, 2, 1] } },
         }));
         const { now } = performance;
         let time = 0;

@@ -48,7 +48,7 @@ def test_the_page_is_usable_soon(browser: Browser, server: str) -> None:
 
 
 def test_all_modules_of_the_opening_are_asked_for_at_once() -> None:
-    """Named in the HTML, they need no waterfall of one import after the other; what comes later is not named."""
+    """Named in the HTML, they need no waterfall of imports; what comes later is not named."""
     needed, queue = set(), ["page.js"]
     while queue:
         module = queue.pop()
@@ -58,7 +58,9 @@ def test_all_modules_of_the_opening_are_asked_for_at_once() -> None:
             queue += re.findall(r'^(?:im|ex)port [^"]*from "\./([^"]+)"', text, re.MULTILINE)
     html = (PAGE_FOLDER / "index.html").read_text(encoding="utf-8")
     assert len(needed) > 15
-    assert sorted(re.findall(r'rel="modulepreload" href="page/([^"]+)"', html)) == sorted(needed - {"page.js"})
+    assert sorted(re.findall(r'rel="modulepreload" href="page/([^"]+)"', html)) == sorted(
+        needed - {"page.js"}
+    )
 
 
 def test_the_page_is_plain_files_that_name_no_other_place() -> None:

@@ -24,7 +24,9 @@ def test_every_file_of_the_page_is_there_with_its_type() -> None:
         assert file.answer({}).headers["content-type"] == f"{kinds[name.rpartition('.')[2]]}; charset=utf-8"
 
 
-@pytest.mark.parametrize("accepted", ["gzip", "gzip, deflate, br", "br;q=1.0, gzip;q=0.8", "deflate, gzip ; q=1"])
+@pytest.mark.parametrize(
+    "accepted", ["gzip", "gzip, deflate, br", "br;q=1.0, gzip;q=0.8", "deflate, gzip ; q=1"]
+)
 def test_who_takes_gzip_gets_it(script: PageFile, accepted: str) -> None:
     answer = script.answer({"accept-encoding": accepted})
     assert answer.headers["content-encoding"] == "gzip"

@@ -50,8 +50,8 @@ def bottom(page: Page, selector: str) -> float:
     return page.locator(selector).evaluate("(node) => node.getBoundingClientRect().bottom")
 
 
-@pytest.mark.parametrize("width", [390, 320])
-def test_on_a_phone_the_table_is_not_cut(open_page: OpenPage, width: int) -> None:
+@pytest.mark.parametrize("width", [2560, 1920, 1600, 1280, 1000, 641, 390, 320])
+def test_the_table_is_not_cut(open_page: OpenPage, width: int) -> None:
     page, _ = open_page(width=width, height=844)
     wait_for_all(page)
     for name in ("Platelets", LONG_NAME):
@@ -62,8 +62,8 @@ def test_on_a_phone_the_table_is_not_cut(open_page: OpenPage, width: int) -> Non
             name,
         )
         assert overflow(page, "#table") == 0
-    last = page.locator("#table tbody tr").first.locator("td:visible").last
-    assert last.inner_text() == "0.80"  # integrity
+    shown = page.locator("#table tbody tr").first.locator("td:visible").all_inner_texts()
+    assert "0.80" in shown[-2:]  # integrity; on a phone nothing comes after it
     page.get_by_role("radio", name="Compare").check()
     expect(page.locator("#compare-table tbody tr").first).to_be_visible()
     assert overflow(page, "#compare-table") == 0

@@ -136,7 +136,6 @@ def create_app(
     handlers.install_handlers(app)
     for module in (detect, rescore, models, health, page, kserve, label_studio):
         app.include_router(module.router)
-    page.mount_page(app)
     keys_required = settings.keys_file is not None and not settings.anonymous
     app.openapi = lambda: _openapi(app, keys_required)  # type: ignore[method-assign]  # FastAPI's documented way
     query.KNOWN.update(

@@ -7,9 +7,10 @@ import { LabelLayer } from "./labels.js";
 const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
 
 export class BoxLayer {
-  /** `handlers`, which whoever uses the layer sets: hover(key | null), select(key). */
-  constructor(stage) {
+  /** `handlers`, which whoever uses the layer sets: hover(key | null), select(key); `onMasks(text)`: what was wrong with masks. */
+  constructor(stage, onMasks = () => {}) {
     this.handlers = { hover() {}, select() {} };
+    this.onMasks = onMasks;
     this.host = stage.host;
     this.layer = stage.svg.querySelector(".detections");
     this.labels = new LabelLayer(stage, stage.svg.querySelector(".labels"));
@@ -18,6 +19,8 @@ export class BoxLayer {
     this.order = [];
     this.active = this.selected = this.stop = null;
     this.inert = false;
+    this.masks = null; // a MaskLayer, once there is a mask to show
+    this.maskLayer = stage.svg.querySelector(".masks");
     this.#listen();
   }
 
@@ -36,6 +39,26 @@ export class BoxLayer {
     this.order = [];
     this.active = this.selected = null;
     this.focusAfter = focused; // its box may be back after the next show()
+    this.#loadMasks(items);
+  }
+
+  async #loadMasks(items) {
+    this.loaded = items;
+    if (!this.masks && !items.some(({ detection }) => detection.segmentation)) return;
+    let trouble = "";
+    try {
+      const { MaskLayer } = await import("./masks.js");
+      if (this.loaded !== items) return;
+      this.masks ??= new MaskLayer(this.maskLayer);
+      this.masks.show(new Set(this.order));
+      this.masks.mark(this.active);
+      const unreadable = await this.masks.load(items);
+      if (unreadable) trouble = `(${unreadable} could not be read)`;
+    } catch (error) {
+      trouble = "(could not be loaded: reload the page)";
+      reportError(error);
+    }
+    if (this.loaded === items) this.onMasks(trouble);
   }
 
   /** Show the boxes of these keys, in this reading order; hide the others. */
@@ -46,6 +69,7 @@ export class BoxLayer {
     for (const [key, node] of this.groups) node.classList.toggle("off", !visible.has(key));
     this.order = keys;
     this.labels.show(keys);
+    this.masks?.show(visible);
     if (focused !== null && visible.has(focused)) this.groups.get(focused).focus({ preventScroll: true });
   }
 
@@ -62,6 +86,7 @@ export class BoxLayer {
     this.active = active;
     this.selected = selected;
     this.labels.mark(active);
+    this.masks?.mark(active);
   }
 
   /** While something else is worked on, the boxes are scenery: seen, but not for keys or screen readers. */

@@ -14,7 +14,7 @@ export class Filmstrip {
       handlers.clear();
       this.focusSoon(); // the button hides itself
     });
-    store.subscribe(() => this.render(), "images", "current", "filters");
+    store.subscribe(() => this.render(), "images", "current", "filters", "mode");
   }
 
   render() {
@@ -33,18 +33,21 @@ export class Filmstrip {
       if (item) this.strip.scrollTo({ left: item.offsetLeft - (this.strip.clientWidth - item.offsetWidth) / 2 });
     }
     byId("film-count").textContent = progressOf(state.images);
+    byId("film-name").textContent = byId("film-name").title = state.images.find(({ id }) => id === state.current)?.name ?? "";
     byId("clear").hidden = !state.images.some((image) => image.sample === null);
   }
 
   #update(image, state) {
     const tile = this.tiles.get(image.id) ?? this.#make(image);
     const here = image.id === state.current;
-    const count = (image.detections ?? []).filter((detection) => passes(state, detection)).length;
+    const own = state.mode === "own boxes";
+    const count = own ? image.opinion?.boxes.length ?? 0
+      : (image.detections ?? []).filter((detection) => passes(state, detection)).length;
     if (image.url && tile.url !== image.url) {
       tile.url = image.url;
       tile.picture.src = image.url;
     }
-    const [mark, words] = badgeOf(image, count);
+    const [mark, words] = badgeOf(image, count, own);
     tile.item.dataset.state = image.state;
     if (tile.badge.textContent !== mark) tile.badge.textContent = mark;
     tile.button.setAttribute("aria-pressed", here);
@@ -97,8 +100,9 @@ export class Filmstrip {
 }
 
 /** What a tile says in its corner, and in words. */
-function badgeOf({ state, error, detections }, count) {
-  const boxes = `${count} ${count === 1 ? "box" : "boxes"}`;
+function badgeOf({ state, error, detections }, count, own) {
+  const boxes = `${count} ${own ? "own " : ""}${count === 1 ? "box" : "boxes"}`;
+  if (own && detections) return [count ? `${count}` : "", boxes];
   switch (state) {
     case "failed": return ["!", `refused. ${error.title}. ${error.detail}`];
     case "done": return [`${count}`, boxes];

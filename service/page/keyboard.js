@@ -15,7 +15,7 @@ const LISTED = [
   ["Shift + arrows", "move what is seen; so does dragging"],
   ["D  C  O", "detections, compare, own boxes"],
   ["S", "in compare, swap view: show the other ranking"],
-  ["L", "labels on and off"],
+  ["L  M", "labels, masks on and off"],
   ["Delete", "on an image of yours: remove it"],
   ["?", "this list"],
 ];
@@ -30,7 +30,7 @@ function typesInto(node) {
   return node?.closest?.("input:not([type=range], [type=radio], [type=checkbox], [type=file]), textarea, select, [contenteditable]");
 }
 
-/** `actions`: step(by), image(by), zoom(factor), fit(), zoomToBox(), pan(x, y), mode(name), swap(), labels(). */
+/** `actions`: step(by), image(by), zoom(factor), fit(), zoomToBox(), pan(x, y), mode(name), swap(), labels(), masks(). */
 export function wireKeyboard(actions) {
   byId("help-body").replaceChildren(
     element("p", {}, HELP),
@@ -48,7 +48,7 @@ export function wireKeyboard(actions) {
   const singles = {
     "[": () => actions.image(-1), "]": () => actions.image(1), "+": () => actions.zoom(1.4), "=": () => actions.zoom(1.4),
     "-": () => actions.zoom(1 / 1.4), 0: actions.fit, z: actions.zoomToBox, d: () => actions.mode("detections"),
-    c: () => actions.mode("compare"), o: () => actions.mode("own boxes"), s: actions.swap, l: actions.labels, "?": help,
+    c: () => actions.mode("compare"), o: () => actions.mode("own boxes"), s: actions.swap, l: actions.labels, m: actions.masks, "?": help,
   };
   addEventListener("keydown", (event) => {
     const { key, target } = event;

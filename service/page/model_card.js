@@ -32,6 +32,7 @@ export function showModelCard(model) {
     rows([
       ...remarks,
       ["Judges its boxes", model.has_localization ? "yes: IoU, purity and integrity" : "no: class scores only"],
+      ["Makes masks", model.has_masks ? "yes" : "no"],
       ["Image size", `short side ${input.short_side}, long side at most ${input.long_side} px`],
       ["Most boxes", `${model.max_detections} an image`],
       ["Defaults", `score ≥ ${defaults.score_threshold}, IoU weight ${defaults.iou_weight}, NMS ${defaults.nms_threshold}`],

@@ -1,5 +1,6 @@
 // What the page says about the current image and the server: the status line, the banner of a problem, the countdown of a pause.
 import { byId } from "./dom.js";
+import { isOff } from "./fit.js";
 import { currentImage, shown } from "./store.js";
 
 let ticking = 0;
@@ -34,9 +35,19 @@ export function wireNotice(store) {
     const until = state.pause?.until ?? null;
     showBanner(problem, until, problem !== null && canRetry(problem));
     const status = statusOf(state, image);
+    // What happens to own boxes is said by their own panel; twice would be noise to who listens.
+    byId("status").setAttribute("aria-live", state.mode === "own boxes" ? "off" : "polite");
     if (byId("status").textContent !== status) byId("status").textContent = status;
     byId("stage").setAttribute("aria-busy", image?.state === "running" || image?.state === "waiting");
-  }, "images", "current", "pause", "filters", "model");
+  }, "images", "current", "pause", "filters", "model", "mode");
+}
+
+/** Of own boxes: how many, and how many of them the model doubts to fit. */
+function ownStatus({ opinion }) {
+  const boxes = opinion?.boxes ?? [];
+  const off = boxes.filter(({ opinion: judged }) => judged && isOff(judged)).length;
+  const counted = `${boxes.length || "No"} own ${boxes.length === 1 ? "box" : "boxes"}${boxes.length ? "" : " yet"}`;
+  return off ? `${counted}, ${off} off` : counted;
 }
 
 function statusOf(state, image) {
@@ -45,6 +56,7 @@ function statusOf(state, image) {
     return state.pause.problem.lost ? "No answer, trying again" : "The server is busy, waiting for it";
   }
   if (!image || image.state === "failed") return "";
+  if (state.mode === "own boxes" && image.width) return ownStatus(image);
   if (image.state !== "done") return "Detecting…";
   const { length: count } = shown(state, image);
   return `${count} ${count === 1 ? "box" : "boxes"} in ${Math.round(image.request.roundTrip)} ms`;

@@ -27,7 +27,7 @@ const store = createStore(FIRST_STATE);
 const camera = new Camera();
 const stage = new Stage(byId("stage"), camera, () => store.get().mode !== "own boxes");
 const rivalStage = new Stage(byId("rival-stage"), camera);
-const boxes = new BoxLayer(stage);
+const boxes = new BoxLayer(stage, (trouble) => { byId("masks-note").textContent = trouble; });
 const rivalBoxes = new BoxLayer(rivalStage);
 const queue = new DetectionQueue(store);
 const filters = new Filters(store, () => queue.restart());
@@ -145,9 +145,20 @@ function renderMode() {
     input.disabled = !model?.has_localization;
     input.parentElement.title = input.disabled ? "This model gives no IoU to rank by" : "";
   }
-  boxes.setInert(mode === "own boxes");
-  byId("own-boxes").hidden = mode !== "own boxes";
+  const own = mode === "own boxes";
+  boxes.setInert(own);
+  byId("own-boxes").hidden = !own;
   byId("stages").dataset.mode = mode;
+  byId("table-title").textContent = own ? "The model's boxes" : "Boxes";
+  byId("filter-heading").textContent = own ? "Show the model's boxes with at least" : "Show boxes with at least";
+  byId("masks-toggle").hidden = !model?.has_masks;
+}
+
+/** On a phone, own boxes have the page to themselves: the table and the filters of the model's boxes are folded away. */
+function unfold() {
+  const unfolded = document.querySelector("main").classList.toggle("unfolded");
+  byId("unfold").setAttribute("aria-expanded", unfolded);
+  byId("unfold").textContent = unfolded ? "Hide the model's boxes and filters" : "Show the model's boxes and filters";
 }
 
 function wireControls() {
@@ -167,9 +178,12 @@ function wireControls() {
   byId("labels").addEventListener("change", ({ target }) => {
     for (const layer of [boxes, rivalBoxes]) layer.labels.setAll(target.checked);
   });
+  byId("masks").addEventListener("change", ({ target }) => store.set({ masks: target.checked }));
+  byId("unfold").addEventListener("click", unfold);
   stage.onView(({ pixel }) => { byId("zoom-level").textContent = `${Math.round(100 / pixel)} %`; });
   store.subscribe(renderMode, "mode", "model");
   store.subscribe(loadCompare, "mode");
+  store.subscribe(({ masks }) => byId("stages").classList.toggle("maskless", !masks), "masks");
   store.subscribe(() => showPicture(currentImage(store.get()), [stage, rivalStage], camera), "images", "current");
   store.subscribe(() => { if (!store.get().pause && store.get().models.length === 0) start(); }, "pause");
 }
@@ -200,6 +214,7 @@ wireKeyboard({
   mode: setMode,
   swap: () => compare?.swap(),
   labels: () => byId("labels").click(),
+  masks: () => { if (store.get().model?.has_masks) byId("masks").click(); },
 });
 
 /** What modules get that are mounted into the page's sections. They may set `useAnnotations(files)`: boxes handed over as files. */

@@ -3,6 +3,7 @@
 import { isOff } from "./fit.js";
 import { ExportError } from "./zip.js";
 
+const TINT = 0.4; // share of the class's colour over a mask
 const BRIGHT = 140; // luma 0..255 from which black text reads better than white
 
 const overlap = (a, b) => (
@@ -33,6 +34,28 @@ const textOf = ({ label, score, iou }) => [
   score === undefined ? label : `${label} ${score.toFixed(2)}`, ...(typeof iou === "number" ? [`IoU ${iou.toFixed(2)}`] : []),
 ].join("  ");
 
+/** Tint the masks' pixels; where masks overlap, with the strongest one's colour. */
+async function drawMasks(context, records, colourOf) {
+  const { knownOutline } = await import("./masks.js");
+  const layer = document.createElement("canvas");
+  Object.assign(layer, { width: context.canvas.width, height: context.canvas.height });
+  const tint = layer.getContext("2d");
+  if (!tint) throw new ExportError("this browser has no room for the masks: switch them off");
+  for (const record of [...records].reverse()) {
+    if (!record.segmentation) continue;
+    tint.fillStyle = colourOf(record.label);
+    try {
+      tint.fill(new Path2D(knownOutline(record.segmentation)), "evenodd");
+    } catch (error) {
+      throw new ExportError(`a mask cannot be read (${error.message}): switch masks off`);
+    }
+  }
+  context.globalAlpha = TINT;
+  context.drawImage(layer, 0, 0);
+  context.globalAlpha = 1;
+  layer.width = layer.height = 0; // gives its memory back at once
+}
+
 function drawBoxes(context, records, colourOf) {
   const { width, height } = context.canvas;
   const short = Math.min(width, height);
@@ -61,8 +84,8 @@ function drawBoxes(context, records, colourOf) {
   }
 }
 
-/** A PNG Blob of the image `blob` with `records` drawn. Throws ExportError where the browser cannot show or hold the picture. */
-export async function annotated(blob, { width, height, records }, colourOf) {
+/** A PNG Blob of the image `blob` with `records` drawn, their masks only if `masks`. Throws ExportError where the browser cannot show or hold the picture. */
+export async function annotated(blob, { width, height, records }, colourOf, masks) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob); // upright, by its EXIF orientation, as the server counts its pixels
@@ -77,6 +100,7 @@ export async function annotated(blob, { width, height, records }, colourOf) {
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
   bitmap.close();
+  if (masks && records.some(({ segmentation }) => segmentation)) await drawMasks(context, records, colourOf);
   drawBoxes(context, records, colourOf);
   const picture = await new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
   canvas.width = canvas.height = 0; // gives its memory back at once

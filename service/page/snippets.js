@@ -5,6 +5,7 @@ import { currentImage } from "./store.js";
 
 const WAYS = [["curl", "curl", curlCode], ["client", "Python client", clientCode], ["plain", "Python alone", plainCode]];
 const COPIED_MS = 1600;
+const tidy = (value) => Math.round(value * 1000) / 1000; // px: a file's numbers may have sixteen digits
 
 export function mount(element, store, api) {
   const text = make("pre", { tabIndex: 0, id: "snippet", "aria-label": "This request as code" });
@@ -30,7 +31,7 @@ export function mount(element, store, api) {
     if (!image || !state.model) return null;
     const { iou, purity, integrity } = state.filters;
     const own = state.mode === "own boxes";
-    const boxes = own ? (image.opinion?.boxes ?? []).map(({ box }) => box) : [];
+    const boxes = own ? (image.opinion?.boxes ?? []).map(({ box }) => box.map(tidy)) : [];
     if (own && !boxes.length) return null;
     return {
       operation: own ? "rescore" : "detect", base: new URL(".", document.baseURI).href, boxes,

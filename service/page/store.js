@@ -14,6 +14,7 @@
 //   hovered    index into the current image's detections, or null: pointed at, on the stage or in a table
 //   selected   the same: chosen by click or key
 //   mode       "detections" | "own boxes" | "compare"
+//   masks      whether masks are shown, and drawn in exported pictures
 //   pause      null, or {problem, until}: nothing is asked before `until` (Date.now() milliseconds; null: until told to)
 //
 // ImageEntry
@@ -73,7 +74,7 @@ export const FIRST_STATE = {
   options: { iou_weight: 0.5, nms_threshold: 0.5 },
   filters: { score: 0, iou: 0, purity: 0, integrity: 0, hidden: new Set() },
   sort: { key: "score", descending: true },
-  hovered: null, selected: null, mode: "detections", pause: null,
+  hovered: null, selected: null, mode: "detections", masks: true, pause: null,
 };
 
 let lastId = 0;

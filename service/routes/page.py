@@ -6,34 +6,29 @@ from functools import cache
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse
-from starlette.staticfiles import StaticFiles
 
+from service.page_files import page_files
 from service.reference import reference_page
 
 _SERVICE = Path(__file__).resolve().parent.parent
-_PAGE = _SERVICE / "page"
-_FRESH = {"Cache-Control": "no-cache"}  # revalidated by ETag, so an upgraded server never meets an old script
+_FRESH = {"Cache-Control": "no-cache"}  # revalidated by ETag
 
 router = APIRouter(include_in_schema=False)
 
 
-class FreshStaticFiles(StaticFiles):
-    """StaticFiles whose answers browsers revalidate."""
-
-    def file_response(self, *args, **kwargs):  # type: ignore[no-untyped-def]  # the parent's signature, unchanged
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(_FRESH)
-        return response
-
-
-def mount_page(app: FastAPI) -> None:
-    app.mount("/page", FreshStaticFiles(directory=_PAGE), name="page")
-
-
 @router.get("/")
-async def page() -> Response:
-    return FileResponse(_PAGE / "index.html", headers=_FRESH)
+async def page(request: Request) -> Response:
+    return page_files()["index.html"].answer(request.headers)
+
+
+@router.get("/page/{path:path}")
+async def page_file(request: Request, path: str) -> Response:
+    file = page_files().get(path)  # by name, never joined to a path: there is nothing to traverse
+    if file is None:
+        raise HTTPException(404)
+    return file.answer(request.headers)
 
 
 @router.get("/docs")

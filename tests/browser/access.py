@@ -38,7 +38,7 @@ POOR_CONTRAST = """(least) => {
     while (walker.nextNode()) {
         const node = walker.currentNode.parentElement;
         const text = walker.currentNode.data.trim();
-        if (!text || !node.checkVisibility() || node.closest(":disabled")) continue;
+        if (!text || !node.checkVisibility()) continue;
         looked += 1;
         const pair = [rgba(getComputedStyle(node).color), behind(node)].map(luminance).sort((a, b) => b - a);
         const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from playwright.sync_api import Browser, Request, expect
@@ -44,6 +45,22 @@ def test_the_page_is_usable_soon(browser: Browser, server: str) -> None:
         times.append(page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"))
         page.context.close()
     assert min(times) < 10_000, times
+
+
+def test_all_modules_of_the_opening_are_asked_for_at_once() -> None:
+    """Named in the HTML, they need no waterfall of imports; what comes later is not named."""
+    needed, queue = set(), ["page.js"]
+    while queue:
+        module = queue.pop()
+        if module not in needed:
+            needed.add(module)
+            text = (PAGE_FOLDER / module).read_text(encoding="utf-8")
+            queue += re.findall(r'^(?:im|ex)port [^"]*from "\./([^"]+)"', text, re.MULTILINE)
+    html = (PAGE_FOLDER / "index.html").read_text(encoding="utf-8")
+    assert len(needed) > 15
+    assert sorted(re.findall(r'rel="modulepreload" href="page/([^"]+)"', html)) == sorted(
+        needed - {"page.js"}
+    )
 
 
 def test_the_page_is_plain_files_that_name_no_other_place() -> None:

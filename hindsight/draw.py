@@ -35,15 +35,15 @@ def annotate(image: NDArray[np.uint8], found: Detections, classes: tuple[ClassIn
         x1, y1, x2, y2 = (float(value) for value in found.boxes[row])
         corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         draw.rectangle(corners, outline=colours[row], width=line)
-    taken: list[Rectangle] = []
+    taken = np.zeros((len(found), 4))
     for row in range(len(found)):
         text = f"{classes[found.labels[row]].name} {found.scores[row]:.2f}"
         if found.ious is not None:
             text += f"  IoU {found.ious[row]:.2f}"
         _, _, width, height = draw.textbbox((0, 0), text, font=font)
         size = (width + 2 * line, height + 2 * line)
-        place = _free_place(found.boxes[row], size, canvas.size, taken)
-        taken.append(place)
+        place = _free_place(found.boxes[row], size, canvas.size, taken[:row])
+        taken[row] = place
         draw.rectangle(place, fill=colours[row])
         draw.text((place[0] + line, place[1] + line), text, fill=_readable_on(colours[row]), font=font)
     return canvas
@@ -71,11 +71,11 @@ def _tinted(image: NDArray[np.uint8], found: Detections, colours: list[str]) -> 
 
 
 def _free_place(
-    box: NDArray[np.float32], size: tuple[float, float], canvas: tuple[int, int], taken: list[Rectangle]
+    box: NDArray[np.float32], size: tuple[float, float], canvas: tuple[int, int], taken: NDArray[np.float64]
 ) -> Rectangle:
     """Where a text of `size` (width, height) goes: above the box, below it, or inside along an edge.
 
-    The place inside the canvas that overlaps least with those `taken`; of equals the first.
+    The place inside the canvas that overlaps least with those `taken`, [n, 4]; of equals the first.
     """
     x1, y1, x2, y2 = (float(value) for value in box)
     width, height = size
@@ -86,14 +86,14 @@ def _free_place(
             top = max(0.0, min(y, canvas[1] - height))
             place = (left, top, left + width, top + height)
             # pushed up or down into the canvas it would stand apart from its box
-            rated.append((top != y, sum(_overlap(place, other) for other in taken), place))
+            rated.append((top != y, _overlap(place, taken), place))
     return min(rated, key=lambda entry: entry[:2])[2]
 
 
-def _overlap(a: Rectangle, b: Rectangle) -> float:
-    """Square pixels."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(0.0, width) * max(0.0, height)
+def _overlap(place: Rectangle, taken: NDArray[np.float64]) -> float:
+    """Square pixels that it shares with all those [n, 4] together."""
+    shared = np.minimum(place[2:], taken[:, 2:]) - np.maximum(place[:2], taken[:, :2])
+    return float(np.maximum(shared, 0).prod(axis=1).sum())
 
 
 def _readable_on(colour: str) -> str:

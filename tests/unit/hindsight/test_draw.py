@@ -16,7 +16,7 @@ CLASSES = (ClassInfo("cell", "#ff0000"),)
 
 def place(x1: float, y1: float, x2: float, y2: float, taken: list[tuple[float, ...]]) -> tuple[float, ...]:
     box = np.array([x1, y1, x2, y2], np.float32)
-    return _free_place(box, (40, 10), CANVAS, taken)  # type: ignore[arg-type]
+    return _free_place(box, (40, 10), CANVAS, np.array(taken, np.float64).reshape(-1, 4))
 
 
 def test_a_text_stands_above_its_box_unless_that_is_taken_or_outside() -> None:
@@ -45,7 +45,7 @@ def test_neighbours_texts_do_not_hide_each_other() -> None:
     """Two cells side by side: before, the weaker one's text lay under the stronger one's."""
     first = place(20, 30, 80, 60, [])
     second = place(45, 31, 90, 60, [first])
-    assert _overlap(first, second) == 0  # type: ignore[arg-type]
+    assert _overlap(first, np.array([second])) == 0  # type: ignore[arg-type]
 
 
 def test_boxes_are_drawn_in_their_colour() -> None:

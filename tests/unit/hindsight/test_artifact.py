@@ -23,6 +23,7 @@ from hindsight.artifact import (
 )
 from hindsight.errors import ArtifactError, ModelNotFound, OptionError
 from hindsight.manifest import parse_manifest
+from hindsight.places import ModelsFolderWarning
 from tests.factories import make_tiny_artifact
 
 
@@ -286,3 +287,17 @@ def test_a_folder_of_models_that_may_not_be_read_is_passed_over(
         find_artifact("nowhere")
     with pytest.raises(ArtifactError, match="cannot be read"):
         load_artifact(tmp_path / "closed")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("typo", "which is not there"), ("file", "which is no folder")])
+def test_a_folder_of_models_that_is_none_is_warned_of(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    """The others are looked into all the same: one may be not mounted today."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HINDSIGHT_MODELS", os.pathsep.join([str(tmp_path / name), str(folder)]))
+    with pytest.warns(ModelsFolderWarning, match=rf"\$HINDSIGHT_MODELS names {tmp_path / name}, {reason}"):
+        assert find_artifact("tiny").path == folder
+    with pytest.warns(ModelsFolderWarning), pytest.raises(ModelNotFound):
+        find_artifact("nowhere")
+    find_artifact(folder)  # by its path: no name is looked up

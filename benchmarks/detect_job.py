@@ -102,10 +102,16 @@ def _job(model: str, photos: Path, out: Path, workers: int) -> tuple[float, int]
 
 
 def _run(*arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, check=True, capture_output=True, text=True
-    ).stdout
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"no figures, because a run failed: {done.stderr.strip()}")
+    return done.stdout
 
 
 if __name__ == "__main__":

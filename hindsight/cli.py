@@ -7,22 +7,27 @@ therefore stand here.
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
 import typer
 
-from hindsight.commands.console import complain, fail
+from hindsight.commands.console import complain, fail, forget_stdout
 from hindsight.errors import HindsightError
 from hindsight.extras import install_extra
+from hindsight.places import ModelsFolderWarning
 from hindsight.version import __version__
 
 __all__ = ["compose", "main"]
 
 _GROUP = "hindsight.commands"
+_STOPPED = 128  # plus the signal's number
 _HELP = {
     "detect": "Find objects in images and videos, each box with a second opinion on itself.",
     "audit": "Find the wrong labels of a data set: a second opinion on every annotated box.",
@@ -70,7 +75,10 @@ def main() -> None:
     try:
         program = typer.main.get_command(compose(called))
         _without_types_of_flags(program)
-        status = program.main(words or ["--help"], prog_name="hindsight", standalone_mode=False)
+        with _warnings_in_one_line():
+            status = program.main(words or ["--help"], prog_name="hindsight", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except _UsageError as error:
         usage = _bad_usage(error)
         if not usage:  # a command of commands alone: its help has been shown
@@ -83,7 +91,46 @@ def main() -> None:
     except typer.Abort:
         complain("aborted")
         raise SystemExit(1) from None
+    except KeyboardInterrupt:  # while modules are imported; later it is the subcommand's, or typer's
+        complain("stopped")
+        raise SystemExit(_STOPPED + signal.SIGINT) from None
+    except OSError as error:
+        if not _stdout_is_full():
+            raise
+        fail(f"cannot write to standard output ({error.strerror})")
     raise SystemExit(status if isinstance(status, int) else 0)  # of typer.Exit; commands return nothing
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Those that are meant for users."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, ModelsFolderWarning):
+            complain(str(message))
+        else:
+            before(message, category, *where, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+def _stdout_is_full() -> bool:
+    """Whether what failed was writing there: then it fails again. If it does not, the line goes before a
+    traceback.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+    except OSError:
+        forget_stdout()
+        return True
+    return False
 
 
 def compose(called: str | None) -> typer.Typer:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hindsight.masks import mask_area
+
 __all__ = ["Record", "coco_annotation", "coco_categories", "labelstudio_prediction", "yolo_lines"]
 
 Record = dict[str, Any]
@@ -26,17 +28,19 @@ def coco_annotation(record: Record) -> dict[str, Any]:
     """An entry of a COCO document's `annotations`, less `id` and `image_id`.
 
     bbox is [x, y, width, height]; category_id is the label's place in the class order plus 1. The second
-    opinion rides along as extra keys, and so does the mask of a model that makes some, as segmentation.
+    opinion rides along as extra keys, and so does the mask of a model that makes some, as segmentation; area
+    is then that of the mask, in pixels, as COCO has it.
     """
     x1, y1, x2, y2 = record["box"]
     width, height = round(x2 - x1, 3), round(y2 - y1, 3)
+    masked = "segmentation" in record
     return {
         "category_id": record["label_id"] + 1,
         "bbox": [x1, y1, width, height],
-        "area": round(width * height, 3),
+        "area": mask_area(record["segmentation"]) if masked else round(width * height, 3),
         "iscrowd": 0,
         **{key: record[key] for key in _OPINION},
-        **({"segmentation": record["segmentation"]} if "segmentation" in record else {}),
+        **({"segmentation": record["segmentation"]} if masked else {}),
     }
 
 

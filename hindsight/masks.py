@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["decode_mask", "encode_bitmap", "encode_mask", "paste_mask"]
+__all__ = ["decode_mask", "encode_bitmap", "encode_mask", "mask_area", "paste_mask"]
 
 
 def paste_mask(
@@ -74,6 +74,14 @@ def decode_mask(code: Mapping[str, Any]) -> NDArray[np.bool_]:
         raise ValueError(f"the runs cover {sum(counts)} pixels, the image has {height} x {width}")
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return np.ascontiguousarray(flat.reshape(width, height).T)
+
+
+def mask_area(code: Mapping[str, Any]) -> int:
+    """How many pixels such a code covers. Raises ValueError for what is none."""
+    try:
+        return sum(_expanded(code["counts"])[1::2])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'expected {{"size": [height, width], "counts": text}} ({error})') from None
 
 
 def _covered(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,15 @@ from pathlib import Path
 from hindsight.errors import ArtifactError
 from hindsight.versions import VERSION_PATTERN, version_order
 
-__all__ = ["MANIFEST", "MODELS_VARIABLE", "Place", "models_folder", "places"]
+__all__ = ["MANIFEST", "MODELS_VARIABLE", "ModelsFolderWarning", "Place", "models_folder", "places"]
 
 MANIFEST = "manifest.json"
 MODELS_VARIABLE = "HINDSIGHT_MODELS"
 _SHIPPED = Path(__file__).parent / "models"
+
+
+class ModelsFolderWarning(UserWarning):
+    """A folder of $HINDSIGHT_MODELS holds no models: it is not there, perhaps. The others are looked into."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,12 @@ class Place:
 
 def places() -> Iterator[Place]:
     """In the order in which names are looked up; of several versions in one folder, the newest first. Names
-    that begin with a dot are not looked at: models are put together under such names.
+    that begin with a dot are not looked at: models are put together under such names. Warns of a folder of
+    $HINDSIGHT_MODELS that is not there.
     """
     own = _own_models()
+    for root in _configured():
+        _warn_of(root)
     for root in [*_configured(), *([own] if own is not None else []), _SHIPPED]:
         if _has_manifest(root):
             yield Place(root.name, None, root)
@@ -80,6 +88,16 @@ def _own_models() -> Path | None:
     except RuntimeError:  # a user without a home, as in some containers
         return None
     return data / "hindsight" / "models"
+
+
+def _warn_of(root: Path) -> None:
+    if os.path.isdir(root):
+        if os.access(root, os.R_OK | os.X_OK):
+            return
+        reason = "which may not be read"
+    else:
+        reason = "which is no folder" if os.path.lexists(root) else "which is not there"
+    warnings.warn(f"${MODELS_VARIABLE} names {root}, {reason}", ModelsFolderWarning, stacklevel=3)
 
 
 def _has_manifest(folder: Path) -> bool:

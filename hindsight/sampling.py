@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from hindsight.errors import OptionError
 
 __all__ = ["Sampling", "parse_time"]
+
+_TIME = re.compile(r"[0-9]{1,9}(:[0-5]?[0-9]){0,2}(\.[0-9]*)?|\.[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,11 @@ class _Picker:
 
 def parse_time(text: str) -> float:
     """Seconds from "12.5", "1:02.5" or "1:00:02". Raises OptionError."""
-    try:
-        parts = [float(part) for part in text.split(":")]
-    except ValueError:
-        parts = []
-    if not 1 <= len(parts) <= 3 or any(not math.isfinite(part) or part < 0 for part in parts):
-        raise OptionError(f"a time is written as seconds or as [HH:]MM:SS, got {text!r}")
-    seconds = 0.0
-    for part in parts:
-        seconds = 60 * seconds + part
-    return seconds
+    if _TIME.fullmatch(text):
+        seconds = 0.0
+        for part in text.split(":"):
+            seconds = 60 * seconds + float(part)
+        return seconds
+    raise OptionError(
+        f"a time is written as seconds or as [HH:]MM:SS, with less than 60 behind a colon, got {text!r}"
+    )

@@ -14,6 +14,7 @@ import contextlib
 import math
 import os
 import queue
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +43,10 @@ __all__ = [
 
 _ATTACHED_PIC = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _AHEAD = 4  # frames decoded while the model is busy
-_MISSING_SECONDS = 1.0  # a stream that ends so much before its declared end was cut
+_MISSING_SECONDS = (
+    1.0  # a stream that ends so much before its declared end was cut, where no frames are counted
+)
+_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")  # Matroska's tag of a stream
 
 
 class VideoError(HindsightError):
@@ -88,7 +92,7 @@ def read_frames(
     wanted = sampling or Sampling()
     try:
         with _opened(path) as container:
-            yield from _Reading(container, wanted, limits, str(path)).frames()
+            yield from _Reading(container, wanted, limits, Path(path)).frames()
     except av.error.InvalidDataError as error:
         raise VideoError(
             f"{path}: this is no video, or its beginning is broken ({reason_of(error)})"
@@ -158,15 +162,19 @@ def expected_frames(path: str | os.PathLike[str], sampling: Sampling) -> int | N
 class _Reading:
     """One video, decoded from its beginning: only that gives every frame its number."""
 
-    def __init__(self, container: Any, sampling: Sampling, limits: ImageLimits, name: str) -> None:
+    def __init__(self, container: Any, sampling: Sampling, limits: ImageLimits, path: Path) -> None:
         self._container = container
+        self._name = name = str(path)
         self._stream = _video_stream(container, name)
         self._sampling = sampling
-        self._name = name
+        self._path = path
         self._start = (container.start_time or 0) / 1_000_000
+        rate = float(self._stream.average_rate or 0)
+        self._frame_seconds = 1 / rate if rate > 0 else 0.0
         self._number = 0
-        self._last = -math.inf
         self._broken = 0
+        self._whole = 0  # packets that the file holds to their last byte
+        self._end = 0.0  # of the last of them to be shown
         context = self._stream.codec_context
         if context.width * context.height > limits.max_pixels:
             raise VideoError(
@@ -180,7 +188,7 @@ class _Reading:
             timestamp = self._timestamp(frame)
             if picker.is_past(timestamp):
                 return
-            number, self._number, self._last = self._number, self._number + 1, timestamp
+            number, self._number = self._number, self._number + 1
             if picker.takes(timestamp):
                 yield Frame(number, round(timestamp, 6), _upright(frame))
         self._check_end()
@@ -198,6 +206,7 @@ class _Reading:
                 packet = None
             if packet is None:
                 return
+            self._note(packet)
             try:
                 decoded = packet.decode()
             except av.error.InvalidDataError:
@@ -213,20 +222,45 @@ class _Reading:
             raise VideoError(f"{self._name}: neither its frames nor the file say when they are shown")
         return self._number / float(rate)
 
+    def _note(self, packet: Any) -> None:
+        """How far the file goes, whatever its decoder makes of it."""
+        if not packet.size or packet.is_corrupt:  # the end of all; what the end of the file cuts
+            return
+        self._whole += 1
+        shown = packet.pts if packet.pts is not None else packet.dts
+        if shown is not None and packet.time_base is not None:
+            seconds = float(packet.duration * packet.time_base) if packet.duration else self._frame_seconds
+            self._end = max(self._end, float(shown * packet.time_base) - self._start + seconds)
+
     def _check_end(self) -> None:
         if self._number == 0:
             raise VideoError(f"{self._name}: no frame of this video can be decoded")
         told = []
-        declared = _declared_seconds(self._container, self._stream)
-        if declared is not None:
-            rate = float(self._stream.average_rate or 0)
-            missing = declared - self._last - (1 / rate if rate > 0 else 0)
-            if missing > _MISSING_SECONDS:
-                told.append(f"it ends at {self._last:.1f} s of {declared:.1f} s: the file is cut short")
+        if (missing := self._missing()) is not None:
+            told.append(missing)
         if self._broken:
             told.append(f"{self._broken} part{'s' if self._broken > 1 else ''} of it could not be decoded")
         if told:
             raise IncompleteVideo(f"{self._name}: {'; '.join(told)}")
+
+    def _missing(self) -> str | None:
+        """What the file says that it has, and has not. Fewer frames alone are no sign: an edit may hide some,
+        and recorders leave out what did not change; but what there is then lasts as long as it should.
+        """
+        counted = self._stream.frames
+        declared = _declared_seconds(self._container, self._stream)
+        if declared is None or 0 < counted <= self._whole:
+            return None
+        least, frames = _MISSING_SECONDS, ""
+        if counted and self._frame_seconds:
+            least, frames = self._frame_seconds / 2, f" ({self._whole} of {counted} frames)"
+        if self._container.format.name == "avi":  # which counts frames that were left out at its end, too
+            if not _is_short_of_bytes(self._path):
+                return None
+            frames = ""
+        if declared - self._end <= least:
+            return None
+        return f"it ends at {self._end:.1f} s of {declared:.1f} s{frames}: the file is cut short"
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
@@ -253,11 +287,31 @@ def _is_cover(stream: Any) -> bool:
 
 def _declared_seconds(container: Any, stream: Any) -> float | None:
     """How long the video is, as far as its stream, or a file without other streams, says so."""
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        return float(
+            stream.frames / stream.average_rate
+        )  # the duration is a guess where the index was cut off
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
+    if (tag := _DURATION.match(stream.metadata.get("DURATION", ""))) is not None:
+        hours, minutes, seconds = tag.groups()
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
     if container.duration is not None and len(container.streams) == 1:
         return float(container.duration) / 1_000_000
     return None
+
+
+def _is_short_of_bytes(path: Path) -> bool:
+    """Whether an AVI file, a row of RIFF chunks, ends within the last of them."""
+    with path.open("rb") as stream:
+        size, place = os.fstat(stream.fileno()).st_size, 0
+        while place + 8 <= size:
+            stream.seek(place)
+            head = stream.read(8)
+            if not head.startswith(b"RIFF"):
+                return False
+            place += 8 + int.from_bytes(head[4:], "little")
+    return place > size + 1  # a byte of padding
 
 
 def _upright(frame: Any) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hindsight.video import VideoError, reason_of, require_video
+from hindsight.whole_files import draft_of
 
 __all__ = ["VideoWriter"]
 
@@ -26,14 +27,16 @@ class VideoWriter:
     """A video of frames with their timestamps, to `path`: .mp4, .mov or .mkv. Whole or not at all.
 
     H.264 where this build of FFmpeg can, MPEG-4 otherwise: `codec` says which. The first frame decides the
-    size; sides are made even by leaving out a last row or column. Raises VideoError.
+    size; sides are made even by leaving out a last row or column. comment: is kept in the file. Raises
+    VideoError.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, comment: str = "") -> None:
         require_video()
         self.path = path
+        self._comment = comment
         self.codec = next((name for name in _H264 if _can_encode(name)), _OTHER)
-        self._draft = path.with_name(f".{path.stem}.partial{path.suffix}")
+        self._draft = draft_of(path)
         self._container: Any = None
         self._stream: Any = None
         self._first = 0.0
@@ -106,6 +109,8 @@ class VideoWriter:
             )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self._draft), "w")
+        if self._comment:
+            self._container.metadata["comment"] = self._comment
         options = {"preset": "veryfast", "crf": "20"} if self.codec == "libx264" else {}
         stream = self._container.add_stream(self.codec, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -46,12 +46,22 @@ class Admitted:
 
 
 class Slot:
-    """One admitted image's place among those that wait; given back once, when it starts to run or fails."""
+    """One admitted image's place among those that wait; given back once, when it starts to run or fails.
+
+    neighbour_failed: another image of its request has, or another tile of its image, and so nobody waits for
+    this one any more.
+    """
 
     def __init__(self, request: Admitted, seconds: float, leave: Callable[[Admitted], None]) -> None:
         self.request = request
+        self.neighbour_failed = False
         self._seconds = seconds
         self._leave: Callable[[Admitted], None] | None = leave
+
+    @property
+    def cancelled_because(self) -> str:
+        """The metric's reason where its work is cancelled."""
+        return "request_failed" if self.neighbour_failed else "disconnected"
 
     def expect(self, seconds: float) -> None:
         """Its work, which is better known after decoding."""

@@ -151,7 +151,7 @@ class Batcher:
         except asyncio.CancelledError:
             if entry in self._queue:
                 self._queue.remove(entry)
-                self._metrics.drops.labels(work.model, "disconnected").inc()
+                self._metrics.drops.labels(work.model, slot.cancelled_because).inc()
             raise
         finally:
             timer.cancel()

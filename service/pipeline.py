@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -200,16 +200,16 @@ def _place(services: Services, slot: Slot) -> Iterator[ImageLease]:
 async def _prepare(
     services: Services, data: bytes, artifact: Artifact, slot: Slot, lease: ImageLease
 ) -> Prepared:
-    with counting_drops(services, artifact):
+    with counting_drops(services, artifact, [slot]):
         async with slot.request.decoding:
             deadline = slot.request.caller.deadline
             return await services.pool.prepare(data, artifact.manifest.resize, deadline, lease)
 
 
 @contextlib.contextmanager
-def counting_drops(services: Services, artifact: Artifact, images: int = 1) -> Iterator[None]:
-    """Around what happens to `images` of the queue before they are in it: why they never got there."""
-    drops, model = services.metrics.drops, artifact.manifest.name
+def counting_drops(services: Services, artifact: Artifact, slots: Sequence[Slot]) -> Iterator[None]:
+    """Around what happens to the images of `slots` before they are in the queue: why they never got there."""
+    drops, model, images = services.metrics.drops, artifact.manifest.name, len(slots)
     try:
         yield
     except DeadlineExceeded:
@@ -219,7 +219,7 @@ def counting_drops(services: Services, artifact: Artifact, images: int = 1) -> I
         drops.labels(model, "memory").inc(images)
         raise
     except asyncio.CancelledError:
-        drops.labels(model, "disconnected").inc(images)
+        drops.labels(model, slots[0].cancelled_because).inc(images)
         raise
 
 

@@ -109,7 +109,7 @@ async def _cut(
     lease: ImageLease,
 ) -> _Cut:
     rule, limits, request = artifact.manifest.resize, services.pool.limits, slots[0].request
-    with counting_drops(services, artifact, len(slots)):
+    with counting_drops(services, artifact, slots):
         async with request.decoding:
             cut = await services.pool.run_in_memory(
                 lease,

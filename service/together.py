@@ -18,7 +18,12 @@ async def all_or_none(slots: Sequence[Slot], works: Sequence[Work[T]]) -> list[T
     places of these works.
     """
     async with _running(slots, works) as tasks:
-        return list(await asyncio.gather(*tasks))
+        try:
+            return list(await asyncio.gather(*tasks))
+        except Exception:
+            for slot in slots:
+                slot.neighbour_failed = True
+            raise
 
 
 async def each_for_itself(slots: Sequence[Slot], works: Sequence[Work[T]]) -> list[T | Exception]:

@@ -114,8 +114,8 @@ ROWS: dict[str, list[Panel]] = {
             "Images dropped a second",
             [
                 (
-                    f'sum(rate(hindsight_drops_total{{{_HERE}, reason!="disconnected"}}{_WINDOW}))'
-                    f" or 0 * sum(hindsight_worker_ready{{{_HERE}}})",
+                    f'sum(rate(hindsight_drops_total{{{_HERE}, reason!~"disconnected|request_failed"}}'
+                    f"{_WINDOW})) or 0 * sum(hindsight_worker_ready{{{_HERE}}})",
                     "",
                 )
             ],

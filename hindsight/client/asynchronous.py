@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Unpack
@@ -20,6 +19,7 @@ from hindsight.picture import ImageLike
 __all__ = ["AsyncClient"]
 
 _AHEAD = 2
+_Sent = tuple[list[Item], "asyncio.Task[list[Outcome]]"]
 
 
 class AsyncClient:
@@ -99,29 +99,36 @@ class AsyncClient:
         options: Options,
     ) -> AsyncIterator[Outcome]:
         core = self._open_core()
-        gate = asyncio.Semaphore(concurrency)
-        under_way: deque[tuple[list[Item], asyncio.Task[list[Outcome]]]] = deque()
-        ended: Exception | None = None
+        gate, room = asyncio.Semaphore(concurrency), asyncio.Semaphore(_AHEAD * concurrency)
+        ready: asyncio.Queue[_Sent | BaseException | None] = asyncio.Queue()
+        under_way: set[asyncio.Task[list[Outcome]]] = set()
+
+        async def feed() -> None:
+            """Beside the answers, which need not wait until a slow source has its next image."""
+            ended: BaseException | None = None
+            try:
+                async for group in _groups(images, grouping):
+                    await room.acquire()
+                    contents = [item.content for item in group]
+                    task = asyncio.create_task(core.detect_group(contents, options, gate))
+                    under_way.add(task)
+                    ready.put_nowait((group, task))
+            except BaseException as error:  # it is raised where the answers are taken
+                ended = error
+            ready.put_nowait(ended)
+
+        feeder = asyncio.create_task(feed())
         try:
-            async for group in _groups(images, grouping):
-                if isinstance(group, Exception):
-                    ended = group
-                    break
-                contents = [item.content for item in group]
-                task = asyncio.create_task(core.detect_group(contents, options, gate))
-                under_way.append((group, task))
-                while under_way and (under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency):
-                    for outcome in attached(under_way[0][0], await under_way[0][1]):
-                        yield outcome
-                    under_way.popleft()
-            while under_way:
-                for outcome in attached(under_way[0][0], await under_way[0][1]):
+            while (sent := await ready.get()) is not None:
+                if isinstance(sent, BaseException):
+                    raise sent
+                group, answer = sent
+                for outcome in attached(group, await answer):
                     yield outcome
-                under_way.popleft()
-            if ended is not None:
-                raise ended
+                under_way.discard(answer)
+                room.release()
         finally:
-            tasks = [task for _, task in under_way]
+            tasks: list[asyncio.Task[Any]] = [feeder, *under_way]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -134,8 +141,8 @@ class AsyncClient:
 
 async def _groups(
     images: Iterable[ImageLike] | AsyncIterable[ImageLike], grouping: Grouping
-) -> AsyncIterator[list[Item] | Exception]:
-    """As blocking.py's."""
+) -> AsyncIterator[list[Item]]:
+    """As taking.py's."""
     ended: Exception | None = None
     try:
         async for image in _each(images):
@@ -148,7 +155,7 @@ async def _groups(
     while (group := grouping.next()) is not None:
         yield group
     if ended is not None:
-        yield ended
+        raise ended
 
 
 async def _each(images: Iterable[ImageLike] | AsyncIterable[ImageLike]) -> AsyncIterator[ImageLike]:

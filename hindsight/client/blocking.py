@@ -6,16 +6,16 @@ import asyncio
 import os
 import ssl
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Unpack
 
 from hindsight.client.core import Core, Settings
-from hindsight.client.grouping import Grouping, Item, Outcome, attached, item_of
+from hindsight.client.grouping import Grouping, Item, Outcome, attached
 from hindsight.client.http import Address
 from hindsight.client.portal import Portal
+from hindsight.client.taking import sent_ahead
 from hindsight.client.wire import Boxes, Options, encoded
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import OptionError
@@ -72,9 +72,9 @@ class Client:
         images_per_request: int | None = None,
         **options: Unpack[Options],
     ) -> Iterator[Outcome]:
-        """Each image's Detections, in order, or the HindsightError it met instead: one that fails does not
-        end the others. Images are taken from `images` as they are needed, which may be a generator; an error
-        of its own is raised after the answers to what it gave before.
+        """Each image's Detections, in order and as soon as it is there, or the HindsightError it met instead:
+        one that fails does not end the others. Images are taken from `images` as they are needed, by a thread
+        of its own; it may be a generator, whose error is raised after the answers to what it gave before.
 
         concurrency: requests under way. images_per_request: None sends small images together and photos
         alone. Raises OptionError, ModelNotFound and a ServiceError of status 401 or 403, which every image
@@ -117,27 +117,14 @@ class Client:
     ) -> Iterator[Outcome]:
         session = self._session()
         gate = asyncio.Semaphore(concurrency)
-        under_way: deque[tuple[list[Item], Future[list[Outcome]]]] = deque()
-        ended: Exception | None = None
-        try:
-            for group in _groups(images, grouping):
-                if isinstance(group, Exception):
-                    ended = group
-                    break
-                contents = [item.content for item in group]
-                work = session.core.detect_group(contents, options, gate)
-                under_way.append((group, session.portal.submit(work)))
-                while under_way and (under_way[0][1].done() or len(under_way) >= _AHEAD * concurrency):
-                    yield from attached(under_way[0][0], session.portal.wait(under_way[0][1]))
-                    under_way.popleft()
-            while under_way:
-                yield from attached(under_way[0][0], session.portal.wait(under_way[0][1]))
-                under_way.popleft()
-            if ended is not None:
-                raise ended
-        finally:
-            for _, future in under_way:
-                future.cancel()
+
+        def send(group: list[Item]) -> Future[list[Outcome]]:
+            work = session.core.detect_group([item.content for item in group], options, gate)
+            return session.portal.submit(work)
+
+        with sent_ahead(images, grouping, send, _AHEAD * concurrency) as groups:
+            for group, answer in groups:
+                yield from attached(group, session.portal.wait(answer))
 
     def _session(self) -> _Session:
         """This process's. A fork has neither its parent's thread nor the right to its connections."""
@@ -163,20 +150,3 @@ def _close_all(sessions: dict[int, _Session]) -> None:
     session = sessions.pop(os.getpid(), None)
     if session is not None:
         session.portal.close()
-
-
-def _groups(images: Iterable[ImageLike], grouping: Grouping) -> Iterator[list[Item] | Exception]:
-    """Last the error that `images` ended with, if it did: what came before it is still to be answered."""
-    ended: Exception | None = None
-    try:
-        for image in images:
-            grouping.add(item_of(image))
-            while (group := grouping.next()) is not None:
-                yield group
-    except Exception as error:
-        ended = error
-    grouping.flush()
-    while (group := grouping.next()) is not None:
-        yield group
-    if ended is not None:
-        yield ended

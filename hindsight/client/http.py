@@ -51,6 +51,10 @@ class Address:
         if parts.scheme not in ("http", "https") or not host or extra or not plain:
             raise OptionError(f"url must look like http://localhost:8000, got {url!r}")
         if parts.scheme == "http":
+            if tls is not None:
+                raise OptionError(
+                    f"tls is for https, and would do nothing for {url!r}: give https://, or no tls"
+                )
             return cls(url, host, port or 80, parts.path.rstrip("/"), None)
         context = tls if tls is not None else ssl.create_default_context()
         return cls(url, host, port or 443, parts.path.rstrip("/"), context)

@@ -24,6 +24,7 @@ from hindsight.detections import Detections, Rescored
 from hindsight.errors import (
     BoxesError,
     HindsightError,
+    ImageTooLarge,
     OptionError,
     ServiceError,
     UnsupportedImage,
@@ -48,6 +49,8 @@ __all__ = [
     "target_of",
     "wait_of",
 ]
+
+_MOST_BYTES = 2**28  # of a file: far more than a server takes, and a device may have no end
 
 Boxes = Sequence[Sequence[float]] | NDArray[Any]
 Document = Mapping[str, Any]
@@ -94,11 +97,15 @@ def encoded(image: ImageLike) -> bytes:
         if problem is not None:
             raise UnsupportedImage(problem)
         try:
-            return Path(image).read_bytes()
+            with Path(image).open("rb") as file:
+                content = file.read(_MOST_BYTES + 1)
         except (OSError, ValueError) as error:  # ValueError: a name with a null byte
             raise UnsupportedImage(
                 f"{image}: cannot be read ({getattr(error, 'strerror', None) or error})"
             ) from error
+        if len(content) > _MOST_BYTES:
+            raise ImageTooLarge(f"{image}: more than {_MOST_BYTES} bytes are not sent")
+        return content
     if not isinstance(image, np.ndarray | Image.Image):
         raise UnsupportedImage(
             f"expected a path, bytes, an array or a Pillow image, got {type(image).__name__}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
 from rich.console import Console
 
-__all__ = ["BAD_INPUT", "complain", "fail", "output", "progress_console"]
+__all__ = ["BAD_INPUT", "complain", "fail", "forget_stdout", "output", "progress_console"]
 
 BAD_INPUT = 2  # the exit status, if any input was bad
 _LEAST_WIDTH = 120  # columns of a table that goes into a file or a pipe
@@ -22,6 +23,13 @@ def fail(message: str) -> NoReturn:
     """One line on stderr, and the end."""
     complain(message)
     raise SystemExit(BAD_INPUT)
+
+
+def forget_stdout() -> None:
+    """It takes no more. What still waits for it is dropped, or Python would try again at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def output() -> Console:

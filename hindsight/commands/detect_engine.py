@@ -31,7 +31,8 @@ _MOST_WORKERS = 8  # by default: each holds a model of its own in memory
 _WORTH_A_WORKER = 8  # pictures; fewer are done before it is up
 _WORTH_WORKERS = 100  # pictures from which workers are started for whoever has not asked for them
 _REQUESTS = 4  # at a time, to a server
-_PATIENCE = 60.0  # seconds for an image, repeats included
+_PATIENCE = 60.0  # seconds for an image, repeats included: a server may be busy, or start anew
+_REPEATS = 1000  # more than fit into that time: it alone decides
 _TILES_PATIENCE = 300.0  # for one in tiles, which may be dozens of images to the server
 _GREY = "#808080"  # of a class that only an older version of the model has
 
@@ -126,7 +127,9 @@ def server_team(choice: Choice, url: str) -> Team:
     @contextmanager
     def opened(report: Callable[[str], None]) -> Iterator[Engine]:
         patience = _TILES_PATIENCE if "tile" in given else _PATIENCE
-        with Client(url, model=f"{name}@{version}", api_key=key, timeout=patience) as pinned:
+        with Client(
+            url, model=f"{name}@{version}", api_key=key, timeout=patience, retries=_REPEATS
+        ) as pinned:
             engine = Remote(pinned, given, classes, choice.workers or _REQUESTS)
             try:
                 yield engine
@@ -143,7 +146,7 @@ def _shares(choice: Choice, pictures: int, kept: bool) -> tuple[int | None, int 
         return None, choice.threads
     cores = usable_cores()
     if choice.workers is not None:
-        workers = choice.workers
+        workers = max(1, min(choice.workers, pictures))
     elif choice.device != "cpu":
         workers = 1  # they would share the device
     else:

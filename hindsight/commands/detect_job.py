@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -13,92 +12,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hindsight.commands.console import BAD_INPUT, complain
+from hindsight.commands.console import BAD_INPUT, complain, forget_stdout
 from hindsight.commands.detect_engine import Choice, Team, local_team, server_team
 from hindsight.commands.detect_report import Report, show_json, show_table, summary
 from hindsight.errors import HindsightError, OptionError
+from hindsight.jobs.destination import Destination
 from hindsight.jobs.entries import Entry
-from hindsight.jobs.journal import Journal
-from hindsight.jobs.outputs import FORMATS, Results, output_names, write_outputs
+from hindsight.jobs.journal import JobError, Journal
+from hindsight.jobs.marks import clear_way
+from hindsight.jobs.outputs import Results, write_outputs
 from hindsight.jobs.run import Job, Tally, Wanted
-from hindsight.jobs.sources import JOURNAL_NAME, Source, Sources, find_sources, is_one_file, read_list
+from hindsight.jobs.sources import Source, Sources, find_sources, is_one_file, read_list
 from hindsight.jobs.targets import annotation_targets, label_targets
 from hindsight.video import Sampling, require_video
 
-__all__ = ["Destination", "Request", "run_job"]
+__all__ = ["Request", "run_job"]
 
-# Names of files that nobody means for a folder; a dot alone says little: results-0.2.
-_OTHER_FILES = frozenset({".csv", ".html", ".jpg", ".jpeg", ".png", ".tsv", ".txt", ".xml", ".yaml", ".zip"})
 _STOPPED = 128  # plus the signal's number: the exit status of what a signal ends
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a job's results go. file: None for a folder of them."""
-
-    folder: Path
-    file: Path | None
-    format: str
-
-    @classmethod
-    def of(cls, out: Path | None, format_name: str | None) -> Destination | None:
-        """From --out and --format. Raises OptionError where they do not fit."""
-        if out is None:
-            if format_name is not None:
-                raise OptionError("--format says what --out writes: give --out FOLDER, or --out FILE.json")
-            return None
-        if format_name is not None and format_name not in FORMATS:
-            raise OptionError(f"--format must be one of {', '.join(FORMATS)}, got {format_name!r}")
-        is_file = out.suffix.lower() in (".json", ".jsonl") and not out.is_dir()
-        lines = out.suffix.lower() == ".jsonl"
-        chosen = format_name or ("jsonl" if is_file and lines else "coco")
-        if out.suffix.lower() in _OTHER_FILES and not out.is_dir():
-            raise OptionError(f"--out must be a folder, or a .json or .jsonl file, got {out}")
-        if not is_file:
-            return cls(out, None, chosen)
-        if chosen == "yolo":
-            raise OptionError(f"--format yolo writes a folder of text files: give --out FOLDER, got {out}")
-        if lines and chosen != "jsonl":
-            raise OptionError(
-                f"--format {chosen} is one JSON document: give it a name that ends in .json, got {out}"
-            )
-        return cls(out.parent, out, chosen)
-
-    @property
-    def journal(self) -> Path:
-        """Where its journal lies."""
-        if self.file is None:
-            return self.folder / JOURNAL_NAME
-        return self.folder / f".{self.file.name}{JOURNAL_NAME}"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What it writes into its folder."""
-        return output_names(self.format, self.file)
-
-    def open(self, job: dict[str, Any], *, restart: bool) -> Journal:
-        """The job's journal. Raises JobError, and OptionError where an output would write over what is not
-        the job's.
-        """
-        try:
-            if self.file is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OptionError(
-                f"--out {self.folder} must be a folder, and cannot be made one ({error.strerror})"
-            ) from error
-        journal = Journal.open(self.journal, job, restart=restart)
-        for name in self.names:
-            if (self.folder / name).exists() and name not in journal.written:
-                journal.close()
-                if journal.is_new:
-                    self.journal.unlink()
-                raise OptionError(
-                    f"--out: {self.folder / name} is there already and was not written by this job: "
-                    "move it away, or give another --out"
-                )
-        return journal
 
 
 @dataclass(frozen=True)
@@ -118,7 +49,19 @@ class Request:
 
 
 def run_job(request: Request) -> int:
-    """-> exit status: 0, or 2 where any input was bad. Raises HindsightError where nothing can be done."""
+    """-> exit status: 0, 2 where any input was bad, 128 and the signal's number where one ended it. Raises
+    HindsightError where nothing can be done.
+    """
+    try:
+        with _stoppable():
+            return _begin(request)
+    except _Stopped as stopped:
+        complain("stopped before anything was looked at")
+        return _STOPPED + stopped.signal
+
+
+def _begin(request: Request) -> int:
+    """All that comes before the first picture, then the job."""
     destination = Destination.of(request.out, request.format)
     if request.restart and destination is None:
         raise OptionError("--restart starts the job of --out over: give --out, too")
@@ -144,9 +87,10 @@ def run_job(request: Request) -> int:
         else server_team(request.choice, request.server)
     )
     if destination is None:
+        clear_way(targets, {})
         status = _run(request, sources.files, team, targets, None, None)
     else:
-        journal = destination.open(_description(request, team), restart=request.restart)
+        journal = destination.open(_description(request, team), targets, restart=request.restart)
         try:
             status = _run(request, sources.files, team, targets, journal, destination)
         finally:
@@ -208,21 +152,20 @@ def _run(
     )
     job: Job | None = None
     try:
-        with _stoppable():
-            with report, team.open(report.say) as engine:
-                job = Job(sources, engine, wanted, report, journal)
-                tally = job.run()
-            written: list[Path] = []
-            if journal is not None and destination is not None:
-                _tell_leftovers(journal, job, tally)
-                labels = {str(path): name for path, name in label_targets(sources).items()}
-                results = Results(journal, job.keys, team.model, labels)
-                written = write_outputs(destination.format, destination.folder, destination.names, results)
+        with report, team.open(report.say) as engine:
+            job = Job(sources, engine, wanted, report, journal)
+            tally = job.run()
+        written: list[Path] = []
+        if journal is not None and destination is not None:
+            _tell_leftovers(journal, job, tally)
+            labels = {str(path): name for path, name in label_targets(sources).items()}
+            results = Results(journal, job.keys, team.model, labels)
+            written = write_outputs(destination.format, destination.folder, destination.names, results)
     except _Stopped as stopped:
         _tell_how_to_go_on(journal, None if job is None else job.tally, len(sources), "stopped")
         return _STOPPED + stopped.signal
     except BrokenPipeError:  # whoever read our lines has gone, as `head` does; nothing more can be said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_stdout()
         _tell_how_to_go_on(journal, None if job is None else job.tally, len(sources), "stopped")
         return _STOPPED + signal.SIGPIPE
     except HindsightError as error:
@@ -249,15 +192,27 @@ def _shown(request: Request, team: Team, report: Report, *, kept: bool) -> Any:
 
     def json_lines(entry: Entry) -> None:
         if entry.problem is None:
-            with report.paused():
+            with report.paused(), _to_stdout():
                 show_json(entry, team.model)
 
     def tables(entry: Entry) -> None:
         if entry.problem is None:
-            with report.paused():
+            with report.paused(), _to_stdout():
                 show_table(entry)
 
     return json_lines if request.as_json else None if kept else tables
+
+
+@contextmanager
+def _to_stdout() -> Iterator[None]:
+    """Raises JobError where no more can be written there, to a full disk say; BrokenPipeError as it comes."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        forget_stdout()
+        raise JobError(f"cannot write to standard output ({error.strerror})") from error
 
 
 def _tell_leftovers(journal: Journal, job: Job, tally: Tally) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -137,7 +138,7 @@ def duration(seconds: float) -> str:
 
 def show_json(entry: Entry, model: Model) -> None:
     """One line on stdout."""
-    typer.echo(json_line(record_of(entry, model)))
+    typer.echo(json_line(record_of(entry, model), _encoding()))
 
 
 def show_table(entry: Entry) -> None:
@@ -146,18 +147,28 @@ def show_table(entry: Entry) -> None:
     width, height = entry.size
     moment = "" if entry.timestamp is None else f"  {entry.timestamp:.3f} s"
     name = os.fsencode(entry.name).decode("utf-8", "replace")
-    title = Text(f"{name}{moment}  {width} x {height}  {entry.boxes} found")
+    title = Text(f"{_printable(name)}{moment}  {width} x {height}  {entry.boxes} found")
     table = Table("label", title=title, title_justify="left")
     for column in ("score", "class score", "IoU", "purity", "integrity", "box: x1, y1, x2, y2"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in entry.detections:
         numbers = (row[key] for key in ("score", "class_score", "iou", "purity", "integrity"))
         table.add_row(
-            Text(row["label"]),
+            Text(_printable(row["label"])),
             *("-" if value is None else f"{value:.3f}" for value in numbers),
             ", ".join(f"{value:.1f}" for value in row["box"]),
         )
     output().print(table)
+
+
+def _encoding() -> str:
+    """Of stdout; of none, where it was closed."""
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def _printable(text: str) -> str:
+    """With ? for what stdout's encoding does not have."""
+    return text.encode(_encoding(), "replace").decode(_encoding())
 
 
 def _count(number: int, what: str) -> str:

@@ -12,6 +12,7 @@ off a second process.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -74,6 +75,9 @@ class Journal:
         try:
             journal._lock()
             journal._load(dict(job), restart)
+        except OSError as error:
+            stream.close()
+            raise JobError(f"cannot read {path} ({error.strerror})") from None
         except BaseException:
             stream.close()
             raise
@@ -135,7 +139,7 @@ class Journal:
                 "wait for it, or give another --out"
             ) from None
         except OSError as error:  # a file system without locks
-            raise JobError(f"cannot lock {self.path} ({error.strerror})") from error
+            raise JobError(f"cannot lock {self.path} ({error.strerror})") from None
 
     def _load(self, job: dict[str, Any], restart: bool) -> None:
         header = {"hindsight": "detect", "format": _FORMAT, "job": job}
@@ -236,7 +240,8 @@ class Journal:
             while left:
                 left = left[self._stream.write(left) :]
         except OSError as error:
-            self._truncate(place)
+            with contextlib.suppress(OSError):  # a line that was begun is no harm
+                self._truncate(place)
             raise self._cannot_write(error) from error
         self._end = place + len(line)
         return place

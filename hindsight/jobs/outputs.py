@@ -66,7 +66,13 @@ def output_names(format_name: str, file: Path | None) -> tuple[str, ...]:
 
 
 def write_outputs(format_name: str, folder: Path, names: Sequence[str], results: Results) -> list[Path]:
-    """Write them; -> which. Raises JobError where that cannot be done."""
+    """Write them; -> which. Raises JobError where that cannot be done, or others' files lie there by now."""
+    for name in names:
+        if os.path.lexists(folder / name) and name not in results.journal.written:
+            raise JobError(
+                f"{folder / name} was put there meanwhile, and not by this job: what was detected is kept; "
+                "move that file away, then run the same command again"
+            )
     for name in names:
         results.journal.note_output(name)
     try:
@@ -95,11 +101,13 @@ def record_of(entry: Entry, model: Model) -> dict[str, Any]:
     return record
 
 
-def json_line(document: object) -> str:
-    """Readable in every language; file names that are no text are escaped."""
+def json_line(document: object, encoding: str = "utf-8") -> str:
+    """Readable in every language that `encoding` has; where it cannot tell something, as file names that are
+    no text, that is escaped.
+    """
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     try:
-        text.encode()
+        text.encode(encoding)
     except UnicodeEncodeError:
         return json.dumps(document, allow_nan=False)
     return text

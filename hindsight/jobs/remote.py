@@ -11,14 +11,23 @@ from typing import Any
 from hindsight.api import read_image
 from hindsight.client import Client
 from hindsight.draw import annotate
-from hindsight.errors import HindsightError, ModelNotFound, OptionError, ServiceError
+from hindsight.errors import (
+    ImageError,
+    ImageTooLarge,
+    ModelNotFound,
+    OptionError,
+    ServiceError,
+    UnsupportedImage,
+)
 from hindsight.jobs.entries import Problem
-from hindsight.jobs.work import Reply, Task, Window, save_picture
+from hindsight.jobs.work import Reply, Task, Window, problem_of, save_picture
 from hindsight.manifest import ClassInfo
 
 __all__ = ["Remote"]
 
 _REFUSALS = frozenset({401, 403, 404})  # the same for every picture
+# Statuses that are about what was sent: of proxies too, which know no code of ours.
+_OF_THE_IMAGE = {400: ImageError, 413: ImageTooLarge, 415: UnsupportedImage, 422: ImageError}
 _AHEAD = 4  # as in crew.py
 
 
@@ -75,15 +84,18 @@ class Remote:
             found = self._client.detect(image, **self._options)
         except (OptionError, ModelNotFound):
             raise
-        except HindsightError as error:
-            if isinstance(error, ServiceError) and error.status in _REFUSALS:
-                raise
-            return Reply(task, problem=Problem(error.code, str(error)))
-        height, width = found.image_hw
+        except Exception as error:
+            if isinstance(error, ServiceError):
+                if error.status in _REFUSALS:
+                    raise
+                if error.status in _OF_THE_IMAGE:
+                    return Reply(task, problem=Problem(_OF_THE_IMAGE[error.status].code, str(error)))
+            return Reply(task, problem=problem_of(error, task.file))
         if task.target is not None:
             try:
-                pixels = read_image(image)
-                save_picture(annotate(pixels, found, self._classes), Path(task.target))
-            except HindsightError as error:
-                return Reply(task, problem=Problem(error.code, str(error)))
+                drawn = annotate(read_image(image), found, self._classes)
+                save_picture(drawn, Path(task.target), task.file)
+            except Exception as error:
+                return Reply(task, problem=problem_of(error, task.file))
+        height, width = found.image_hw
         return Reply(task, (width, height), found.to_records())

@@ -244,9 +244,8 @@ class Job:
             self._wanted.shown(whole)
         if pixels is not None:
             if self._film is None:
-                self._film = Film(
-                    self._wanted.targets[Path(entry.file)], self._wanted.classes, self._listener.say
-                )
+                target = self._wanted.targets[Path(entry.file)]
+                self._film = Film(entry.file, target, self._wanted.classes, self._listener.say)
             self._film.add(whole, pixels)
 
     def _with_detections(self, entry: Entry) -> Entry:

@@ -60,7 +60,7 @@ def find_sources(given: Collection[str], *, recursive: bool = True, own: Collect
     left out below what is named, folder or pattern, and so is any folder with a job's journal in it. Of a
     pattern, images and videos are taken. Whether a file that was named can be read shows when it is read.
     """
-    found = _Found(recursive, {path.resolve() for path in own})
+    found = _Found(recursive, {os.path.realpath(path) for path in own})
     for text in given:
         found.take(text)
     return Sources(list(found.files.values()), found.problems, found.notes)
@@ -74,7 +74,7 @@ def read_list(content: bytes) -> list[str]:
 
 
 class _Found:
-    def __init__(self, recursive: bool, own: set[Path]) -> None:
+    def __init__(self, recursive: bool, own: set[str]) -> None:
         self.files: dict[Path, Source] = {}
         self.problems: list[str] = []
         self.notes: list[str] = []
@@ -88,7 +88,7 @@ class _Found:
         address = address_problem(text)
         if address is not None:
             self.problems.append(address)
-        elif path.is_dir():
+        elif os.path.isdir(text):  # pathlib's raises for what cannot be looked at, or is too long for a name
             self._take_folder(path)
         elif _is_pattern(text):
             self._take_pattern(text)
@@ -102,7 +102,7 @@ class _Found:
         for match in matches:
             if self._lies_in_own(match, named):
                 continue
-            if match.is_dir():
+            if os.path.isdir(match):
                 if not pattern.endswith("**"):  # which names what is in it anyway
                     self._take_folder(match, by_pattern=True)
             elif match.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
@@ -115,7 +115,7 @@ class _Found:
     def _take_folder(self, root: Path, *, by_pattern: bool = False) -> None:
         """by_pattern: nobody promised images in it."""
         problems, taken, videos = len(self.problems), 0, 0
-        for path in self._walk(root, set()):
+        for path in self._walk(root):
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 self._add(path, path.relative_to(root))
                 taken += 1
@@ -133,38 +133,48 @@ class _Found:
     def _add(self, path: Path, relative: Path) -> None:
         self.files.setdefault(path, Source(path, relative))
 
-    def _walk(self, folder: Path, walked: set[tuple[int, int]]) -> Iterator[Path]:
+    def _walk(self, root: Path) -> Iterator[Path]:
         """Files, sorted; each folder once, however many links lead to it."""
-        try:
-            status = folder.stat()
-            children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
-        except OSError as error:
-            self.problems.append(f"{folder}: cannot be read ({error.strerror})")
-            return
-        identity = (status.st_dev, status.st_ino)
-        if identity in walked:
-            return
-        walked.add(identity)
-        for child in children:
-            if not child.is_dir():
+        walked: set[tuple[int, int]] = set()
+        levels = [self._children(root, walked)]  # no recursion: folders may be nested deeper than it goes
+        while levels:
+            child = next(levels[-1], None)
+            if child is None:
+                levels.pop()
+            elif not os.path.isdir(child):
                 yield child
             elif self._recursive and not self._is_own(child):
-                yield from self._walk(child, walked)
+                levels.append(self._children(child, walked))
+
+    def _children(self, folder: Path, walked: set[tuple[int, int]]) -> Iterator[Path]:
+        """Sorted; none of a folder that was walked before, and from now on this one was."""
+        try:
+            status = folder.stat()
+            children = [child for child in folder.iterdir() if not child.name.startswith(".")]
+        except OSError as error:
+            self.problems.append(f"{folder}: cannot be read ({error.strerror})")
+            return iter(())
+        identity = (status.st_dev, status.st_ino)
+        if identity in walked:
+            return iter(())
+        walked.add(identity)
+        return iter(sorted(children, key=lambda child: child.name))
 
     def _lies_in_own(self, match: Path, named: int) -> bool:
         """Whether a match, or a folder above it that the pattern does not name in so many parts, is such."""
         folders = (match, *match.parents)[: max(0, len(match.parts) - named)]
-        return any(self._is_own(folder) for folder in folders if folder != match or match.is_dir())
+        return any(self._is_own(folder) for folder in folders if folder != match or os.path.isdir(match))
 
     def _is_own(self, folder: Path) -> bool:
         if folder not in self._known:
-            self._known[folder] = folder.resolve() in self._own or (folder / JOURNAL_NAME).exists()
+            own = os.path.realpath(folder) in self._own
+            self._known[folder] = own or os.path.lexists(folder / JOURNAL_NAME)
         return self._known[folder]
 
 
 def is_one_file(text: str) -> bool:
     """Whether an argument names a single file, there or not: no folder, no pattern, no list."""
-    return text != "-" and not Path(text).is_dir() and not _is_pattern(text)
+    return text != "-" and not os.path.isdir(text) and not _is_pattern(text)
 
 
 def _named_part(pattern: str) -> Path:

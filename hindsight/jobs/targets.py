@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,15 +21,15 @@ def annotation_targets(annotate: Path, sources: Sequence[Source], *, single: boo
 
     Raises OptionError for a place that cannot be, or that is one of the sources.
     """
-    if single and not annotate.is_dir() and annotate.suffix:
+    if single and not os.path.isdir(annotate) and annotate.suffix:
         written = _VIDEOS if any(source.is_video for source in sources) else _PICTURES
         if annotate.suffix.lower() not in written:
             raise OptionError(f"--annotate writes {', '.join(sorted(written))}, got {annotate}")
-        if not annotate.absolute().parent.is_dir():
+        if not os.path.isdir(annotate.absolute().parent):
             raise OptionError(f"--annotate: there is no folder {annotate.parent}")
         targets = {source.path: annotate for source in sources}
     else:
-        if annotate.suffix.lower() in _PICTURES | _VIDEOS and not annotate.exists():
+        if annotate.suffix.lower() in _PICTURES | _VIDEOS and not os.path.exists(annotate):
             raise OptionError(
                 f"--annotate {annotate} is a name for one file, and more may be written: give it a folder"
             )
@@ -36,6 +37,8 @@ def annotation_targets(annotate: Path, sources: Sequence[Source], *, single: boo
             annotate.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OptionError(f"--annotate {annotate} must be a folder ({error.strerror})") from error
+        if not os.access(annotate, os.W_OK | os.X_OK):
+            raise OptionError(f"--annotate {annotate}: this folder may not be written to")
         targets = {path: annotate / name for path, name in _apart(sources, _suffix_written).items()}
     taken = {_identity(source.path) for source in sources} - {None}
     for target in targets.values():
@@ -69,12 +72,14 @@ def _apart(sources: Sequence[Source], suffix_of: Callable[[Source], str]) -> dic
     """A path for each, as it lies in the folder that was named, numbered where two would have the same."""
     names: dict[Path, Path] = {}
     taken: set[str] = set()
+    counts: dict[str, int] = {}  # of those that would have one name: they may be thousands
     for source in sources:
-        stem, suffix, count = source.relative.stem, suffix_of(source), 1
+        stem, suffix = source.relative.stem, suffix_of(source)
         name = source.relative.with_name(stem + suffix)
+        wanted = str(name).lower()
         while str(name).lower() in taken:
-            count += 1
-            name = source.relative.with_name(f"{stem}-{count}{suffix}")
+            counts[wanted] = counts.get(wanted, 1) + 1
+            name = source.relative.with_name(f"{stem}-{counts[wanted]}{suffix}")
         taken.add(str(name).lower())
         names[source.path] = name
     return names

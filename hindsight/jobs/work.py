@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from hindsight.api import Detector, read_image
 from hindsight.detections import Detections
@@ -18,11 +17,24 @@ from hindsight.draw import annotate
 from hindsight.errors import DeviceLost, HindsightError, OptionError, RuntimeFailure, ServiceError
 from hindsight.formats import Record
 from hindsight.jobs.entries import Problem
+from hindsight.jobs.journal import JobError
+from hindsight.jobs.marks import mark_of, may_write
 from hindsight.manifest import ClassInfo
+from hindsight.whole_files import whole_file
 
-__all__ = ["Alone", "Engine", "Reply", "Task", "Window", "is_engine_trouble", "look_at", "save_picture"]
+__all__ = [
+    "Alone",
+    "Engine",
+    "Reply",
+    "Task",
+    "Window",
+    "is_engine_trouble",
+    "look_at",
+    "problem_of",
+    "save_picture",
+]
 
-_TROUBLE = frozenset(kind.code for kind in (RuntimeFailure, DeviceLost, ServiceError))
+_TROUBLE = frozenset(kind.code for kind in (RuntimeFailure, DeviceLost, ServiceError, JobError))
 WORKER_DIED = "worker-died"
 
 
@@ -120,35 +132,39 @@ def look_at(
         image = read_image(Path(task.file)) if task.pixels is None else task.pixels
         found = detect(image)
         if task.target is not None:
-            save_picture(annotate(image, found, classes), Path(task.target))
-    except HindsightError as error:
-        return Reply(task, problem=Problem(error.code, _one_line(error)))
-    except Exception as error:  # a fault of ours in one picture must not cost the other 99,999
-        return Reply(task, problem=Problem(HindsightError.code, f"{task.file}: {_one_line(error)}"))
+            save_picture(annotate(image, found, classes), Path(task.target), task.file)
+    except Exception as error:
+        return Reply(task, problem=problem_of(error, task.file))
     height, width = found.image_hw
     return Reply(task, (width, height), found.to_records())
 
 
-def save_picture(picture: Image.Image, target: Path) -> None:
-    """Whole or not at all. Raises OptionError where it cannot be written."""
-    draft = target.with_name(f".{target.stem}.partial{target.suffix}")
+def problem_of(error: Exception, file: str) -> Problem:
+    """In one line. A fault of ours in one picture, too, must not cost the other 99,999."""
+    text = " ".join(str(error).split())
+    if isinstance(error, HindsightError):
+        return Problem(error.code, text)
+    return Problem(HindsightError.code, f"{file}: {type(error).__name__}: {text}")
+
+
+def save_picture(picture: Image.Image, target: Path, file: str) -> None:
+    """Whole or not at all, with the mark of `file`, which it was drawn from. Raises OptionError where
+    somebody else's file is there, or the format cannot hold it; JobError where the disk does not take it.
+    """
+    if not may_write(target, file):
+        raise OptionError(f"--annotate: {target} was not drawn from {file} and is left as it is")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Software] = mark_of(file)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            picture.save(draft, quality=92)
-            os.replace(draft, target)
-        finally:
-            draft.unlink(missing_ok=True)
+        with whole_file(target) as draft:
+            picture.save(draft, quality=92, exif=exif)
     except (OSError, ValueError) as error:  # ValueError: more pixels a side than the format can hold
-        reason = getattr(error, "strerror", None) or error
-        raise OptionError(f"--annotate: cannot write {target} ({reason})") from error
+        reason = getattr(error, "strerror", None)
+        kind = OptionError if reason is None else JobError
+        raise kind(f"--annotate: cannot write {target} ({reason or error})") from error
 
 
 def is_engine_trouble(problem: Problem) -> bool:
-    """Whether it says more about who did the work than about the picture."""
+    """Whether it says more about who did the work, or about the disk, than about the picture."""
     return problem.code in _TROUBLE or problem.code == WORKER_DIED
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, HindsightError) else f"{type(error).__name__}: {text}"

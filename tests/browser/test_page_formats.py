@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import zipfile
 from collections.abc import Iterator
@@ -67,8 +68,14 @@ SIZES = [(128, 128), (480, 640), (96, 4096), (333, 1001)]
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("localization", [True, False])
-def test_coco_is_the_servers(modules: Modules, size: tuple[int, int], localization: bool) -> None:
+@pytest.mark.parametrize("masked", [True, False])
+def test_coco_is_the_servers(
+    modules: Modules, size: tuple[int, int], localization: bool, masked: bool
+) -> None:
     found = [detections(seed, size, localization=localization) for seed in (1, 2)]
+    if masked:
+        cells = np.random.default_rng(3).random((40, 7, 7), np.float32)
+        found = [dataclasses.replace(each, masks=cells) for each in found]
     problem = {"title": "The image cannot be decoded", "status": 422, "detail": "cut short"}
     images = [as_image(found[0], "a.jpg"), {"name": "b.jpg", "problem": problem}, as_image(found[1], "c.jpg")]
     classes = [{"name": info.name, "colour": info.colour} for info in OfClasses.classes]
@@ -220,7 +227,7 @@ def test_texts_on_pictures_lie_where_the_server_puts_them(modules: Modules) -> N
         box = np.array([*low, *(low + rng.uniform(5, 150, 2))], np.float32)
         size = (float(rng.uniform(20, 120)), 18.0)
         queries.append([[float(value) for value in box], list(size)])
-        place = _free_place(box, size, (640, 640), taken)
+        place = _free_place(box, size, (640, 640), np.array(taken).reshape(-1, 4))
         taken.append(place)
         ours.append(list(place))
     code = """value.reduce(

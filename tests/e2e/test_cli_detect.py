@@ -233,3 +233,43 @@ def test_the_installed_command_detects_without_importing_torch(tiny_artifact: Ar
 
 def test_version(run) -> None:  # type: ignore[no-untyped-def]
     assert run("--version") == (0, f"hindsight {__version__}\n", "")
+
+
+def test_names_that_a_terminal_or_json_cannot_tell_are_told_as_well_as_they_can(tmp_path: Path) -> None:
+    """In an encoding without umlauts, and of a name that is no text in any."""
+    names = ["röd.png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        Path(name).write_bytes(encode(tiles_image()))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for encoding in ("ascii", "utf-8"):
+        for more in ((), ("--json",)):
+            done = subprocess.run(
+                [sys.executable, "-m", "hindsight", "detect", *names, "--model", "tiny", *more],
+                env={**environment, "PYTHONIOENCODING": encoding},
+                capture_output=True, check=False, timeout=120,
+            )  # fmt: skip
+            assert (done.returncode, done.stderr) == (0, b"")
+            if more:
+                assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == names
+            else:
+                assert (b"r?d.png" if encoding == "ascii" else "röd.png".encode()) in done.stdout
+
+
+@pytest.mark.filterwarnings("always::hindsight.places.ModelsFolderWarning")
+def test_a_folder_of_models_that_is_not_there_is_one_line(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("HINDSIGHT_MODELS", f"nowhere{os.pathsep}{os.environ['HINDSIGHT_MODELS']}")
+    status, out, err = run("detect", "photos/a.png", "--model", "tiny")
+    assert (status, err) == (0, "hindsight: $HINDSIGHT_MODELS names nowhere, which is not there\n")
+    assert "2 found" in out
+
+
+def test_lists_into_a_full_disk_are_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        for arguments in (["models"], ["models", "--json"], ["--help"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "hindsight", *arguments],
+                stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )  # fmt: skip
+            assert done.returncode == 2
+            assert done.stderr == "hindsight: cannot write to standard output (No space left on device)\n"

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hindsight.artifact import Artifact
+from hindsight.commands import detect_engine
 from tests.factories import encode, make_tiny_artifact, tiles_image
 from tests.server_process import REPOSITORY, ServerProcess, wait_until
-from tests.stub_server import FOUND, MODELS, TINY, says, stub_server
+from tests.stub_server import BUSY, FOUND, MODELS, TINY, resets, says, stub_server
 
 Run = Callable[..., tuple[int, str, str]]
 COUNT = 12
@@ -59,6 +61,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         command = [sys.executable, "-m", "hindsight", "detect", *arguments, "--model", "tiny"]
         process = subprocess.Popen(
             command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -211,6 +214,24 @@ def test_a_job_that_is_stopped_says_how_to_go_on(
     status, _, err = run("photos", "--out", "out")
     assert status == 0 and "(3 of them before)" in err
     assert names(coco()) == EVERY
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_before_the_first_image_it_says_so(
+    spawn: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    job = spawn("-", "--out", "out")  # waits for the list
+    status = Path(f"/proc/{job.pid}/status")
+
+    def handles_them() -> bool:
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+    wait_until(handles_them, "the command to begin")
+    job.send_signal(number)
+    _, err = job.communicate(timeout=60)
+    assert (job.returncode, err) == (128 + number, "hindsight: stopped before anything was looked at\n")
+    assert not Path("out").exists()
 
 
 def test_stopped_without_out_it_says_what_would_help(
@@ -403,6 +424,74 @@ def test_a_picture_that_was_deleted_is_drawn_again(run: Run) -> None:
     assert status == 0 and "(11 of them before)" in err and Path("drawn/p07.png").exists()
 
 
+def test_pictures_of_others_are_never_written_over(run: Run, photos: Path) -> None:
+    Path("drawn").mkdir()
+    for name in ("p03.png", "p07.png"):
+        Path("drawn", name).write_bytes(b"a drawing of years")
+    for more in ((), ("--out", "out"), ("--workers", "2")):
+        status, out, err = run("photos", "--annotate", "drawn", *more)
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        assert "drawn/p03.png is there already and was not drawn from photos/p03.png, nor are 1 more" in err
+    assert sorted(path.name for path in Path("drawn").iterdir()) == ["p03.png", "p07.png"]
+    assert not Path("out/.hindsight-journal").exists()
+    status, _, err = run("photos/p03.png", "--annotate", "drawn/p03.png")
+    assert status == 2 and "was not drawn from photos/p03.png: move it away" in err
+    assert Path("drawn/p03.png").read_bytes() == Path("drawn/p07.png").read_bytes() == b"a drawing of years"
+
+
+@pytest.mark.parametrize("more", [(), ("--out", "out"), ("--out", "out", "--restart")])
+def test_pictures_of_its_own_are(run: Run, photos: Path, more: tuple[str, ...]) -> None:
+    for number in range(2):
+        (photos / "p02.png").write_bytes(photo(20 + number))
+        status, _, _ = run("photos", "--annotate", "drawn", *more)
+        assert status == 0
+        with Image.open("drawn/p02.png") as drawn, Image.open(photos / "p02.png") as plain:
+            assert drawn.getpixel((0, 90)) == plain.getpixel((0, 90))
+            assert drawn.getpixel((40, 5)) == plain.getpixel((40, 5))
+    (photos / "p02.png").rename("elsewhere.png")
+    status, _, err = run("elsewhere.png", "--annotate", "drawn/p02.png")
+    assert status == 2 and "drawn/p02.png is there already and was not drawn from elsewhere.png" in err
+
+
+def test_a_picture_that_comes_in_between_is_left_and_costs_only_its_image(
+    spawn: Callable[..., subprocess.Popen[str]], photos: Path
+) -> None:
+    make_slow(photos / "p03.png")
+    job = spawn("photos", "--out", "out", "--annotate", "drawn", "--workers", "1")
+    with (photos / "p03.png").open("wb") as stream:
+        Path("drawn/p03.png").write_bytes(b"theirs")
+        Path("out/detections.json").write_text("theirs")
+        stream.write(photo(3))
+    _, err = job.communicate(timeout=120)
+    assert job.returncode == 2
+    assert "drawn/p03.png was not drawn from photos/p03.png and is left as it is" in err
+    assert (
+        "out/detections.json was put there meanwhile, and not by this job: what was detected is kept" in err
+    )
+    assert Path("drawn/p03.png").read_text() == Path("out/detections.json").read_text() == "theirs"
+
+
+def test_an_output_that_takes_no_more_is_one_line(spawn: Callable[..., subprocess.Popen[str]]) -> None:
+    for more in (("--json",), (), ("--json", "--out", "out")):
+        command = [sys.executable, "-m", "hindsight", "detect", "photos", *more, "--model", "tiny"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                command,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+                check=False,
+                timeout=120,
+            )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith(
+            "hindsight: cannot write to standard output (No space left on device)\n"
+        )
+        assert len(done.stderr.splitlines()) == (2 if "--out" in more else 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -413,7 +502,14 @@ def test_a_picture_that_was_deleted_is_drawn_again(run: Run) -> None:
         ),
         (["--out", "out.json", "--format", "yolo"], "--format yolo writes a folder of text files"),
         (["--out", "out.jsonl", "--format", "coco"], "is one JSON document"),
-        (["--out", "nowhere/out.json"], "cannot write nowhere/.out.json.hindsight-journal (No such file"),
+        (["--out", "nowhere/out.json"], "--out nowhere/out.json: there is no folder nowhere"),
+        (
+            ["--out", "photos/p00.png/out.json"],
+            "--out photos/p00.png/out.json: there is no folder photos/p00.png",
+        ),
+        (["--out", "n" * 300], "--out nnn"),
+        (["--out", "n" * 300 + ".json"], "(File name too long)"),
+        (["--annotate", "n" * 300], "must be a folder (File name too long)"),
         (["--out", "photos/p00.png"], "must be a folder"),
         (["--out", "out.csv"], "--out must be a folder, or a .json or .jsonl file, got out.csv"),
         (["--annotate", "drawn.jpg"], "--annotate drawn.jpg is a name for one file"),
@@ -423,7 +519,8 @@ def test_a_picture_that_was_deleted_is_drawn_again(run: Run) -> None:
         (["--stride", "0"], "stride must be at least 1"),
         (["--fps", "0"], "fps must be above 0"),
         (["--stride", "2", "--fps", "2"], "give stride or fps, not both"),
-        (["--start", "soon"], "a time is written as seconds or as [HH:]MM:SS, got 'soon'"),
+        (["--start", "soon"], "a time is written as seconds or as [HH:]MM:SS, with"),
+        (["--start", "1:99"], "with less than 60 behind a colon, got '1:99'"),
         (["--start", "10", "--end", "0:05"], "end must be behind start, got 10 s to 5 s"),
         (["--backend", "abacus"], "unknown runtime 'abacus'"),
         (["--server", "localhost"], "url must look like http"),
@@ -481,14 +578,43 @@ def test_too_many_tiles_for_a_server_fail_their_image_alone(
     assert "ask for larger tiles" in problem["detail"]
 
 
-def test_a_server_that_knows_no_tiles_is_one_line(run: Run) -> None:
-    """As one of before them answers."""
+def test_images_that_are_too_much_for_a_server_do_not_stop_the_job(run: Run, photos: Path) -> None:
+    """More in a row than a server may fail; a proxy's words are not ours."""
+    for number in range(COUNT, 30):
+        (photos / f"p{number:02}.png").write_bytes(photo(number))
+    with stub_server() as server:
+        server.models = listed()
+        server.script += [says(b"<html>too large</html>", 413)] * 8
+        server.script += [says({"detail": "too many", "code": "service-error", "status": 413}, 413)] * 9
+        server.script += [says({"detail": "odd", "code": "service-error", "status": 400}, 400)] * 8
+        status, _, err = run("photos", "--server", server.url, "--out", "out", "--workers", "1")
+    assert status == 2
+    assert "30 images, 5 boxes, 25 failed (17 image-too-large, 8 image-error)" in err
+    assert sum("problem" in image for image in coco()["images"]) == 25
+
+
+def test_a_server_that_starts_anew_is_waited_for(run: Run, photos: Path) -> None:
+    """Refused connections, then a server that is not ready, for longer than a few quick repeats last."""
+    with stub_server() as server:
+        server.models = listed()
+        server.script += [resets] * 3 + [says(BUSY, 503, Retry_After="1")] * 4
+        status, _, err = run("photos/p00.png", "photos/p01.png", "--server", server.url, "--out", "out",
+                             "--workers", "1")  # fmt: skip
+    assert status == 0 and "2 images, 2 boxes, none failed" in err
+
+
+def listed() -> dict[str, Any]:
     versions = [{"version": "2", "classes": ["red", "green"], "default": True}]
     classes = [{"name": name, "colour": "#ff0000"} for name in ("red", "green")]
+    return {**MODELS, "models": [{**TINY, "classes": classes, "versions": versions}]}
+
+
+def test_a_server_that_knows_no_tiles_is_one_line(run: Run) -> None:
+    """As one of before them answers."""
     refusal = {"title": "A parameter is invalid", "status": 422, "code": "option-error",
                "detail": "query.tile: no such parameter"}  # fmt: skip
     with stub_server() as old:
-        old.models = {**MODELS, "models": [{**TINY, "classes": classes, "versions": versions}]}
+        old.models = listed()
         old.always = says(refusal, 422)
         tiled = ("photos", "--server", old.url, "--tile", "96")
         status, out, err = run(*tiled, "--json")
@@ -515,8 +641,9 @@ def test_an_address_with_a_path_is_told_what_it_should_be(server: ServerProcess,
 
 
 def test_a_server_that_goes_away_stops_the_job_which_can_go_on(
-    tmp_path: Path, tiny_artifact: Artifact, run: Run, photos: Path
+    tmp_path: Path, tiny_artifact: Artifact, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(detect_engine, "_PATIENCE", 4.0)
     (tmp_path / "server").mkdir()
     gone = ServerProcess(tmp_path / "server", "--model", str(tiny_artifact.path))
     make_slow(photos / "p02.png")

@@ -16,6 +16,9 @@ import pytest
 
 import hindsight
 from hindsight.artifact import Artifact
+from hindsight.jobs.entries import Entry
+from hindsight.jobs.film import Film
+from hindsight.manifest import ClassInfo
 from hindsight.video import Sampling, read_frames
 from hindsight.video_writer import VideoWriter
 from tests.factories import encode, make_tiny_artifact, tiles_image
@@ -99,6 +102,30 @@ def test_an_annotated_video_shows_the_boxes_at_their_times(run: Run) -> None:
     assert abs(plain[edge].reshape(-1, 3).mean(axis=0) - red).max() > 30
     status, _, _ = run("clip.mp4", "--annotate", "folder")
     assert status == 0 and Path("folder/clip.mp4").exists()
+
+
+def test_a_video_of_somebody_elses_is_never_written_over(run: Run, clip: Path) -> None:
+    Path("drawn.mp4").write_bytes(clip.read_bytes())
+    for more in ((), ("--out", "out")):
+        status, out, err = run("clip.mp4", "--annotate", "drawn.mp4", "--fps", "5", *more)
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        assert "drawn.mp4 is there already and was not drawn from clip.mp4: move it away" in err
+    assert Path("drawn.mp4").read_bytes() == clip.read_bytes()
+    Path("drawn.mp4").unlink()
+    for fps in ("5", "2"):  # its own is
+        assert run("clip.mp4", "--annotate", "drawn.mp4", "--fps", fps)[0] == 0
+        assert len(list(read_frames("drawn.mp4"))) == 2 * int(fps)
+
+
+def test_a_video_that_comes_in_between_is_left(tmp_path: Path) -> None:
+    target = tmp_path / "drawn.mp4"
+    film = Film("clip.mp4", target, (ClassInfo("red", "#ff0000"),), print)
+    film.add(Entry("clip.mp4", None, 0, 0.0, (160, 96), detections=[]), tiles_image())
+    target.write_bytes(b"theirs")
+    problem = film.end()
+    assert problem is not None and "drawn.mp4 was put there meanwhile and is left as it is" in problem.detail
+    assert target.read_bytes() == b"theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "drawn.mp4"]
 
 
 def test_killed_in_the_middle_of_a_video_it_goes_on(run: Run, clip: Path) -> None:

@@ -48,6 +48,7 @@ def test_the_coco_format_has_them_as_coco_does(client: httpx.Client) -> None:
         x, y, width, height = annotation["bbox"]
         expected = left_half([x, y, x + width, y + height])
         np.testing.assert_array_equal(coco_mask.decode(annotation["segmentation"]), expected)
+        assert annotation["area"] == expected.sum()
 
 
 def test_the_picture_shows_them(client: httpx.Client) -> None:

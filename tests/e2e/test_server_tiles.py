@@ -186,10 +186,12 @@ def test_one_tile_that_the_model_refuses_fails_its_image_alone(server: ServerPro
     bad = photo()
     bad[SIDE - 12 : 2 * SIDE, :, 2] = FAILS  # a row of tiles
     files = [("image", ("x", encode(bad))), ("image", ("x", encode(photo(90, 90))))]
+    gone = dropped(server, "disconnected")
     first, second = server.client.post("/detect", files=files, params=GRID).json()["results"]
     assert first["type"] == "/docs#runtime-failure" and "detections" in second
     assert_problem(post(server, encode(bad), **GRID), 500, "runtime-failure")
     nothing_held(server)
+    assert dropped(server, "disconnected") == gone, "the other tiles' client is still there"
 
 
 def test_past_its_deadline_no_tile_runs(server: ServerProcess) -> None:
@@ -269,6 +271,12 @@ def test_the_description_knows_them(server: ServerProcess) -> None:
     parameters = {each["name"]: each for each in operation["parameters"]}
     assert {"tile", "overlap", "whole"} <= set(parameters)
     assert parameters["tile"]["schema"]["minimum"] == 32
+
+
+def dropped(server: ServerProcess, reason: str) -> float:
+    line = f'hindsight_drops_total{{model="tiny",reason="{reason}"}} '
+    rows = server.client.get("/metrics").text.splitlines()
+    return next((float(row.removeprefix(line)) for row in rows if row.startswith(line)), 0.0)
 
 
 def nothing_held(server: ServerProcess) -> None:

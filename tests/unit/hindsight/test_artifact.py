@@ -24,6 +24,7 @@ from hindsight.artifact import (
 )
 from hindsight.errors import ArtifactError, ModelNotFound, OptionError
 from hindsight.manifest import parse_manifest
+from hindsight.places import ModelsFolderWarning
 from tests.factories import make_tiny_artifact
 
 
@@ -306,3 +307,17 @@ def test_a_version_in_two_folders_is_named_once(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("HINDSIGHT_MODELS", f"{tmp_path / 'one'}{os.pathsep}{tmp_path / 'two'}")
     with pytest.raises(ModelNotFound, match=r"no version '9' of model 'tiny'; there are: [^,]+$"):
         find_artifact("tiny@9")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("typo", "which is not there"), ("file", "which is no folder")])
+def test_a_folder_of_models_that_is_none_is_warned_of(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    """The others are looked into all the same: one may be not mounted today."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HINDSIGHT_MODELS", os.pathsep.join([str(tmp_path / name), str(folder)]))
+    with pytest.warns(ModelsFolderWarning, match=rf"\$HINDSIGHT_MODELS names {tmp_path / name}, {reason}"):
+        assert find_artifact("tiny").path == folder
+    with pytest.warns(ModelsFolderWarning), pytest.raises(ModelNotFound):
+        find_artifact("nowhere")
+    find_artifact(folder)  # by its path: no name is looked up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -254,6 +255,16 @@ def test_arguments_out_of_range_are_refused(kind: type[Any], arguments: dict[str
         kind("http://localhost", **arguments)
 
 
+@pytest.mark.parametrize("kind", [hindsight.Client, hindsight.AsyncClient])
+def test_certificates_for_a_server_without_tls_are_refused(kind: type[Any]) -> None:
+    """Who gives them means to be safe, and would send images and the key in the clear."""
+    with pytest.raises(
+        OptionError, match="tls is for https, and would do nothing for 'http://localhost:8000'"
+    ):
+        kind("http://localhost:8000", tls=ssl.create_default_context())
+    kind("https://localhost:8000", tls=ssl.create_default_context())
+
+
 def test_a_name_beyond_ascii_is_sent_as_the_net_knows_it() -> None:
     assert Address.of("http://b\u00fccher.example:8000", None).authority == "xn--bcher-kva.example:8000"
 
@@ -261,6 +272,15 @@ def test_a_name_beyond_ascii_is_sent_as_the_net_knows_it() -> None:
 def test_a_file_that_is_not_there_is_refused_here(server: StubServer, client: Any) -> None:
     with pytest.raises(UnsupportedImage, match=r"nowhere\.jpg"):
         client.detect("nowhere.jpg")
+    assert server.connections == 0
+
+
+def test_a_stream_without_end_is_not_read_for_ever(
+    server: StubServer, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hindsight.client.wire._MOST_BYTES", 100_000)
+    with pytest.raises(ImageTooLarge, match="/dev/zero: more than 100000 bytes are not sent"):
+        client.detect("/dev/zero")
     assert server.connections == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import re
 import threading
 import time
@@ -215,6 +216,132 @@ def test_images_are_taken_as_they_are_needed(server: StubServer) -> None:
         assert taken <= 12
         outcomes.close()  # type: ignore[attr-defined]
     assert len(server.asked) <= taken
+
+
+def test_an_answer_does_not_wait_for_the_next_image(server: StubServer) -> None:
+    """A camera gives its second picture when the answer to the first has been seen."""
+    seen = threading.Event()
+
+    def camera() -> Iterator[bytes]:
+        for number in range(3):
+            yield image(number, LARGE)
+            assert seen.wait(SOON), "no answer came while the camera had nothing new"
+            seen.clear()
+
+    heard = []
+    with hindsight.Client(server.url) as client:
+        for outcome in client.detect_many(camera()):
+            heard.append(outcome)
+            seen.set()
+    assert numbers(heard) == [0, 1, 2]
+
+
+def test_nor_does_an_asynchronous_one(server: StubServer) -> None:
+    async def run() -> list[Any]:
+        seen = asyncio.Event()
+
+        async def camera() -> AsyncIterator[bytes]:
+            for number in range(3):
+                yield image(number, LARGE)
+                async with asyncio.timeout(SOON):
+                    await seen.wait()
+                seen.clear()
+
+        heard = []
+        async with hindsight.AsyncClient(server.url) as client:
+            async for outcome in client.detect_many(camera()):
+                heard.append(outcome)
+                seen.set()
+        return heard
+
+    assert numbers(asyncio.run(run())) == [0, 1, 2]
+
+
+def test_an_asynchronous_source_that_is_cancelled_ends_the_answers(server: StubServer) -> None:
+    async def camera() -> AsyncIterator[bytes]:
+        yield image(0, LARGE)
+        raise asyncio.CancelledError("unplugged")
+
+    async def run() -> list[Any]:
+        heard = []
+        async with hindsight.AsyncClient(server.url) as client:
+            with pytest.raises(asyncio.CancelledError, match="unplugged"):
+                async with asyncio.timeout(SOON):
+                    async for outcome in client.detect_many(camera()):
+                        heard.append(outcome)
+        return heard
+
+    assert numbers(asyncio.run(run())) == [0]
+
+
+@pytest.mark.parametrize("kind", [hindsight.Client, Driven], ids=["sync", "async"])
+def test_whoever_is_slow_to_take_answers_has_few_images_taken(server: StubServer, kind: Any) -> None:
+    """Answered or not, what nobody has taken yet is bounded: images are in memory until then."""
+    taken: list[int] = []
+
+    def camera() -> Iterator[bytes]:
+        for number in range(1000):
+            taken.append(number)
+            yield image(number, LARGE)
+
+    async def listen() -> None:
+        async with hindsight.AsyncClient(server.url) as client:
+            outcomes = client.detect_many(camera(), concurrency=2)
+            assert numbers([await anext(outcomes)]) == [0]
+            while len(server.asked) < 4:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)  # for more to be taken, if that were possible
+            await outcomes.aclose()  # type: ignore[attr-defined]
+
+    if kind is Driven:
+        asyncio.run(listen())
+    else:
+        with hindsight.Client(server.url) as client:
+            outcomes = client.detect_many(camera(), concurrency=2)
+            assert numbers([next(outcomes)]) == [0]
+            while len(server.asked) < 4:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            outcomes.close()  # type: ignore[attr-defined]
+    assert len(taken) <= 8
+    assert not [thread for thread in threading.enumerate() if thread.name == "hindsight images"]
+
+
+def test_a_source_that_hangs_does_not_hold_who_stops_listening(server: StubServer) -> None:
+    release = threading.Event()
+
+    def camera() -> Iterator[bytes]:
+        yield image(0, LARGE)
+        release.wait(SOON)
+        yield image(1, LARGE)
+
+    began = time.monotonic()
+    with hindsight.Client(server.url) as client:
+        outcomes = client.detect_many(camera())
+        assert numbers([next(outcomes)]) == [0]
+        outcomes.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < SOON / 2
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "hindsight images":
+            thread.join(SOON)
+            assert not thread.is_alive()
+    assert len(server.asked) == 1, "what comes later is not sent"
+
+
+def test_what_the_callers_context_says_holds_for_the_source(server: StubServer) -> None:
+    request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="none")
+    known = []
+
+    def camera() -> Iterator[bytes]:
+        known.append(request_id.get())
+        yield image(0)
+
+    token = request_id.set("a")
+    with hindsight.Client(server.url) as client:
+        assert numbers(client.detect_many(camera())) == [0]
+    request_id.reset(token)
+    assert known == ["a"]
 
 
 def test_an_error_of_the_images_own_iterator_comes_through(server: StubServer, client: Any) -> None:

@@ -152,6 +152,22 @@ def test_coco_annotations_are_coco(found: Detections, masked: Detections) -> Non
     assert masked.to_coco()[0]["segmentation"]["size"] == [96, 160]
 
 
+def test_cocos_area_is_that_of_the_mask(masked: Detections) -> None:
+    """As pycocotools has it: the left half of each tile, not its box."""
+    from pycocotools import mask as coco
+
+    for each in (masked, again(masked)):
+        for row, annotation in enumerate(each.to_coco()):
+            assert annotation["area"] == masked.bitmap(row).sum() == coco.area(annotation["segmentation"])
+    assert [annotation["area"] for annotation in masked.to_coco()] == [512, 512]
+    empty = {**masked.to_records()[0], "segmentation": {"size": [96, 160], "counts": "PPP1"}}
+    assert coco.area(empty["segmentation"]) == 0
+    assert Detections.from_records([empty], masked.class_names, (96, 160)).to_coco()[0]["area"] == 0
+    broken = {**empty, "segmentation": {"size": [96, 160], "counts": "\x7f"}}
+    with pytest.raises(ValueError, match="counts hold"):
+        Detections.from_records([broken], masked.class_names, (96, 160)).to_coco()
+
+
 def test_yolo_and_label_studio_are_relative(found: Detections) -> None:
     assert found.to_yolo().splitlines()[0] == "0 0.300000 0.166667 0.200000 0.333333 0.894427"
     # What Ultralytics trains on: five numbers, and an error for a sixth.

@@ -37,6 +37,7 @@ def make_video(
     codec: str = "mpeg4",
     hw: tuple[int, int] = (96, 160),
     faststart: bool = False,
+    ticks: int = 1000,
 ) -> Path:
     """A frame for each time, in seconds; frame n is grey, of brightness 10 + 4 n, with a white top-left
     corner.
@@ -46,7 +47,7 @@ def make_video(
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = hw[1], hw[0], "yuv420p"
         stream.bit_rate = 4_000_000
-        stream.codec_context.time_base = Fraction(1, 25) if codec == "mpeg2video" else Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, 25 if codec == "mpeg2video" else ticks)
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number, hw), format="rgb24")
             frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
@@ -177,6 +178,57 @@ def test_an_mp4_cut_short_behind_its_index_gives_what_is_there(tmp_path: Path) -
     assert 20 <= len(frames) <= 80
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize("name", ["clip.avi", "clip.mp4", "clip.mov"])
+def test_frames_that_the_file_counts_and_has_not_are_missed(tmp_path: Path, name: str, share: float) -> None:
+    """Even a few: 100 frames are 4 s, and the last 10 % of the file less than one."""
+    times = [number / 25 for number in range(100)]
+    path = make_video(tmp_path / name, times, faststart=name != "clip.avi", ticks=25)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    frames: list[Frame] = []
+    counted = "" if name == "clip.avi" else r" \(\d+ of 100 frames\)"
+    with pytest.raises(IncompleteVideo, match=rf"it ends at \d\.\d s of 4\.0 s{counted}: the file is cut"):
+        read_into(frames, path)
+    assert 100 * share - 30 <= len(frames) < 100
+
+
+def test_a_video_with_sound_that_is_cut_short_is_told(tmp_path: Path) -> None:
+    """Matroska counts no frames, and its own duration may be that of the sound."""
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", rate=8000)
+        video.width, video.height, video.pix_fmt, video.bit_rate = 160, 96, "yuv420p", 4_000_000
+        sound.layout = "mono"
+        for number in range(100):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+            heard = av.AudioFrame.from_ndarray(np.zeros((1, 320), np.int16), format="s16", layout="mono")
+            heard.sample_rate, heard.pts = 8000, 320 * number
+            container.mux(sound.encode(heard))
+        container.mux(video.encode())
+        container.mux(sound.encode())
+    assert numbers(path) == list(range(100))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(IncompleteVideo, match=r"it ends at \d\.\d s of 4\.0 s: the file is cut short"):
+        list(read_frames(path))
+
+
+def test_a_video_whose_beginning_was_edited_away_is_whole(tmp_path: Path, clip: Path) -> None:
+    """Phones trim like this: the frames before are in the file, counted, and not shown."""
+    path = tmp_path / "trimmed.mp4"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - 10 * packet.duration, packet.dts - 10 * packet.duration
+                packet.stream = stream
+                container.mux(packet)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 50
+    frames = list(read_frames(path))
+    assert len(frames) == 40 and abs(float(frames[0].image[60:, 60:].mean()) - 50) < 4
+
+
 def test_damage_in_the_middle_costs_only_some_frames(tmp_path: Path) -> None:
     path = make_video(tmp_path / "clip.avi", [number / 25 for number in range(60)])
     content = bytearray(path.read_bytes())
@@ -218,16 +270,32 @@ def test_a_missing_file_sound_alone_and_frames_too_large_are_told(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("0", 0), ("12.5", 12.5), ("1:02.5", 62.5), ("01:00:02", 3602), ("90:00", 5400)]
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("12.5", 12.5),
+        (".5", 0.5),
+        ("90", 90),
+        ("1:02.5", 62.5),
+        ("1:5", 65),
+        ("01:00:02", 3602),
+        ("90:00", 5400),
+        ("0:59:59.9", 3599.9),
+    ],
 )
 def test_times_are_read(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1", "1:2:3:4", "nan", "1::2"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "soon", "-1", "1:2:3:4", "nan", "inf", "1::2", "1:99", "1:60", "1:60:00", "0:99:00", "1.5:30", "1e2",
+     "1_0", " 1", "1:-2", "+1", ":30", "30:", "\u0663"],
+)  # fmt: skip
 def test_what_is_no_time_is_told(text: str) -> None:
-    with pytest.raises(OptionError, match="a time is written as seconds or as"):
+    with pytest.raises(OptionError, match="a time is written as seconds or as") as told:
         parse_time(text)
+    assert repr(text) in str(told.value) and "\n" not in str(told.value)
 
 
 def test_reading_ahead_gives_the_same_frames_and_no_more_than_asked(

@@ -11,6 +11,7 @@ from hindsight.artifact import Artifact
 from hindsight.errors import OutOfMemory, RuntimeFailure
 from service.batcher import Done
 from service.errors import Busy, DeadlineExceeded, EngineUnavailable
+from service.together import all_or_none
 from service.work import round_nms_threshold
 from tests.unit.service.bench import POISON, Bench
 from tests.virtual_time import run, settle
@@ -226,6 +227,35 @@ def test_a_cancelled_image_leaves_the_queue_and_its_place(tiny_artifact: Artifac
         await bench.batcher.stop()
 
     run(scenario())
+
+
+def test_a_neighbour_of_what_failed_is_no_client_that_left(tiny_artifact: Artifact) -> None:
+    """Tiles of an image and images of a KServe request fail together. Each has a shape of its own here."""
+
+    async def scenario(*, leaves: bool) -> None:
+        bench = Bench(tiny_artifact)
+        first = await bench.hold_engine()
+        slots = bench.admit(5)
+        values = [POISON, 2, 3, 4, 5]
+        works = [bench.work(value, hw=(64, 32 * place)) for place, value in enumerate(values, 1)]
+        submitted = [bench.batcher.submit(work, slot) for work, slot in zip(works, slots, strict=True)]
+        task = asyncio.create_task(all_or_none(slots, submitted))
+        await settle()
+        if leaves:
+            task.cancel()
+        bench.engine.open.set()
+        await first
+        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+        assert isinstance(outcome, asyncio.CancelledError if leaves else RuntimeFailure)
+        dropped = {reason: bench.dropped(reason) for reason in ("disconnected", "request_failed")}
+        ran = len(bench.engine.sizes) - 1
+        assert dropped == ({"disconnected": 5, "request_failed": 0} if leaves else
+                           {"disconnected": 0, "request_failed": 5 - ran})  # fmt: skip
+        assert ran < 4
+        await bench.batcher.stop()
+
+    run(scenario(leaves=False))
+    run(scenario(leaves=True))
 
 
 def test_when_the_only_worker_is_lost_nobody_waits_in_silence(tiny_artifact: Artifact) -> None:

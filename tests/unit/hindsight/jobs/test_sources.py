@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,3 +171,62 @@ def test_an_address_is_named_as_it_was_given() -> None:
     (problem,) = found.problems
     assert problem.startswith("http://example.org/a.jpg: ") and "no address" in problem
     assert [source.file for source in found.files] == ["photos/b.jpg"]
+
+
+def test_names_that_are_too_long_are_files_that_cannot_be_read() -> None:
+    for text in ("n" * 300, f"photos/{'n' * 300}.jpg", "x/" * 3000 + "a.jpg"):
+        assert files(text) == [text] and is_one_file(text)
+
+
+def test_folders_that_nobody_may_look_into_are_problems_or_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that can be listed but not entered: the system refuses to say what its names are."""
+
+    def refused(path: object, *arguments: object, **options: object) -> os.stat_result:
+        if str(path).startswith("photos/deep/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **options)  # type: ignore[arg-type]
+
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", refused)
+    assert files("photos") == ["photos/a.png", "photos/b.jpg"]
+    assert files("photos/deep/er/c.webp") == ["photos/deep/er/c.webp"], "reading it will say why"
+
+
+def test_folders_may_be_nested_deeper_than_functions() -> None:
+    depth = 60
+    Path("deep", *"d" * depth).mkdir(parents=True)
+    Path("deep", *"d" * depth, "a.png").touch()
+    here = len(inspect.stack())
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(here + depth)
+    try:
+        found = files("deep")
+    finally:
+        sys.setrecursionlimit(limit)
+    assert found == ["deep/" + "d/" * depth + "a.png"]
+
+
+def test_links_that_lead_around_in_circles_are_walked_once(photos: Path) -> None:
+    (photos / "deep" / "up").symlink_to(photos)
+    (photos / "loop").symlink_to(photos / "loop")
+    (photos / "twin.jpg").symlink_to(photos / "b.jpg")
+    assert files("photos", own=(photos / "loop",)) == [
+        "photos/a.png", "photos/b.jpg", "photos/deep/er/c.webp", "photos/twin.jpg",
+    ]  # fmt: skip
+
+
+def test_thousands_of_files_of_one_name_are_told_apart_soon() -> None:
+    """A list may name frame.jpg of each of many folders."""
+    many = find_sources([f"{number}/frame.jpg" for number in range(20_000)]).files
+    began = time.process_time()
+    names = label_targets(many)
+    assert time.process_time() - began < 20, "each looks for a name from the first one on"
+    assert len(set(names.values())) == 20_000
+    assert names[Path("0/frame.jpg")] == Path("frame.txt")
+    assert names[Path("19999/frame.jpg")] == Path("frame-20000.txt")
+
+
+def test_a_folder_that_may_not_be_written_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OptionError, match="--annotate drawn: this folder may not be written to"):
+        annotation_targets(Path("drawn"), find_sources(["photos"]).files, single=False)

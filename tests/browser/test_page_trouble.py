@@ -199,7 +199,7 @@ def test_comparing_a_refused_image_says_that_there_is_nothing_to_compare(open_pa
     pick(page, "broken.png", b"x")
     expect(page.locator("#problem")).to_be_visible()
     page.get_by_role("radio", name="Compare").check()
-    expect(page.locator("#compare-summary")).to_have_text("This image has no boxes to compare: see below.")
+    expect(page.locator("#compare-summary")).to_have_text("This image was refused: there is nothing to compare.")
 
 
 def test_a_key_that_is_withdrawn_is_asked_for_and_nothing_is_lost(browser: Browser, tmp_path: Path) -> None:

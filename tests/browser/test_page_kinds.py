@@ -68,7 +68,7 @@ def refused() -> dict[str, tuple[bytes, str, str]]:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     animated = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><rect width="40" height="40"/></svg>'
-    jpeg = saved(Image.fromarray(tiles_image()), "JPEG")
+    jpeg = saved(Image.fromarray(tiles_image(960, 1600)), "JPEG")
     return {
         "animated.gif": (animated, "image/gif", "more than one frame"),
         "drawing.svg": (svg, "image/svg+xml", "expected one of JPEG, PNG"),
@@ -78,7 +78,7 @@ def refused() -> dict[str, tuple[bytes, str, str]]:
         "report.pdf": (b"%PDF-1.7 " + bytes(40), "application/pdf", "expected one of JPEG, PNG"),
         "clip.mp4": (b"\0\0\0\x18ftypisom" + bytes(40), "video/mp4", "expected one of JPEG, PNG"),
         "empty.png": (b"", "image/png", "empty"),
-        "half.jpg": (jpeg[: len(jpeg) // 2], "image/jpeg", "cut short"),
+        "half.jpg": (jpeg[: len(jpeg) * 3 // 4], "image/jpeg", "cut short"),
     }
 
 
@@ -168,7 +168,7 @@ def test_an_image_over_the_servers_limits_is_told_the_limit(open_page: OpenPage,
     heavy = saved(Image.fromarray(tiles_image()), "PNG") + bytes(40_000_000)
     files = [("pixels.png", many_pixels, "image/png"), ("heavy.png", heavy, "image/png")]
     pick_all(page, [*files, ("fine.png", encode(tiles_image()), "image/png")])
-    page.wait_for_function("document.querySelectorAll('#film li[data-state=failed]').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('#film li[data-state=failed]').length === 2")
     tile(page, "pixels.png").click()
     expect(page.locator("#problem-detail")).to_contain_text("3000 x 2000 pixels; at most 2000000")
     tile(page, "heavy.png").click()
@@ -226,7 +226,8 @@ def test_a_wide_image_can_be_zoomed_into_and_drawn_on(page: Page) -> None:
 
 def test_one_pixel_can_be_looked_at_and_boxed(page: Page) -> None:
     pick(page, "one.png", encode(np.full((1, 1, 3), 255, np.uint8)), "image/png")
-    wait_for_count(page, 1, 1)
+    wait_for_all(page)
+    expect(page.locator("#timings")).to_contain_text("1 × 1")
     own_mode(page)
     page.get_by_role("button", name="Add a box").click()
     wait_for_opinions(page, 1)

@@ -81,7 +81,7 @@ def test_work_can_be_stopped_and_gone_on_with(open_page: OpenPage) -> None:
     held: list[Route] = []
     page.route("**/detect*", lambda route: held.append(route))  # noqa: PLW0108  # playwright marks the function
     pick_all(page, [(f"{number}.png", PHOTO, "image/png") for number in range(6)])
-    page.wait_for_function("document.querySelector('#film li[data-state=running]') !== null")
+    page.wait_for_function("() => document.querySelector('#film li[data-state=running]') !== null")
     page.get_by_role("button", name="Stop").click()
     notice = page.get_by_role("alert")
     expect(notice).to_contain_text("Stopped")
@@ -123,11 +123,11 @@ def test_what_failed_is_tried_again_by_one_click(open_page: OpenPage) -> None:
         page,
         [*((f"{number}.png", PHOTO, "image/png") for number in range(4)), ("broken.png", b"x", "image/png")],
     )
-    page.wait_for_function("document.querySelectorAll('#film li[data-state=failed]').length === 5")
+    page.wait_for_function("() => document.querySelectorAll('#film li[data-state=failed]').length === 5")
     page.unroute("**/detect*")
     page.get_by_role("button", name="Try 5 again").click()
-    page.wait_for_function("document.querySelectorAll('#film li[data-state=done]').length === 6")
-    page.wait_for_function("document.querySelectorAll('#film li[data-state=failed]').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('#film li[data-state=done]').length === 6")
+    page.wait_for_function("() => document.querySelectorAll('#film li[data-state=failed]').length === 1")
     expect(page.get_by_role("button", name="Try 1 again")).to_be_hidden()  # it is the file's own fault
     assert states(page)["broken.png"] == "failed"
 
@@ -138,7 +138,7 @@ def test_more_images_and_a_moved_slider_while_some_are_under_way(open_page: Open
     held: list[Route] = []
     page.route("**/detect*", lambda route: held.append(route))  # noqa: PLW0108  # playwright marks the function
     pick_all(page, [(f"a{number}.png", PHOTO, "image/png") for number in range(4)])
-    page.wait_for_function("document.querySelector('#film li[data-state=running]') !== null")
+    page.wait_for_function("() => document.querySelector('#film li[data-state=running]') !== null")
     drop(page, "drop", *((f"b{number}.png", PHOTO, "image/png") for number in range(4)))
     expect(tile(page, "b0.png")).to_have_attribute("aria-pressed", "true")
     tile(page, "a1.png").focus()

@@ -85,11 +85,8 @@ def test_class_names_are_text_everywhere(page: Page, tmp_path: Path, model: str)
     assert [row[0] for row in table_rows(page)] == [first, second]
     box(page, 0).hover()
     expect(page.locator("#detail .detail-title span").first).to_have_text(first.strip())
-    chips = [text.strip() for text in page.locator("#classes .chip").all_inner_texts()]
-    assert chips == [f"{first.strip()} 1".strip(), f"{second.strip()} 1"] or chips == [
-        f"{first.strip()}1",
-        f"{second.strip()}1",
-    ]
+    chips = page.locator("#classes .chip").all_inner_texts()
+    assert [text.split() for text in chips] == [[*first.split(), "1"], [*second.split(), "1"]]
     label = box(page, 0).get_attribute("aria-label") or ""
     assert label.startswith(first)
     page.get_by_role("button", name="Model card").click()
@@ -98,12 +95,12 @@ def test_class_names_are_text_everywhere(page: Page, tmp_path: Path, model: str)
     page.keyboard.press("Escape")
     assert page.locator("img[src=x]").count() == 0
 
-    page.locator(f"#classes input >> nth=1").uncheck()
+    page.locator("#classes input >> nth=1").uncheck()
     wait_for_count(page, 1, 2)
     (tmp_path / "photo.png").write_bytes(PHOTO)
     for way in WAYS:
         assert [record["label"] for record in run(code(page, way), way, tmp_path)] == [first], way
-    page.locator(f"#classes input >> nth=1").check()
+    page.locator("#classes input >> nth=1").check()
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
     with page.expect_download() as download:
@@ -166,7 +163,7 @@ def test_one_class_and_ninety_one_classes(page: Page) -> None:
     assert {row[0] for row in table_rows(page)} == {"defect"}
     expect(page.locator("#classes .chip")).to_have_count(1)
     page.get_by_role("radio", name="Compare").check()
-    expect(page.locator("#compare-summary")).to_contain_text("The best 3 boxes")
+    expect(page.locator("#compare-summary")).to_contain_text("the same boxes in the same order")
     own_mode(page)
     drag(page, (4, 4), (28, 28))
     wait_for_opinions(page, 1)
@@ -240,7 +237,7 @@ def test_own_boxes_stay_exportable_when_the_model_cannot_judge_them(page: Page) 
     wait_for_all(page)
     assert len(own_boxes(page)) == 1
     expect(page.locator("#export-facts")).to_contain_text("1 without a class left out")
-    page.locator("#model").select_option("single")
+    page.locator("#model").select_option("markup")
     wait_for_opinions(page, 1)
 
 
@@ -293,8 +290,8 @@ def test_a_thousand_boxes_stay_usable(page: Page) -> None:
     assert slider[4] < 2000 and hover[4] < 1000 and sort < 3000  # of a machine that others use, too
     page.locator('#table th[data-key="iou"] button').click()
     assert len(table_rows(page)) == 1000
-    box(page, 999).hover()
-    expect(page.locator("#table tr.active")).to_have_attribute("data-index", "999")
+    box(page, 500).hover()
+    expect(page.locator("#table tr.active")).to_have_attribute("data-index", "500")
     page.get_by_role("radio", name="Compare").check()
     expect(page.locator("#compare-summary")).to_contain_text("The best 1000 boxes")
     own_mode(page)

@@ -4,7 +4,7 @@ import { canRetry } from "./patience.js";
 import { passes } from "./store.js";
 
 export class Filmstrip {
-  /** `handlers`: pick(id), remove(id), clear(), stop(), retry(). */
+  /** `handlers`: pick(id), remove(id), clear(), stop(), goOn(), retry(). */
   constructor(store, handlers) {
     this.store = store;
     this.handlers = handlers;
@@ -15,7 +15,7 @@ export class Filmstrip {
       handlers.clear();
       this.focusSoon(); // the button hides itself
     });
-    byId("stop").addEventListener("click", () => handlers.stop());
+    byId("stop").addEventListener("click", () => (store.get().pause?.stopped ? handlers.goOn() : handlers.stop()));
     byId("retry-all").addEventListener("click", () => {
       handlers.retry();
       this.focusSoon();
@@ -41,7 +41,9 @@ export class Filmstrip {
     byId("film-count").textContent = progressOf(state.images);
     byId("clear").hidden = !state.images.some((image) => image.sample === null);
     const open = state.images.filter((image) => image.state === "waiting" || image.state === "running").length;
-    byId("stop").hidden = open < 2 || (state.pause !== null && state.pause.until === null); // nothing is under way then
+    const { pause } = state;
+    byId("stop").hidden = !pause?.stopped && (open < 2 || pause?.until === null); // else nothing is under way
+    byId("stop").textContent = pause?.stopped ? "Go on" : "Stop";
     const again = state.images.filter((image) => image.state === "failed" && canRetry(image.error)).length;
     byId("retry-all").hidden = again === 0;
     byId("retry-all").textContent = `Try ${again} again`;

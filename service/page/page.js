@@ -37,7 +37,7 @@ const filters = new Filters(store, () => queue.restart());
 const models = new Models(store, queue, filters, say);
 const results = new Results(store, boxes);
 let compare = null; // a CompareView, once compare mode has been asked for
-new Filmstrip(store, { pick, remove, clear, stop: () => queue.stop(), retry: () => queue.retryAll() });
+new Filmstrip(store, { pick, remove, clear, stop: () => queue.stop(), goOn: () => queue.resume(), retry: () => queue.retryAll() });
 
 // Images ----------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ export class Results {
     });
     this.loaded = null; // the detections that boxes and table were made for
     this.drawn = []; // what of the state is on screen
-    store.subscribe(() => this.render(), "images", "current", "filters", "sort", "mode");
+    store.subscribe(() => this.render(), "images", "current", "filters", "sort", "mode", "pause");
     store.subscribe(() => this.#mark(), "hovered", "selected");
   }
 
@@ -33,7 +33,7 @@ export class Results {
   render() {
     const state = this.store.get();
     const image = currentImage(state);
-    const seen = [image, state.filters, state.sort, state.mode === "compare"];
+    const seen = [image, state.filters, state.sort, state.mode === "compare", state.pause === null];
     if (seen.every((value, at) => value === this.drawn[at])) return; // another image's news
     this.drawn = seen;
     showTimings(image);
@@ -85,9 +85,10 @@ const best = (items) => (
 const MOST_NAMES = 8;
 
 /** What stands in place of the table. */
-function emptyText({ model }, image) {
+function emptyText({ model, pause }, image) {
   if (!image) return "Add an image to see its boxes.";
-  if (image.state !== "done") return image.state === "failed" ? "This image has no boxes: see above." : "Detecting…";
+  if (image.state === "failed") return "This image has no boxes: see above.";
+  if (image.state !== "done") return pause ? "Waiting: see above." : "Detecting…";
   const names = model.classes.slice(0, MOST_NAMES).map(({ name }) => inLine(name)).join(", ");
   const more = model.classes.length > MOST_NAMES ? ` and ${model.classes.length - MOST_NAMES} more classes` : "";
   const least = Math.min(LOWEST_SCORE, model.defaults.score_threshold);

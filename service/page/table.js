@@ -99,8 +99,9 @@ export class Table {
   #row({ index, detection, colour }) {
     const swatch = element("i", { className: "swatch" });
     swatch.style.background = colour;
-    const pick = element("button", { type: "button", className: "row-pick", tabIndex: -1, "aria-pressed": "false" },
-      swatch, detection.label);
+    const pick = element("button", {
+      type: "button", className: "row-pick", tabIndex: -1, "aria-pressed": "false", title: detection.label,
+    }, swatch, detection.label);
     const fit = fitOf(detection);
     return element("tr", { "data-index": index },
       element("th", { scope: "row" }, pick),

@@ -33,7 +33,7 @@ RECORD_VIOLATIONS = """
 
 @contextmanager
 def running_server(log: Path, port: int | None = None, **settings: str) -> Iterator[str]:
-    """`hindsight serve` with HINDSIGHT_* `settings` on `port` or a free one; its address once /readyz says so."""
+    """`hindsight serve` with HINDSIGHT_* `settings` on `port` or a free one; its address once it is ready."""
     if port is None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

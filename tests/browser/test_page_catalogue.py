@@ -11,7 +11,15 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from service.keys import create_key
-from tests.browser.browsing import Watch, pick, running_server, states, table_rows, wait_for_all, wait_for_count
+from tests.browser.browsing import (
+    Watch,
+    pick,
+    running_server,
+    states,
+    table_rows,
+    wait_for_all,
+    wait_for_count,
+)
 from tests.factories import encode, make_tiny_artifact, tiles_image
 
 
@@ -25,7 +33,10 @@ class Serving:
 
     def order(self, name: str, operation: str, **query: str) -> None:
         answer = httpx.post(
-            f"{self.address}models/{name}/{operation}", params=query, headers={"x-api-key": self.key}, timeout=120
+            f"{self.address}models/{name}/{operation}",
+            params=query,
+            headers={"x-api-key": self.key},
+            timeout=120,
         )
         assert answer.status_code == httpx.codes.OK, answer.text
 
@@ -71,7 +82,9 @@ def look_again(page: Page) -> None:
     page.evaluate("dispatchEvent(new Event('focus'))")
 
 
-def test_a_model_that_is_unloaded_and_loaded_shows_when_the_user_comes_back(page: Page, serving: Serving) -> None:
+def test_a_model_that_is_unloaded_and_loaded_shows_when_the_user_comes_back(
+    page: Page, serving: Serving
+) -> None:
     assert names(page) == ["alpha", "beta"]
     pick(page, "mine.png", encode(tiles_image()))
     wait_for_all(page)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.browsing import (
     OpenPage,
-    Watch,
     answer_for,
     box,
     drop,
     pick,
     pick_all,
-    pixel_at,
     running_server,
     shown_boxes,
     states,
@@ -29,7 +25,7 @@ from tests.browser.browsing import (
     wait_for_all,
     wait_for_count,
 )
-from tests.browser.workbench import drag, own_boxes, own_mode, wait_for_opinions
+from tests.browser.workbench import drag, own_boxes, own_mode, screen, wait_for_opinions
 from tests.factories import encode, make_tiny_artifact, tiles_image
 
 
@@ -67,12 +63,18 @@ def refused() -> dict[str, tuple[bytes, str, str]]:
     """Name -> file, the type that a browser gives it, and part of what is said."""
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     animated = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><rect width="40" height="40"/></svg>'
+    svg = (
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><rect width="40" height="40"/></svg>'
+    )
     jpeg = saved(Image.fromarray(tiles_image(960, 1600)), "JPEG")
     return {
         "animated.gif": (animated, "image/gif", "more than one frame"),
         "drawing.svg": (svg, "image/svg+xml", "expected one of JPEG, PNG"),
-        "photo.avif": (saved(Image.fromarray(tiles_image()), "AVIF"), "image/avif", "expected one of JPEG, PNG"),
+        "photo.avif": (
+            saved(Image.fromarray(tiles_image()), "AVIF"),
+            "image/avif",
+            "expected one of JPEG, PNG",
+        ),
         "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(40), "", "expected one of JPEG, PNG"),
         "notes.jpg": (b"only text", "image/jpeg", "expected one of JPEG, PNG"),
         "report.pdf": (b"%PDF-1.7 " + bytes(40), "application/pdf", "expected one of JPEG, PNG"),
@@ -111,7 +113,9 @@ def test_what_cannot_be_read_is_refused_in_words(open_page: OpenPage) -> None:
     for name, (_, _, words) in files.items():
         tile(page, name).click()
         expect(page.locator("#problem-detail")).to_contain_text(words)
-        expect(page.locator("#problem-status")).to_have_text("HTTP 422" if words in ("empty", "cut short") else "HTTP 415")
+        expect(page.locator("#problem-status")).to_have_text(
+            "HTTP 422" if words in ("empty", "cut short") else "HTTP 415"
+        )
         expect(page.locator("#retry")).to_be_hidden()  # the same file would be refused again
     tile(page, "photo.avif").click()
     expect(page.locator("#problem-detail")).to_contain_text("Save it as JPEG or PNG")
@@ -200,7 +204,7 @@ def test_a_large_image_freezes_nothing(page: Page, server: str, size: tuple[int,
         }"""
     )
     pick(page, "large.jpg", content, "image/jpeg")
-    expect(page.locator("#timings")).to_contain_text(f"{width} × {height}")
+    expect(page.locator("#timings")).to_contain_text(f"{width} \N{MULTIPLICATION SIGN} {height}")
     expected = answer_for(server, content, score_threshold=0.05)
     drawn = shown_boxes(page)
     for index, record in enumerate(expected):
@@ -227,7 +231,7 @@ def test_a_wide_image_can_be_zoomed_into_and_drawn_on(page: Page) -> None:
 def test_one_pixel_can_be_looked_at_and_boxed(page: Page) -> None:
     pick(page, "one.png", encode(np.full((1, 1, 3), 255, np.uint8)), "image/png")
     wait_for_all(page)
-    expect(page.locator("#timings")).to_contain_text("1 × 1")
+    expect(page.locator("#timings")).to_contain_text("1 \N{MULTIPLICATION SIGN} 1")
     own_mode(page)
     page.get_by_role("button", name="Add a box").click()
     wait_for_opinions(page, 1)
@@ -256,11 +260,7 @@ def test_a_dense_screen_has_sharp_boxes_and_exact_hits(open_page: OpenPage, dens
     steps = np.abs(np.diff(row, axis=0)).max(axis=1)
     blurred = ((steps > 20) & (steps < 60)).sum()
     assert blurred <= 4, row.tolist()
-    x, y = page.evaluate(
-        """() => { const at = new DOMPoint(97, 65).matrixTransform(document.getElementById("boxes").getScreenCTM());
-            return [at.x, at.y]; }"""
-    )
-    page.mouse.move(x, y)
+    page.mouse.move(*screen(page, 97, 65))
     expect(page.locator("#boxes .detections g.active")).to_have_attribute("data-index", "1")
     own_mode(page)
     drag(page, (10, 40), (30, 60))

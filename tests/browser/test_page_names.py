@@ -1,5 +1,5 @@
-"""Models as they come: one class or many, class names that nobody would choose, no localization head, nothing found, a
-thousand boxes.
+"""Models as they come: one class or many, class names that nobody would choose, no localization head, nothing
+found, a thousand boxes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from playwright.sync_api import Page, expect
 
 from hindsight.artifact import ResizeRule, write_artifact_manifest
 from tests.browser.browsing import (
-    OpenPage,
     box,
     pick,
     running_server,
     set_slider,
     shown_boxes,
     table_rows,
-    tile,
     wait_for_all,
     wait_for_count,
 )
@@ -52,7 +50,9 @@ def tiles_of(height: int, width: int, colour: tuple[int, int, int]) -> bytes:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Models with odd class names; `single` (one class), `coco` (91), `crowd` (1000 boxes), `plain` (no localization head)."""
+    """Models with odd class names; `single` (one class), `coco` (91), `crowd` (1000 boxes), `plain` (judges
+    nothing).
+    """
     root = tmp_path_factory.mktemp("names")
     made = [make_tiny_artifact(root / name, name=name, class_names=names) for name, names in NAMES.items()]
     coco = [f"thing {number}" for number in range(1, 92)]
@@ -141,6 +141,10 @@ def test_a_long_class_name_leaves_room_for_the_score(page: Page) -> None:
     stage = page.locator("#boxes").bounding_box()
     assert stage is not None
     assert max(widths) < stage["width"] / 2
+    card = page.locator(".results").bounding_box()
+    last = page.locator("#table tbody tr td").last.bounding_box()
+    assert card is not None and last is not None
+    assert last["x"] + last["width"] <= card["x"] + card["width"], "the numbers are in sight"
 
 
 def test_a_name_in_another_direction_does_not_swap_it_with_its_score(page: Page) -> None:
@@ -192,8 +196,10 @@ def test_a_model_that_judges_no_boxes_pretends_nothing(page: Page, tmp_path: Pat
         "(cells) => cells.filter((cell) => cell.checkVisibility()).map((cell) => cell.textContent)"
     )
     assert headings == ["Class", "Score", "Class score", "Size (px)"]
-    cells = page.locator("#table tbody tr").first.locator("th, td").evaluate_all(
-        "(cells) => cells.filter((cell) => cell.checkVisibility()).length"
+    cells = (
+        page.locator("#table tbody tr")
+        .first.locator("th, td")
+        .evaluate_all("(cells) => cells.filter((cell) => cell.checkVisibility()).length")
     )
     assert cells == 4
     expect(page.locator("#formula")).to_be_hidden()
@@ -201,7 +207,9 @@ def test_a_model_that_judges_no_boxes_pretends_nothing(page: Page, tmp_path: Pat
     expect(page.locator(".legend")).to_be_hidden()
     page.locator("#photo-section").focus()
     page.keyboard.press("c")
-    expect(page.locator("#status")).to_have_text("This model gives no IoU to rank by, so there is nothing to compare")
+    expect(page.locator("#status")).to_have_text(
+        "This model gives no IoU to rank by, so there is nothing to compare"
+    )
     expect(page.get_by_role("radio", name="Detections")).to_be_checked()
 
     own_mode(page)

@@ -1,4 +1,4 @@
-"""Everything that can come instead of an answer: the page says what, goes on by itself where that helps, and loses nothing."""
+"""What can come instead of an answer: the page says so, goes on by itself where that helps, loses nothing."""
 
 from __future__ import annotations
 
@@ -64,9 +64,13 @@ def test_a_server_that_is_busy_for_long_is_asked_less_and_less_often(page: Page)
     code = """async () => {
         const { waitFor } = await import(new URL("page/patience.js", document.baseURI));
         const { Problem } = await import(new URL("page/api.js", document.baseURI));
-        const waits = (fields) => [...Array(40).keys()].map((tries) => waitFor(new Problem({ title: "x", ...fields }), tries));
-        return { busy: waits({ status: 503, retryAfter: 1 }), far: waits({ status: 429, retryAfter: 60 }), lost: waits({ lost: true }),
-            gateway: waits({ status: 502 }), unnamed: waits({ status: 503 }), never: waits({ status: 503, retryAfter: 3600 }) };
+        const waits = (fields) => [...Array(40).keys()]
+            .map((tries) => waitFor(new Problem({ title: "x", ...fields }), tries));
+        return {
+            busy: waits({ status: 503, retryAfter: 1 }), far: waits({ status: 429, retryAfter: 60 }),
+            lost: waits({ lost: true }), gateway: waits({ status: 502 }),
+            unnamed: waits({ status: 503 }), never: waits({ status: 503, retryAfter: 3600 }),
+        };
     }"""
     waits = page.evaluate(code)
     for name in ("busy", "far", "lost", "gateway"):
@@ -81,7 +85,9 @@ def test_a_server_that_is_busy_for_long_is_asked_less_and_less_often(page: Page)
 
 
 @pytest.mark.parametrize("status", [502, 503])
-def test_a_proxy_in_front_of_a_server_that_restarts_refuses_no_image(open_page: OpenPage, status: int) -> None:
+def test_a_proxy_in_front_of_a_server_that_restarts_refuses_no_image(
+    open_page: OpenPage, status: int
+) -> None:
     page, watch = open_page()
     wait_for_all(page)
     watch.allow_failed_requests()
@@ -135,7 +141,9 @@ def test_a_list_of_models_that_is_none_is_reported(open_page: OpenPage, body: st
 
 
 @pytest.mark.parametrize("body", ["{}", "null", '{"image": {}}', "[]"])
-def test_an_answer_of_another_shape_is_reported_and_can_be_asked_again(open_page: OpenPage, body: str) -> None:
+def test_an_answer_of_another_shape_is_reported_and_can_be_asked_again(
+    open_page: OpenPage, body: str
+) -> None:
     page, _ = open_page()
     wait_for_all(page)
     page.route("**/detect*", lambda route: route.fulfill(status=200, body=body), times=1)
@@ -146,7 +154,9 @@ def test_an_answer_of_another_shape_is_reported_and_can_be_asked_again(open_page
     wait_for_count(page, 2, 2)
 
 
-def test_a_second_opinion_goes_on_by_itself_after_a_busy_server_and_a_lost_network(open_page: OpenPage) -> None:
+def test_a_second_opinion_goes_on_by_itself_after_a_busy_server_and_a_lost_network(
+    open_page: OpenPage,
+) -> None:
     page, watch = open_page()
     watch.allow_failed_requests()
     choose(page, "tiles.jpg")
@@ -199,7 +209,9 @@ def test_comparing_a_refused_image_says_that_there_is_nothing_to_compare(open_pa
     pick(page, "broken.png", b"x")
     expect(page.locator("#problem")).to_be_visible()
     page.get_by_role("radio", name="Compare").check()
-    expect(page.locator("#compare-summary")).to_have_text("This image was refused: there is nothing to compare.")
+    expect(page.locator("#compare-summary")).to_have_text(
+        "This image was refused: there is nothing to compare."
+    )
 
 
 def test_a_key_that_is_withdrawn_is_asked_for_and_nothing_is_lost(browser: Browser, tmp_path: Path) -> None:
@@ -262,7 +274,8 @@ def test_a_server_that_restarts_loses_nothing(browser: Browser, tmp_path: Path) 
     expect(page.get_by_role("alert")).to_contain_text("No answer from the server")
     assert states(page)["before.png"] == "done"
     with running_server(tmp_path / "two.log", port, HINDSIGHT_MODEL=str(tiny.path)):
-        page.wait_for_function("() => [...document.querySelectorAll('#film li')].every((item) => item.dataset.state === 'done')",
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('#film li')].every((item) => item.dataset.state === 'done')",
             timeout=120_000,
         )
         expect(page.locator("#problem")).to_be_hidden()

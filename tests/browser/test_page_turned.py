@@ -84,8 +84,10 @@ def test_boxes_lie_on_the_objects_however_the_picture_is_stored(page: Page, serv
         np.testing.assert_allclose(expected[0], [32, 0, 64, 32], atol=1e-3)
         page.wait_for_function("() => document.getElementById('placeholder').hidden")
         assert_upright(page)
-        expect(page.locator("#timings")).to_contain_text("160 × 96")
-        size = tile(page, name).locator("img").evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
+        expect(page.locator("#timings")).to_contain_text("160 \N{MULTIPLICATION SIGN} 96")
+        size = (
+            tile(page, name).locator("img").evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
+        )
         assert size == [160, 96], "the thumbnail is turned as the picture is"
 
 

@@ -120,7 +120,7 @@ export const fetchSample = async (model, file, signal) =>
   (await request(sampleAddress(model, file), { signal })).blob();
 
 /** A file that was changed or removed since it was added fails as a lost network does; reading it tells which it is. */
-async function checkReadable(blob) {
+export async function checkReadable(blob) {
   try {
     await blob.slice(0, 1).arrayBuffer();
   } catch {
@@ -139,21 +139,6 @@ export async function detect(blob, query, signal) {
     const response = await request(address("detect", query), { method: "POST", body: blob, headers, signal });
     const answer = await jsonOf(response, "/detect", ({ image, detections }) => image?.width > 0 && Array.isArray(detections));
     return { answer, roundTrip: performance.now() - started };
-  } catch (error) {
-    if (error.lost) await checkReadable(blob);
-    throw error;
-  }
-}
-
-/** POST /rescore: an opinion for each of `boxes`, in order. */
-export async function rescore(blob, boxes, query, signal) {
-  const form = new FormData();
-  form.append("image", blob, "image");
-  form.append("boxes", JSON.stringify(boxes));
-  try {
-    const response = await request(address("rescore", query), { method: "POST", body: form, signal });
-    const fits = ({ results }) => Array.isArray(results) && results.length === boxes.length && results.every(Boolean);
-    return (await jsonOf(response, "/rescore", fits)).results;
   } catch (error) {
     if (error.lost) await checkReadable(blob);
     throw error;

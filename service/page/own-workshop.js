@@ -8,6 +8,7 @@ import { fitOf } from "./fit.js";
 import { ORDERS, Opinions, nearestOf, remarkOf } from "./opinions.js";
 import { OwnLayer } from "./own-layer.js";
 import { OwnPanel } from "./own-panel.js";
+import { rescore } from "./rescore.js";
 import { colourOf, currentImage, imageOf, shown as shownOf, updateImage } from "./store.js";
 
 const NO_LIST = new BoxList();
@@ -174,7 +175,7 @@ export function mount(element, store, api) {
   // The second opinion ------------------------------------------------------------------------------------------
 
   function ask({ blob }, boxes, signal) {
-    return api.rescore(blob, boxes, { model: store.get().model.name }, signal);
+    return rescore(blob, boxes, { model: store.get().model.name }, signal);
   }
 
   function judge({ force = false, soon = false } = {}) {

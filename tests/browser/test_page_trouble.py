@@ -20,6 +20,7 @@ from tests.browser.browsing import (
     pick,
     pick_all,
     running_server,
+    set_slider,
     states,
     tile,
     wait_for_all,
@@ -283,6 +284,23 @@ def test_a_server_that_restarts_loses_nothing(browser: Browser, tmp_path: Path) 
         wait_for_count(page, 2, 2)
         watch.check(page)
     page.context.close()
+
+
+def test_an_image_that_failed_later_carries_its_problem_into_the_export(open_page: OpenPage) -> None:
+    """Answered once, then refused with another option: it is not "without an answer yet"."""
+    page, watch = open_page()
+    wait_for_all(page)
+    watch.allow_failed_requests()
+    page.route("**/detect*", lambda route: refuse(route, 500, "Internal error"), times=1)
+    set_slider(page, "iou-weight", 0.2)
+    page.wait_for_function("() => document.querySelectorAll('#film li[data-state=failed]').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('#film li[data-state=done]').length === 1")
+    page.locator('input[name="export-scope"][value="all"]').check()
+    expect(page.locator("#export-facts")).to_contain_text("1 failed")
+    with page.expect_download() as download:
+        page.locator("#export").get_by_role("button", name="COCO JSON").click()
+    images = json.loads(Path(download.value.path()).read_bytes())["images"]
+    assert [entry["problem"]["title"] for entry in images if "problem" in entry] == ["Internal error"]
 
 
 @pytest.mark.parametrize("part", ["export.js", "own-boxes.js", "onscreen.js"])

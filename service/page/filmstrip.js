@@ -40,7 +40,7 @@ export class Filmstrip {
     }
     byId("film-count").textContent = progressOf(state.images);
     byId("clear").hidden = !state.images.some((image) => image.sample === null);
-    const open = state.images.filter((image) => image.state === "waiting" || image.state === "running").length;
+    const open = state.images.filter((image) => image.sample === null && (image.state === "waiting" || image.state === "running")).length;
     const { pause } = state;
     byId("stop").hidden = !pause?.stopped && (open < 2 || pause?.until === null); // else nothing is under way
     byId("stop").textContent = pause?.stopped ? "Go on" : "Stop";

@@ -67,7 +67,8 @@ const keyOf = (box) => box.join();
 
 /**
  * Opinions by model, image and box, asked for when they are missing. `ask(image, boxes, signal)` -> [opinion] speaks HTTP;
- * `changed()` is called when something is new, `ticked()` while a wait is counted down. A `refresh` that wants something else ends the one before it.
+ * `changed()` is called when something is new, `ticked()` while a wait is counted down. A `refresh` that wants something else
+ * ends the one before it.
  */
 export class Opinions {
   #known = new Map(); // `${model} ${image id}` -> Map(box key -> opinion)

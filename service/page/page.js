@@ -1,5 +1,6 @@
 // Hindsight's page: this module makes the parts and wires them together. The state is in store.js; models.js knows the models;
-// queue.js asks the server; stage.js, boxes.js and labels.js draw; results.js and compare_view.js decide what; the other parts are named for what they show.
+// queue.js asks the server; stage.js, boxes.js and labels.js draw; results.js and compare_view.js decide what; the other parts
+// are named for what they show.
 import * as http from "./api.js";
 import { BoxLayer } from "./boxes.js";
 import { Camera } from "./camera.js";

@@ -1,5 +1,6 @@
 // Gets every image that waits detected: a few at a time, the one on the stage first. What passes by itself (a full server,
-// a lost network, a key that is not enough) pauses the whole queue and loses nothing; what is the image's own fault stays with that image.
+// a lost network, a key that is not enough) pauses the whole queue and loses nothing; what is the image's own fault stays with
+// that image.
 import { Problem, detect, fetchSample } from "./api.js";
 import { canRetry, isPassing, waitFor } from "./patience.js";
 import { sentQuery } from "./query.js";

@@ -22,6 +22,8 @@ from tests.browser.browsing import (
 )
 from tests.factories import encode, make_tiny_artifact, tiles_image
 
+A_WHILE_MS = 1500  # the page does not read the list again within a second
+
 
 @dataclass
 class Serving:
@@ -79,6 +81,7 @@ def names(page: Page) -> list[str]:
 
 def look_again(page: Page) -> None:
     """The user comes back to the window, as after loading a model in a terminal."""
+    page.wait_for_timeout(A_WHILE_MS)
     page.evaluate("dispatchEvent(new Event('focus'))")
 
 
@@ -94,7 +97,6 @@ def test_a_model_that_is_unloaded_and_loaded_shows_when_the_user_comes_back(
     look_again(page)
     expect(page.locator("#model option")).to_have_text(["alpha"])
     serving.order("beta", "load")
-    page.wait_for_timeout(1500)
     look_again(page)
     expect(page.locator("#model option")).to_have_text(["alpha", "beta"])
     expect(page.locator("#model")).to_be_enabled()
@@ -106,6 +108,7 @@ def test_a_model_that_is_unloaded_and_loaded_shows_when_the_user_comes_back(
 
 def test_opening_the_list_shows_what_is_there_now(page: Page, serving: Serving) -> None:
     serving.order("beta", "unload")
+    page.wait_for_timeout(A_WHILE_MS)
     page.locator("#model").focus()
     expect(page.locator("#model option")).to_have_text(["alpha"])
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,8 @@ def make_tiny_artifact(
     integrity: float = INTEGRITY,
     training_data: dict[str, str] | None = None,
 ) -> Artifact:
-    """Write a valid artifact into `folder` (made if need be; nothing is appended to its name) and load it. 1
-    to 5 class names. integrity: what the model says of every box.
+    """Write a valid artifact into `folder` (made if need be; nothing is appended to its name) and load it.
+    Any number of class names; colours repeat. integrity: what the model says of every box.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.bin").write_bytes(np.array([integrity], np.float32).tobytes())
@@ -73,7 +74,7 @@ def make_tiny_artifact(
         name=name,
         version=version,
         description="A made-up model for tests: bright tiles are objects",
-        classes=tuple(ClassInfo(label, colour) for label, colour in zip(class_names, COLOURS, strict=False)),
+        classes=tuple(ClassInfo(label, colour) for label, colour in zip(class_names, cycle(COLOURS))),
         resize=resize or ResizeRule(96, 160, TILE),
         defaults=defaults
         or Defaults(class_threshold=0.05, score_threshold=0.3, iou_weight=0.5, nms_threshold=0.5),

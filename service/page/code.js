@@ -9,7 +9,7 @@ const python = (value) => JSON.stringify(value); // a JSON string, or list of nu
 
 const addressOf = ({ operation, base, query }) => {
   const url = new URL(operation, base);
-  for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+  for (const [name, value] of Object.entries(query)) for (const each of [value].flat()) url.searchParams.append(name, each);
   return url.href;
 };
 

@@ -4,7 +4,7 @@ import { Problem, detect } from "./api.js";
 import { compareRankings, changeOf, summaryOf } from "./compare.js";
 import { showDetail } from "./detail.js";
 import { byId, decimals, element } from "./dom.js";
-import { isPassing } from "./queue.js";
+import { isPassing } from "./patience.js";
 import { rivalQuery } from "./query.js";
 import { colourOf, currentImage, updateImage } from "./store.js";
 
@@ -79,6 +79,7 @@ export class CompareView {
     this.hovered = null;
     this.selected = this.rows.length ? 0 : null;
     byId("compare-summary").textContent = this.#summary(state, image, rivals, known);
+    byId("compare-again").hidden = !rivals?.problem;
     byId("count").textContent = known ? `${this.rows.length} compared` : "";
     this.#draw();
   }
@@ -88,6 +89,7 @@ export class CompareView {
     if (known && this.count === 0) return "No box passes the filters.";
     if (known) return summaryOf(this.rows, this.count);
     if (rivals?.problem) return `${rivals.problem.title}: ${rivals.problem.detail}`;
+    if (image?.state === "failed") return "This image was refused: there is nothing to compare.";
     return image ? "Asking for the ranking by class score…" : "Add an image to compare.";
   }
 
@@ -206,5 +208,6 @@ export class CompareView {
       });
     }
     byId("swap").addEventListener("click", () => this.swap());
+    byId("compare-again").addEventListener("click", () => updateImage(this.store, this.store.get().current, { rivals: null }));
   }
 }

@@ -2,6 +2,7 @@
 import { decimals, element } from "./dom.js";
 import { fitOf, meaningOf, percent, shares } from "./fit.js";
 
+const INVITATION = "Point at a box, or reach it with Tab and the arrow keys.";
 const BARS = [
   ["class_score", "Class score", "how sure of the class"],
   ["iou", "IoU", "overlap of box and object"],
@@ -45,12 +46,12 @@ function strip(detection) {
 }
 
 /**
- * Fill `target` with `detection`, or with an invitation where there is none. `note`: one more line (compare mode). Numbers that
+ * Fill `target` with `detection`, or with the line `none` where there is none. `note`: one more line (compare mode). Numbers that
  * the model does not give have no bar; the line of meaning says why.
  */
-export function showDetail(target, detection, colour, note = "") {
+export function showDetail(target, detection, colour, note = "", none = INVITATION) {
   if (!detection) {
-    target.replaceChildren(element("p", { className: "muted" }, "Point at a box, or reach it with Tab and the arrow keys."));
+    target.replaceChildren(element("p", { className: "muted" }, none));
     return;
   }
   const swatch = element("i", { className: "swatch" });

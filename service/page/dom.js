@@ -17,6 +17,15 @@ export function svgElement(tag, attributes = {}) {
   return node;
 }
 
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+
+/** A name for a line with other words and numbers: not so long that it hides them, and apart from their direction. */
+export function inLine(name, most = 32) {
+  const characters = [...name.trim()];
+  const short = characters.length > most ? `${characters.slice(0, most - 1).join("").trimEnd()}…` : characters.join("");
+  return RIGHT_TO_LEFT.test(short) ? `\u2068${short}\u2069` : short; // first strong isolate … pop directional isolate
+}
+
 export const decimals = (value) => ((value ?? null) === null ? "–" : value.toFixed(2));
 
 /** Arrow keys, Home and End move through `keys`; returns the key to go to, or null when the event is not ours. */

@@ -22,7 +22,7 @@ const saveJson = (value, name) => save(new Blob([`${JSON.stringify(value, null, 
 const usableOf = ({ ready }) => ready.filter(({ records }) => records.records);
 const recordsOf = (entries) => entries.map(({ records }) => records);
 const nameOf = (request) => (request.all ? "hindsight" : stemOf(usableOf(request)[0].image.name));
-const draw = ({ image, records }, state) => annotated(image.blob, records, (label) => colourOf(state, label), state.masks);
+const draw = ({ image, records }, state) => annotated(image.picture ?? image.blob, records, (label) => colourOf(state, label), state.masks);
 
 async function pictures({ state, say }, entries, name) {
   const zip = new ZipWriter();

@@ -1,9 +1,10 @@
 // The strip of images: a tile each, with its state. Arrow keys move along it, Delete removes a tile of the user's own.
 import { byId, element, steppedKey } from "./dom.js";
+import { canRetry } from "./patience.js";
 import { passes } from "./store.js";
 
 export class Filmstrip {
-  /** `handlers`: pick(id), remove(id), clear(). */
+  /** `handlers`: pick(id), remove(id), clear(), stop(), goOn(), retry(). */
   constructor(store, handlers) {
     this.store = store;
     this.handlers = handlers;
@@ -14,7 +15,12 @@ export class Filmstrip {
       handlers.clear();
       this.focusSoon(); // the button hides itself
     });
-    store.subscribe(() => this.render(), "images", "current", "filters", "mode");
+    byId("stop").addEventListener("click", () => (store.get().pause?.stopped ? handlers.goOn() : handlers.stop()));
+    byId("retry-all").addEventListener("click", () => {
+      handlers.retry();
+      this.focusSoon();
+    });
+    store.subscribe(() => this.render(), "images", "current", "filters", "mode", "pause");
   }
 
   render() {
@@ -35,6 +41,13 @@ export class Filmstrip {
     byId("film-count").textContent = progressOf(state.images);
     byId("film-name").textContent = byId("film-name").title = state.images.find(({ id }) => id === state.current)?.name ?? "";
     byId("clear").hidden = !state.images.some((image) => image.sample === null);
+    const open = state.images.filter((image) => image.sample === null && (image.state === "waiting" || image.state === "running")).length;
+    const { pause } = state;
+    byId("stop").hidden = !pause?.stopped && (open < 2 || pause?.until === null); // else nothing is under way
+    byId("stop").textContent = pause?.stopped ? "Go on" : "Stop";
+    const again = state.images.filter((image) => image.state === "failed" && canRetry(image.error)).length;
+    byId("retry-all").hidden = again === 0;
+    byId("retry-all").textContent = `Try ${again} again`;
   }
 
   #update(image, state) {
@@ -57,7 +70,7 @@ export class Filmstrip {
   }
 
   #make(image) {
-    const picture = element("img", { alt: "", loading: "lazy", decoding: "async" });
+    const picture = element("img", { alt: "", loading: "lazy", decoding: "async", draggable: false });
     picture.addEventListener("error", () => { picture.hidden = true; });
     const badge = element("span", { className: "badge" });
     const button = element("button", {

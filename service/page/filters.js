@@ -77,6 +77,8 @@ export class Filters {
       byId(`${id}-value`).textContent = decimals(options[name]);
     }
     byId("iou-weight").disabled = !model?.has_localization;
+    byId("formula").hidden = model !== null && !model.has_localization;
+    byId("no-formula").hidden = !byId("formula").hidden;
   }
 
   #renderFound() {

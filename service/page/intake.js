@@ -3,8 +3,10 @@ import { byId } from "./dom.js";
 
 const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
 
-/** Call `use` with the Files that the user hands over at once. */
-export function wireIntake(use) {
+const PICTURE = /\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|avif|heic|heif)$/i; // browsers know no type for some of them
+
+/** Call `use` with the Files that the user hands over at once; `say` what could not be taken. */
+export function wireIntake(use, say) {
   const take = (files) => { if (files.length) use(files); };
   byId("file").addEventListener("change", ({ target }) => {
     take([...target.files]);
@@ -22,7 +24,9 @@ export function wireIntake(use) {
     byId("drop").hidden = true;
     if (!carriesFiles(event)) return;
     event.preventDefault();
-    take(await droppedFiles(event.dataTransfer));
+    const { files, problem } = await droppedFiles(event.dataTransfer);
+    if (problem) say(problem);
+    take(files);
   });
   addEventListener("paste", (event) => {
     if (event.target.closest?.("input, textarea")) return;
@@ -30,16 +34,23 @@ export function wireIntake(use) {
   });
 }
 
-/** The files dropped. Of a folder: the pictures in it, by name; whatever else lies there was not meant. */
+/** {files, problem} of what was dropped. Of a folder: the pictures in it, by name; whatever else lies there was not meant. */
 async function droppedFiles({ items, files }) {
   const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.some((entry) => entry.isDirectory)) return [...files];
+  if (!entries.some((entry) => entry.isDirectory)) return { files: [...files], problem: "" };
   const found = [];
+  let problem = "";
   for (const entry of entries) {
-    if (entry.isDirectory) found.push(...(await filesIn(entry)).filter(({ type }) => type.startsWith("image/")));
-    else found.push(await fileOf(entry));
+    try {
+      const taken = entry.isDirectory
+        ? (await filesIn(entry)).filter(({ type, name }) => type.startsWith("image/") || PICTURE.test(name)) : [await fileOf(entry)];
+      if (!taken.length) problem = `No image in ${entry.name}`;
+      found.push(...taken);
+    } catch (error) {
+      problem = `${entry.name} cannot be read (${error.name})`; // the others can
+    }
   }
-  return found;
+  return { files: found, problem };
 }
 
 const fileOf = (entry) => new Promise((resolve, reject) => { entry.file(resolve, reject); });

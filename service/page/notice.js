@@ -1,12 +1,28 @@
 // What the page says about the current image and the server: the status line, the banner of a problem, the countdown of a pause.
 import { byId } from "./dom.js";
 import { isOff } from "./fit.js";
+import { canRetry } from "./patience.js";
 import { currentImage, shown } from "./store.js";
 
-let ticking = 0;
+const GO_ON = "Go on"; // after the user's own Stop
+const SAID_MS = 6000; // how long a line stays that is about something that was just done
 
-/** The banner: `problem` (Problem) or null. `until`: Date.now() milliseconds of the next try; null: the user says when. */
-function showBanner(problem, until, canRetry) {
+let ticking = 0;
+let said = { text: "", until: 0, timer: 0 };
+let refresh = () => {};
+
+/** Say one line about what was just done; after a while the line is about the image again. */
+export function say(text) {
+  clearTimeout(said.timer);
+  said = { text, until: Date.now() + SAID_MS, timer: setTimeout(() => refresh(), SAID_MS) };
+  refresh();
+}
+
+/**
+ * The banner: `problem` (Problem) or null. `until`: Date.now() milliseconds of the next try; null: the user says when. `button`: what
+ * the button to try again says; null: there is none.
+ */
+function showBanner(problem, until, button) {
   clearInterval(ticking);
   byId("problem").hidden = !problem;
   if (!problem) return;
@@ -15,9 +31,9 @@ function showBanner(problem, until, canRetry) {
     "problem-status": problem.status ? `HTTP ${problem.status}` : "",
   };
   for (const [id, text] of Object.entries(texts)) if (byId(id).textContent !== text) byId(id).textContent = text;
-  byId("problem").dataset.kind = until === null ? "error" : "wait";
-  byId("retry").hidden = !canRetry;
-  byId("retry").textContent = until === null ? "Try again" : "Try now";
+  byId("problem").dataset.kind = until === null && button !== GO_ON ? "error" : "wait";
+  byId("retry").hidden = button === null;
+  if (button !== null) byId("retry").textContent = button;
   const count = () => {
     byId("problem-wait").textContent = until === null ? "" : `next try in ${Math.max(0, Math.ceil((until - Date.now()) / 1000))} s`;
   };
@@ -25,21 +41,31 @@ function showBanner(problem, until, canRetry) {
   if (until !== null) ticking = setInterval(count, 500);
 }
 
-const canRetry = ({ status }) => status === 0 || status >= 500 || status === 401 || status === 429;
+function waitingText({ images }) {
+  const { length: count } = images.filter(({ state }) => state === "waiting");
+  return `${count} ${count === 1 ? "image waits" : "images wait"}.`;
+}
 
 export function wireNotice(store) {
-  store.subscribe(() => {
+  refresh = () => {
     const state = store.get();
+    const { pause } = state;
     const image = currentImage(state);
-    const problem = state.pause?.problem ?? image?.error ?? null;
-    const until = state.pause?.until ?? null;
-    showBanner(problem, until, problem !== null && canRetry(problem));
-    const status = statusOf(state, image);
+    const until = pause?.until ?? null;
+    if (pause?.stopped) {
+      showBanner({ ...pause.problem, title: "Stopped", detail: waitingText(state) }, null, GO_ON);
+    } else {
+      const problem = pause?.problem ?? image?.error ?? null;
+      const helps = pause || (problem && canRetry(problem));
+      showBanner(problem, until, helps ? (until === null ? "Try again" : "Try now") : null);
+    }
+    const status = Date.now() < said.until ? said.text : statusOf(state, image);
     // What happens to own boxes is said by their own panel; twice would be noise to who listens.
     byId("status").setAttribute("aria-live", state.mode === "own boxes" ? "off" : "polite");
     if (byId("status").textContent !== status) byId("status").textContent = status;
     byId("stage").setAttribute("aria-busy", image?.state === "running" || image?.state === "waiting");
-  }, "images", "current", "pause", "filters", "model", "mode");
+  };
+  store.subscribe(() => refresh(), "images", "current", "pause", "filters", "model", "mode");
 }
 
 /** Of own boxes: how many, and how many of them the model doubts to fit. */

@@ -4,11 +4,11 @@ import { shown } from "./store.js";
 /** {name, width, height, own, records, unclassed} of one image, {name, problem} of one that failed, null of one not answered. */
 export function recordsOf(state, image) {
   const { name, width, height } = image;
-  if (!width) {
-    const { error } = image;
-    if (image.state !== "failed" || !error) return null;
-    return { name, problem: { title: error.message, status: error.status, detail: error.detail } };
+  if (image.state === "failed" && (!width || state.mode !== "own boxes")) {
+    const { message: title, status, detail } = image.error;
+    return { name, problem: { title, status, detail } };
   }
+  if (!width) return null;
   if (state.mode !== "own boxes") {
     if (!image.detections) return null;
     // The server's order is kept: it is the one in which its own formats list the boxes.

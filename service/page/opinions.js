@@ -1,14 +1,13 @@
 // What the model thinks of a person's boxes: asking POST /rescore, and saying it in words. No DOM.
 import { decimals } from "./dom.js";
 import { isOff, meaningOf } from "./fit.js";
+import { isPassing, waitFor } from "./patience.js";
 
 const NOTHING_THERE = 0.1; // best class score below which the model sees none of its classes in the box
 const NEAR = 0.1; // IoU with a box of the model's from which it is about the same thing
 const SURE = 0.5; // class score from which another class than the given one is worth a word
+const COUNT_MS = 1000; // between looks at the clock of a wait
 const WAIT_MS = 300; // after an edit: who still drags or types is not done
-const TRIES = 4;
-const WAITED_FOR = new Set([429, 503]);
-const LONGEST_WAIT_S = 5;
 
 export function iouOf([ax1, ay1, ax2, ay2], [bx1, by1, bx2, by2]) {
   const shared = Math.max(0, Math.min(ax2, bx2) - Math.max(ax1, bx1)) * Math.max(0, Math.min(ay2, by2) - Math.max(ay1, by1));
@@ -68,7 +67,8 @@ const keyOf = (box) => box.join();
 
 /**
  * Opinions by model, image and box, asked for when they are missing. `ask(image, boxes, signal)` -> [opinion] speaks HTTP;
- * `changed()` is called when something is new. A `refresh` that wants something else ends the one before it.
+ * `changed()` is called when something is new, `ticked()` while a wait is counted down. A `refresh` that wants something else
+ * ends the one before it.
  */
 export class Opinions {
   #known = new Map(); // `${model} ${image id}` -> Map(box key -> opinion)
@@ -76,12 +76,13 @@ export class Opinions {
   #timer = 0;
   #wanted = "";
   busy = false;
-  waiting = null; // seconds until a busy server is asked again
+  waiting = null; // {until (Date.now() milliseconds), lost}, while a server that could not answer is given time
+  #hurry = () => {}; // ends such a wait
   problem = null;
 
-  constructor({ ask, changed }) {
-    this.ask = ask;
-    this.changed = changed;
+  constructor({ ask, changed, ticked = changed }) {
+    Object.assign(this, { ask, changed, ticked });
+    addEventListener("online", () => this.#hurry());
   }
 
   of(model, imageId, box) { return this.#known.get(`${model} ${imageId}`)?.get(keyOf(box)) ?? null; }
@@ -139,17 +140,24 @@ export class Opinions {
   }
 
   async #patiently(work, signal) {
-    for (let tries = 1; ; tries += 1) {
+    for (let tries = 0; ; tries += 1) {
       try {
         return await work();
       } catch (error) {
-        const seconds = Number(error.retryAfter ?? Infinity);
-        if (!WAITED_FOR.has(error.status) || tries === TRIES || !(seconds <= LONGEST_WAIT_S)) throw error;
-        this.waiting = seconds;
+        const seconds = isPassing(error) ? waitFor(error, tries) : null;
+        if (signal.aborted || seconds === null) throw error;
+        this.waiting = { until: Date.now() + 1000 * seconds, lost: error.lost };
+        const counting = setInterval(this.ticked, COUNT_MS);
         this.changed();
-        await new Promise((resolve) => { setTimeout(resolve, 1000 * seconds); });
+        await new Promise((resolve) => {
+          this.#hurry = resolve;
+          setTimeout(resolve, 1000 * seconds);
+          signal.addEventListener("abort", resolve, { once: true });
+        });
+        clearInterval(counting);
         signal.throwIfAborted();
         this.waiting = null;
+        this.changed();
       }
     }
   }

@@ -108,8 +108,8 @@ export class OwnPanel {
     this.remove.disabled = !selected;
     this.clear.disabled = !rows.some((row) => row.image.id === image?.id);
     this.state.textContent = this.#said(view);
-    this.again.hidden = !view.opinions.problem;
-    this.#drawList(rows.slice(0, this.#rows), selected);
+    this.again.hidden = !view.opinions.problem && view.opinions.waiting === null;
+    this.#drawList(rows.slice(0, this.#rows), selected, view.judges);
     this.more.hidden = rows.length <= this.#rows;
     this.#drawDetail(view);
   }
@@ -119,13 +119,15 @@ export class OwnPanel {
     if (!image.width) return `This image has no answer yet${held ? "; its boxes wait for it" : ""}.`;
     if (!judges) return `${model} does not judge boxes, so there is no second opinion; choose another model.`;
     if (problem) return `No second opinion: ${problem.message}. ${problem.detail ?? ""}`.trim();
-    if (waiting !== null) return `The server is busy, next try in ${waiting} s`;
+    if (waiting !== null) {
+      return `${waiting.lost ? "No answer from the server" : "The server is busy"}, next try in ${Math.max(0, Math.ceil((waiting.until - Date.now()) / 1000))} s`;
+    }
     if (busy) return "Asking for a second opinion…";
     if (!rows.length) return "No boxes yet.";
     return `${rows.length} ${rows.length === 1 ? "box" : "boxes"}, ${ORDERED[this.order]}`;
   }
 
-  #drawList(rows, selected) {
+  #drawList(rows, selected, judges) {
     const keyOf = ({ image, entry }) => `${image.id} ${entry.id}`;
     const focused = this.list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     this.keys = rows.map(keyOf);
@@ -137,8 +139,8 @@ export class OwnPanel {
       const item = make("button", {
         type: "button", tabIndex: key === stop ? 0 : -1, "data-key": key, "data-own-row": entry.id,
         "aria-pressed": entry.id === selected?.id, onfocus: () => this.handlers.select(image.id, entry.id), onclick: ({ currentTarget }) => currentTarget.focus(),
-      }, swatch(colour), make("b", {}, name), make("span", { className: "value" }, opinion ? `IoU ${decimals(opinion.iou)}` : "…"),
-      make("span", { className: "remark", "data-fit": fit ?? "unknown" }, remark ?? "no opinion yet"));
+      }, swatch(colour), make("b", {}, name), make("span", { className: "value" }, opinion ? `IoU ${decimals(opinion.iou)}` : judges ? "…" : ""),
+      make("span", { className: "remark", "data-fit": fit ?? "unknown" }, remark ?? (judges ? "no opinion yet" : "")));
       if (this.wholeSet) item.append(make("small", { className: "muted" }, image.name));
       return make("li", {}, item);
     }));

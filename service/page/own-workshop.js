@@ -8,6 +8,7 @@ import { fitOf } from "./fit.js";
 import { ORDERS, Opinions, nearestOf, remarkOf } from "./opinions.js";
 import { OwnLayer } from "./own-layer.js";
 import { OwnPanel } from "./own-panel.js";
+import { rescore } from "./rescore.js";
 import { colourOf, currentImage, imageOf, shown as shownOf, updateImage } from "./store.js";
 
 const NO_LIST = new BoxList();
@@ -19,7 +20,7 @@ export function mount(element, store, api) {
   let waiting = []; // entries of a file whose images have not been looked at yet
   let newLabel; // the class that the next box gets (null: none); undefined until one is chosen
   let shown = 0; // id of the image that was current at the last render
-  const opinions = new Opinions({ ask, changed: () => { for (const id of lists.keys()) publish(id); render(); } });
+  const opinions = new Opinions({ ask, changed: () => { for (const id of lists.keys()) publish(id); render(); }, ticked: () => render() });
   const modelKey = ({ model }) => `${model?.name}@${model?.version}`;
 
   const image = () => currentImage(store.get());
@@ -173,23 +174,19 @@ export function mount(element, store, api) {
 
   // The second opinion ------------------------------------------------------------------------------------------
 
-  async function ask({ blob }, boxes, signal) {
-    const form = new FormData();
-    form.append("image", blob, "image");
-    form.append("boxes", JSON.stringify(boxes));
-    const url = api.address("rescore", { model: store.get().model.name });
-    const response = await api.request(url, { method: "POST", body: form, signal });
-    const answer = await response.json();
-    if (answer?.results?.length !== boxes.length) {
-      throw new api.Problem({ title: "The answer could not be used", detail: "Expected one opinion a box from /rescore." });
-    }
-    return answer.results;
+  function ask({ blob }, boxes, signal) {
+    return rescore(blob, boxes, { model: store.get().model.name }, signal);
   }
 
   function judge({ force = false, soon = false } = {}) {
     const state = store.get();
     // Else what is left of a run would be asked of the next model, under the name of this one.
-    if (state.mode !== "own boxes" || !state.model?.has_localization) return opinions.stop();
+    if (state.mode !== "own boxes" || !state.model?.has_localization) {
+      opinions.stop();
+      // A switch of models takes every image's `opinion` away; no answer will bring these back.
+      for (const id of lists.keys()) if (imageOf(state, id)?.opinion === null) publish(id);
+      return undefined;
+    }
     const jobs = [...lists.keys()].map((id) => imageOf(state, id)).filter((entry) => entry?.blob && entry.width)
       .sort((a, b) => (b.id === state.current) - (a.id === state.current))
       .map((entry) => ({ image: entry, boxes: listOf(entry.id).boxes.map(({ box }) => box) }));

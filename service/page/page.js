@@ -1,5 +1,6 @@
-// Hindsight's page: this module makes the parts and wires them together. The state is in store.js; queue.js asks the server;
-// stage.js, boxes.js and labels.js draw; results.js and compare_view.js decide what; the other parts are named for what they show.
+// Hindsight's page: this module makes the parts and wires them together. The state is in store.js; models.js knows the models;
+// queue.js asks the server; stage.js, boxes.js and labels.js draw; results.js and compare_view.js decide what; the other parts
+// are named for what they show.
 import * as http from "./api.js";
 import { BoxLayer } from "./boxes.js";
 import { Camera } from "./camera.js";
@@ -9,18 +10,21 @@ import { Filters } from "./filters.js";
 import { wireIntake } from "./intake.js";
 import { wireKey } from "./key.js";
 import { wireKeyboard } from "./keyboard.js";
-import { wireNotice } from "./notice.js";
+import { Models } from "./models.js";
+import { say, wireNotice } from "./notice.js";
 import { showPicture } from "./photo.js";
 import { sentQuery, shownQuery } from "./query.js";
 import { DetectionQueue } from "./queue.js";
 import { Results } from "./results.js";
 import { Stage } from "./stage.js";
 import { FIRST_STATE, createStore, currentImage, newImage } from "./store.js";
+import { keepUpright } from "./upright.js";
 
 const ZOOM_STEP = 1.4;
 const PARTS = [
   ["own-boxes", "./own-boxes.js"], ["export", "./export.js"], ["snippets", "./snippets.js"], ["server-panel", "./server-panel.js"],
 ]; // section of the page -> the module that fills it
+const NO_COMPARING = "This model gives no IoU to rank by";
 const ANNOTATIONS = /\.(json|txt|xml)$/i; // boxes of the user's own: not for the detector
 
 const store = createStore(FIRST_STATE);
@@ -29,11 +33,12 @@ const stage = new Stage(byId("stage"), camera, () => store.get().mode !== "own b
 const rivalStage = new Stage(byId("rival-stage"), camera);
 const boxes = new BoxLayer(stage, (trouble) => { byId("masks-note").textContent = trouble; });
 const rivalBoxes = new BoxLayer(rivalStage);
-const queue = new DetectionQueue(store);
+const queue = new DetectionQueue(store, () => models.refresh());
 const filters = new Filters(store, () => queue.restart());
+const models = new Models(store, queue, filters, say);
 const results = new Results(store, boxes);
 let compare = null; // a CompareView, once compare mode has been asked for
-new Filmstrip(store, { pick, remove, clear });
+new Filmstrip(store, { pick, remove, clear, stop: () => queue.stop(), goOn: () => queue.resume(), retry: () => queue.retryAll() });
 
 // Images ----------------------------------------------------------------------------------------------------------
 
@@ -47,7 +52,7 @@ function addImages(files) {
   const pictures = files.filter((file) => !annotations.includes(file));
   if (annotations.length) {
     if (api.useAnnotations) api.useAnnotations(annotations);
-    else api.say(`${annotations[0].name} is no image`);
+    else say(`${annotations[0].name} is no image`);
   }
   if (pictures.length) addPictures(pictures);
 }
@@ -77,48 +82,12 @@ function clear() {
   drop((image) => image.sample === null);
 }
 
-// Models ----------------------------------------------------------------------------------------------------------
-
-/** Switch to another model: its samples, its defaults; the user's own images are detected anew, the current one first. */
-function useModel(name) {
-  queue.abort();
-  const { models, images, current, mode } = store.get();
-  const model = models.find((entry) => entry.name === name);
-  for (const { sample, url } of images) if (sample !== null && url) URL.revokeObjectURL(url);
-  const own = images.filter(({ sample }) => sample === null).map((image) => ({
-    ...image, state: "waiting", detections: null, request: null, rivals: null, opinion: null, error: null,
-  }));
-  const samples = model.samples.map((file) => (
-    newImage({ name: file, sample: file, address: http.sampleAddress(name, file).href })));
-  const all = [...own, ...samples];
-  store.set({
-    model, images: all, current: (all.find(({ id }) => id === current) ?? samples[0] ?? all[0])?.id ?? null,
-    selected: null, hovered: null, mode: mode === "compare" && !model.has_localization ? "detections" : mode,
-  });
-  filters.startFor(model);
-  byId("model").value = name;
-  byId("card-button").disabled = false;
-}
-
-async function start() {
-  try {
-    const { models, default: preferred } = await http.fetchModels();
-    byId("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
-    byId("model").disabled = models.length < 2;
-    if (models.length === 0) throw new http.Problem({ title: "No model is loaded", detail: "Load one, then try again.", status: 503 });
-    store.set({ models });
-    useModel((models.find(({ name }) => name === preferred) ?? models[0]).name);
-  } catch (error) {
-    if (!(error instanceof http.Problem)) throw error;
-    queue.hold(error);
-  }
-}
-
 // Modes and controls ----------------------------------------------------------------------------------------------
 
 function setMode(mode) {
   const input = document.querySelector(`input[name="mode"][value="${mode}"]`);
-  if (!input.disabled) store.set({ mode });
+  if (input.disabled) say(`${NO_COMPARING}, so there is nothing to compare`);
+  else store.set({ mode });
 }
 
 /** Parts that few visits need are loaded when they are first asked for. */
@@ -126,7 +95,7 @@ async function later(module) {
   try {
     return await import(module);
   } catch (error) {
-    api.say("This part could not be loaded: is the server still running?");
+    say("This part could not be loaded: is the server still running?");
     throw error;
   }
 }
@@ -143,11 +112,12 @@ function renderMode() {
     input.checked = input.value === mode;
     if (input.value !== "compare") continue;
     input.disabled = !model?.has_localization;
-    input.parentElement.title = input.disabled ? "This model gives no IoU to rank by" : "";
+    input.parentElement.title = input.disabled ? NO_COMPARING : "";
   }
   const own = mode === "own boxes";
   boxes.setInert(own);
   byId("own-boxes").hidden = !own;
+  document.querySelector(".legend").hidden = model !== null && !model.has_localization;
   byId("stages").dataset.mode = mode;
   byId("table-title").textContent = own ? "The model's boxes" : "Boxes";
   byId("filter-heading").textContent = own ? "Show the model's boxes with at least" : "Show boxes with at least";
@@ -162,7 +132,6 @@ function unfold() {
 }
 
 function wireControls() {
-  byId("model").addEventListener("change", ({ target }) => useModel(target.value));
   byId("card-button").addEventListener("click", async () => (await later("./model_card.js")).showModelCard(store.get().model));
   byId("retry").addEventListener("click", () => {
     const { pause, current } = store.get();
@@ -185,13 +154,13 @@ function wireControls() {
   store.subscribe(loadCompare, "mode");
   store.subscribe(({ masks }) => byId("stages").classList.toggle("maskless", !masks), "masks");
   store.subscribe(() => showPicture(currentImage(store.get()), [stage, rivalStage], camera), "images", "current");
-  store.subscribe(() => { if (!store.get().pause && store.get().models.length === 0) start(); }, "pause");
 }
 
 wireControls();
+keepUpright(store);
 wireNotice(store);
 wireKey();
-wireIntake(addImages);
+wireIntake(addImages, say);
 wireKeyboard({
   step: (by) => {
     const order = compare?.on ? compare.order : results.order;
@@ -219,19 +188,32 @@ wireKeyboard({
 
 /** What modules get that are mounted into the page's sections. They may set `useAnnotations(files)`: boxes handed over as files. */
 const api = {
-  ...http, sentQuery, shownQuery, addImages,
-  say: (text) => { byId("status").textContent = text; },
+  ...http, sentQuery, shownQuery, addImages, say,
   stage: {
     svg: stage.svg, layer: byId("own-layer"), toImage: (event) => stage.toImage(event), pixel: () => stage.pixel(),
     onView: (listener) => stage.onView(listener),
   },
 };
 
-/** Fill the page's other sections, once the first image is not kept waiting by it. */
-function mountParts() {
-  for (const [id, module] of PARTS) {
-    import(module).then(({ mount }) => mount(byId(id), store, api), reportError);
+/** Fill one of the page's other sections; where that fails, say so there and offer to try again. */
+async function mountPart(id, module, tries = 0) {
+  const section = byId(id);
+  try {
+    // A browser remembers that a module failed: it has to be asked for by another address.
+    const { mount } = await import(tries ? `${module}?try=${tries}` : module);
+    mount(section, store, api);
+  } catch (error) {
+    reportError(error);
+    const trouble = element("p", { role: "alert" }, "This part could not be loaded. ", element("button", {
+      type: "button", className: "button", onclick: () => { trouble.remove(); mountPart(id, module, tries + 1); },
+    }, "Load it again"));
+    section.append(trouble);
   }
+}
+
+/** Fill them once the first image is not kept waiting by it. */
+function mountParts() {
+  for (const [id, module] of PARTS) mountPart(id, module);
 }
 
 const stopWaiting = store.subscribe(() => {
@@ -241,4 +223,4 @@ const stopWaiting = store.subscribe(() => {
   mountParts();
 }, "images", "model");
 
-await start();
+await models.start();

@@ -1,5 +1,6 @@
 // An image with its boxes drawn on it, at full resolution: the page's counterpart of the server's annotate=true.
 // Places and sizes follow hindsight/draw.py.
+import { inLine } from "./dom.js";
 import { isOff } from "./fit.js";
 import { ExportError } from "./zip.js";
 
@@ -30,9 +31,14 @@ function readableOn(colour) {
   return 0.299 * red + 0.587 * green + 0.114 * blue >= BRIGHT ? "#000" : "#fff";
 }
 
-const textOf = ({ label, score, iou }) => [
-  score === undefined ? label : `${label} ${score.toFixed(2)}`, ...(typeof iou === "number" ? [`IoU ${iou.toFixed(2)}`] : []),
-].join("  ");
+const MOST_SHARE = 0.5; // of the picture's width that a class's name may take
+
+/** What stands at a box; of a long name as much as there is room for. */
+function textOf({ label, score, iou }, context) {
+  let name = inLine(label);
+  for (let most = 31; most > 3 && context.measureText(name).width > MOST_SHARE * context.canvas.width; most -= 1) name = inLine(label, most);
+  return [score === undefined ? name : `${name} ${score.toFixed(2)}`, ...(typeof iou === "number" ? [`IoU ${iou.toFixed(2)}`] : [])].join("  ");
+}
 
 /** Tint the masks' pixels; where masks overlap, with the strongest one's colour. */
 async function drawMasks(context, records, colourOf) {
@@ -73,7 +79,7 @@ function drawBoxes(context, records, colourOf) {
   }
   const taken = [];
   for (const record of records) {
-    const text = textOf(record);
+    const text = textOf(record, context);
     const place = freePlace(record.box, [context.measureText(text).width + 2 * line, 1.2 * size + 2 * line], [width, height], taken);
     taken.push(place);
     const colour = colourOf(record.label);

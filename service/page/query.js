@@ -1,6 +1,6 @@
 // What the page asks of POST /detect, and what one would ask to be answered just what is on screen.
 
-const LOWEST_SCORE = 0.05; // asked for, so that the sliders can filter without asking again
+export const LOWEST_SCORE = 0.05; // asked for, so that the sliders can filter without asking again
 
 function base({ model, options }) {
   const query = { model: model.name };
@@ -28,7 +28,9 @@ export function shownQuery(state) {
   const query = base(state);
   if (filters.score !== model.defaults.score_threshold) query.score_threshold = filters.score;
   if (filters.hidden.size) {
-    query.classes = model.classes.map(({ name }) => name).filter((name) => !filters.hidden.has(name)).join(",");
+    const names = model.classes.map(({ name }) => name).filter((name) => !filters.hidden.has(name));
+    // One value is split at its commas, and each part loses its outer spaces: names that have such are given one by one.
+    query.classes = names.some((name) => /,|^\s|\s$/.test(name)) ? names : names.join(",");
   }
   return query;
 }

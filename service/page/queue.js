@@ -1,24 +1,19 @@
 // Gets every image that waits detected: a few at a time, the one on the stage first. What passes by itself (a full server,
-// a lost network) pauses the whole queue and loses nothing; what is the image's own fault stays with that image.
+// a lost network, a key that is not enough) pauses the whole queue and loses nothing; what is the image's own fault stays with
+// that image.
 import { Problem, detect, fetchSample } from "./api.js";
+import { canRetry, isPassing, waitFor } from "./patience.js";
 import { sentQuery } from "./query.js";
 import { currentImage, imageOf, updateImage } from "./store.js";
 
 const MOST_AT_ONCE = 3; // enough to keep a fast server busy while it decodes, few enough to stay out of other callers' way
 const QUICK_MS = 1000; // what all that are asked at once should take: a slow server is asked for one image after the other
-const LONGEST_WAIT_S = 600;
-const LOST_WAITS_S = [2, 4, 8, 15, 30]; // between tries when there is no answer at all; then the user says when
-const MOST_PAUSES = 8;
-const WAITED_FOR = new Set([429, 503]);
-
-const seconds = (problem, pauses) => (problem.lost ? LOST_WAITS_S[pauses] : Number(problem.retryAfter ?? NaN));
-
-/** Whether it is worth asking the same again later, without changing anything about the image. */
-export const isPassing = (problem) => problem.lost || problem.status === 401 || WAITED_FOR.has(problem.status);
 
 export class DetectionQueue {
-  constructor(store) {
+  /** `outdated()` is called when an answer is of another version of the model than the one that is known. */
+  constructor(store, outdated) {
     this.store = store;
+    this.outdated = outdated;
     this.running = new Map(); // image id -> AbortController
     this.atOnce = 1; // until it is known how fast the server is
     this.pauses = 0; // in a row, with no answer between them
@@ -38,13 +33,28 @@ export class DetectionQueue {
     updateImage(this.store, id, { state: "waiting", error: null });
   }
 
+  /** Ask again for all images that failed, but for those whose file is at fault. */
+  retryAll() {
+    const again = ({ state, error }) => state === "failed" && canRetry(error);
+    this.store.set({
+      images: this.store.get().images.map((image) => (again(image) ? { ...image, state: "waiting", error: null } : image)),
+    });
+  }
+
+  /** Drop what is on its way, and ask for nothing until `resume`. */
+  stop() {
+    this.abort();
+    const images = this.store.get().images.map((image) => (image.state === "running" ? { ...image, state: "waiting" } : image));
+    this.store.set({ images, pause: { problem: new Problem({ title: "Stopped by the user" }), until: null, stopped: true } });
+  }
+
   /** Ask for nothing until the time that `problem` names, or, if it names none, until `resume`. */
   hold(problem) {
     if (this.store.get().pause) return;
-    const wait = seconds(problem, this.pauses);
+    const wait = waitFor(problem, this.pauses);
     this.atOnce = 1;
     this.pauses += 1;
-    if (!(wait <= LONGEST_WAIT_S) || this.pauses > MOST_PAUSES) {
+    if (wait === null) {
       this.store.set({ pause: { problem, until: null } });
       return;
     }
@@ -72,8 +82,10 @@ export class DetectionQueue {
       controller.abort(); // the image was removed
       this.running.delete(id);
     }
-    if (!state.model || state.pause) return;
+    if (!state.model) return;
     const waiting = state.images.filter((image) => image.state === "waiting" && !this.running.has(image.id));
+    if (state.pause?.stopped && !waiting.length) this.resume();
+    if (state.pause) return;
     const first = currentImage(state);
     if (waiting.includes(first)) waiting.unshift(first);
     for (const image of new Set(waiting)) {
@@ -104,6 +116,7 @@ export class DetectionQueue {
       const { model, version, image: { width, height }, detections, timings_ms: timings } = answer;
       const request = { query, model, version, timings, roundTrip };
       updateImage(store, id, { state: "done", width, height, detections, request });
+      if (version !== state.model.version) this.outdated();
     } catch (error) {
       if (signal.aborted) return; // restarted, or removed: the queue has forgotten this run
       const problem = error instanceof Problem

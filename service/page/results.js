@@ -1,7 +1,8 @@
 // What the current image shows in the modes "detections" and "own boxes": the stage, the table, the detail card and the line
 // that counts. Everything here follows the store.
 import { showDetail } from "./detail.js";
-import { byId, decimals, element } from "./dom.js";
+import { byId, decimals, element, inLine } from "./dom.js";
+import { LOWEST_SCORE } from "./query.js";
 import { Table, sortAfterClick, sorted } from "./table.js";
 import { colourOf, currentImage, passes } from "./store.js";
 
@@ -20,7 +21,7 @@ export class Results {
     });
     this.loaded = null; // the detections that boxes and table were made for
     this.drawn = []; // what of the state is on screen
-    store.subscribe(() => this.render(), "images", "current", "filters", "sort", "mode");
+    store.subscribe(() => this.render(), "images", "current", "filters", "sort", "mode", "pause");
     store.subscribe(() => this.#mark(), "hovered", "selected");
   }
 
@@ -32,7 +33,7 @@ export class Results {
   render() {
     const state = this.store.get();
     const image = currentImage(state);
-    const seen = [image, state.filters, state.sort, state.mode === "compare"];
+    const seen = [image, state.filters, state.sort, state.mode === "compare", state.pause === null];
     if (seen.every((value, at) => value === this.drawn[at])) return; // another image's news
     this.drawn = seen;
     showTimings(image);
@@ -44,7 +45,7 @@ export class Results {
     const detections = image?.detections ?? null;
     const items = (detections ?? []).map((detection, index) => ({
       key: index, index, detection, colour: colourOf(state, detection.label),
-      text: `${detection.label} ${decimals(detection.score)}`, short: decimals(detection.score),
+      text: `${inLine(detection.label)} ${decimals(detection.score)}`, short: decimals(detection.score),
     }));
     let chosen = state.selected;
     if (detections !== this.loaded) {
@@ -57,7 +58,7 @@ export class Results {
     const order = visible.map(({ index }) => index);
     this.boxes.show(order);
     this.table.show(order, state.sort, items.length
-      ? `None of the ${items.length} boxes passes the filters.` : emptyText(image));
+      ? `None of the ${items.length} boxes passes the filters.` : emptyText(state, image));
     byId("count").textContent = detections ? `${order.length} of ${items.length} shown` : "";
     this.boxes.layer.setAttribute("aria-label", `Detected boxes, ${order.length}`);
     const selected = order.includes(chosen) ? chosen : best(visible);
@@ -73,16 +74,26 @@ export class Results {
     this.boxes.mark(active, state.selected);
     this.table.mark(active, state.selected);
     const detection = active === null ? null : currentImage(state)?.detections?.[active];
-    showDetail(byId("detail"), detection, detection && colourOf(state, detection.label));
+    const none = currentImage(state)?.detections?.length === 0 ? "No box to look at." : undefined;
+    showDetail(byId("detail"), detection, detection && colourOf(state, detection.label), "", none);
   }
 }
 
 const best = (items) => (
   items.length ? items.reduce((a, b) => (b.detection.score > a.detection.score ? b : a)).index : null);
 
-function emptyText(image) {
+const MOST_NAMES = 8;
+
+/** What stands in place of the table. */
+function emptyText({ model, pause }, image) {
   if (!image) return "Add an image to see its boxes.";
-  return { done: "No boxes.", failed: "This image has no boxes: see above." }[image.state] ?? "Detecting…";
+  if (image.state === "failed") return "This image has no boxes: see above.";
+  if (image.state !== "done") return pause ? "Waiting: see above." : "Detecting…";
+  const names = model.classes.slice(0, MOST_NAMES).map(({ name }) => inLine(name)).join(", ");
+  const more = model.classes.length > MOST_NAMES ? ` and ${model.classes.length - MOST_NAMES} more classes` : "";
+  const least = Math.min(LOWEST_SCORE, model.defaults.score_threshold);
+  return element("span", {}, `No boxes, not even of score ${least}. This model finds ${names}${more}, in images like those it was trained on. `,
+    element("button", { type: "button", className: "button", onclick: () => byId("card-button").click() }, "See what the model is for"));
 }
 
 function showTimings(image) {

@@ -25,32 +25,34 @@ export function mount(element, store, api) {
       ...WAYS.map(([, name], index) => make("label", {}, choices[index], make("span", {}, name)))),
     make("div", { className: "code-block" }, text, copy), note);
 
-  /** What the page shows as a request (see code.js), or null. */
+  /** What the page shows: {asked}, a request (see code.js), or {missing}, why there is none. */
   function request(state) {
     const image = currentImage(state);
-    if (!image || !state.model) return null;
-    const { iou, purity, integrity } = state.filters;
+    const { model, filters: { iou, purity, integrity } } = state;
+    if (!image || !model) return { missing: "Open an image, and its request is here." };
     const own = state.mode === "own boxes";
     const boxes = own ? (image.opinion?.boxes ?? []).map(({ box }) => box.map(tidy)) : [];
-    if (own && !boxes.length) return null;
-    return {
-      operation: own ? "rescore" : "detect", base: new URL(".", document.baseURI).href, boxes,
-      query: own ? { model: state.model.name } : api.shownQuery(state), name: image.name,
-      type: image.blob?.type || "application/octet-stream", sample: image.address && String(image.address),
+    const query = own ? { model: model.name } : api.shownQuery(state);
+    if (own && !model.has_localization) return { missing: `${model.name} gives no second opinion: there is nothing to ask for.` };
+    if (own && !boxes.length) return { missing: "Draw a box, and its request is here." };
+    if (query.classes === "") return { missing: "Every class is hidden: there is nothing to ask for." };
+    return { asked: {
+      operation: own ? "rescore" : "detect", base: new URL(".", document.baseURI).href, boxes, query, name: image.name,
+      type: api.typeOf(image.blob), sample: image.address && String(image.address),
       least: own ? {} : { iou, purity, integrity }, keyed: api.hasKey(),
-    };
+    } };
   }
 
   function render() {
     const state = store.get();
-    const asked = request(state);
+    const { asked, missing } = request(state);
     const [way, , write] = WAYS[choices.findIndex(({ checked }) => checked)];
     text.textContent = asked ? write(asked) : "";
     copy.disabled = !asked;
     const filtered = asked && Object.values(asked.least).some((least) => least > 0);
     const most = state.model?.max_rescore_boxes ?? Infinity;
     note.textContent = [
-      !asked && (state.mode === "own boxes" ? "Draw a box, and its request is here." : "Open an image, and its request is here."),
+      missing,
       asked && !asked.sample && "Run it in the folder of the image.",
       asked && way === "client" && "Where Hindsight is installed: pip install . in a copy of its repository.",
       asked?.keyed && "Your key is read from HINDSIGHT_API_KEY.",

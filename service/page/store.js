@@ -15,12 +15,14 @@
 //   selected   the same: chosen by click or key
 //   mode       "detections" | "own boxes" | "compare"
 //   masks      whether masks are shown, and drawn in exported pictures
-//   pause      null, or {problem, until}: nothing is asked before `until` (Date.now() milliseconds; null: until told to)
+//   pause      null, or {problem, until, stopped}: nothing is asked before `until` (Date.now() milliseconds; null: until told to);
+//              `stopped`: because the user said so
 //
 // ImageEntry
 //   id         number, never used twice
 //   name       of the file
 //   blob       its bytes; null for a sample that has not been fetched
+//   picture    what to show in its place where the browser would show `blob` otherwise than the server counts its pixels; else null
 //   url        what an <img> can show: an object URL; null as long as blob is
 //   sample     file name of a shipped sample, else null
 //   address    where the sample is to be had, else null
@@ -83,7 +85,7 @@ let lastId = 0;
 export function newImage({ name, blob = null, sample = null, address = null }) {
   lastId += 1;
   return {
-    id: lastId, name, blob, url: blob && URL.createObjectURL(blob), sample, address, width: null, height: null,
+    id: lastId, name, blob, picture: null, url: blob && URL.createObjectURL(blob), sample, address, width: null, height: null,
     state: "waiting", detections: null, request: null, rivals: null, opinion: null, error: null,
   };
 }

@@ -53,8 +53,11 @@ export class Table {
     return element("th", { scope: "col", "data-key": key, className: TEXT.has(key) ? "text" : "" }, button);
   }
 
-  /** Have a row for each of `items` ([{index, detection, colour}]). */
+  /** Have a row for each of `items` ([{index, detection, colour}]). A column in which no box has a value is left out. */
   load(items) {
+    this.absent = new Set(items.length ? COLUMNS.map(([key]) => key)
+      .filter((key) => items.every(({ detection }) => valueOf(detection, key) === null)) : []);
+    for (const heading of this.head.children) heading.hidden = this.absent.has(heading.dataset.key);
     this.rows = new Map(items.map((item) => [item.index, this.#row(item)]));
     this.body.replaceChildren();
     this.active = this.selected = this.stop = null;
@@ -96,13 +99,14 @@ export class Table {
   #row({ index, detection, colour }) {
     const swatch = element("i", { className: "swatch" });
     swatch.style.background = colour;
-    const pick = element("button", { type: "button", className: "row-pick", tabIndex: -1, "aria-pressed": "false" },
-      swatch, detection.label);
+    const pick = element("button", {
+      type: "button", className: "row-pick", tabIndex: -1, "aria-pressed": "false", title: detection.label,
+    }, swatch, detection.label);
     const fit = fitOf(detection);
     return element("tr", { "data-index": index },
       element("th", { scope: "row" }, pick),
-      element("td", { className: "text", "data-fit": fit ?? "unknown" }, fit?.replace(" and ", ", ") ?? "–"),
-      ...NUMBERS.map((key) => element("td", {}, decimals(detection[key]))),
+      element("td", { className: "text", "data-fit": fit ?? "unknown", hidden: this.absent.has("fit") }, fit?.replace(" and ", ", ") ?? "–"),
+      ...NUMBERS.map((key) => element("td", { hidden: this.absent.has(key) }, decimals(detection[key]))),
       element("td", {}, sizeOf(detection).map(Math.round).join(" × ")));
   }
 

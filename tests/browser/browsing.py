@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from PIL import Image
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,11 +32,12 @@ RECORD_VIOLATIONS = """
 
 
 @contextmanager
-def running_server(log: Path, **settings: str) -> Iterator[str]:
-    """`hindsight serve` with HINDSIGHT_* `settings` on a free port; its address once /readyz says so."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def running_server(log: Path, port: int | None = None, **settings: str) -> Iterator[str]:
+    """`hindsight serve` with HINDSIGHT_* `settings` on `port` or a free one; its address once it is ready."""
+    if port is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     own = {"HINDSIGHT_PORT": str(port), "OMP_NUM_THREADS": "1"}
     patient = {"HINDSIGHT_MAX_QUEUE_SECONDS": "60"}  # a slow machine is no reason for a 503 in the console
     environment = os.environ | patient | settings | own
@@ -178,6 +181,21 @@ def shown_boxes(page: Page, stage: str = "boxes") -> dict[int, list[float]]:
             stage,
         )
     }
+
+
+def pixel_at(page: Page, x: float, y: float, stage: str = "boxes") -> tuple[int, int, int]:
+    """RGB on screen where a stage shows the point (x, y) of its image."""
+    left, top = page.evaluate(
+        """([stage, x, y]) => {
+            const at = new DOMPoint(x, y).matrixTransform(document.getElementById(stage).getScreenCTM());
+            return [at.x, at.y];
+        }""",
+        [stage, x, y],
+    )
+    shot = page.screenshot(clip={"x": round(left), "y": round(top), "width": 1, "height": 1})
+    with Image.open(io.BytesIO(shot)) as image:
+        red, green, blue = image.convert("RGB").resize((1, 1)).tobytes()
+    return red, green, blue
 
 
 def set_slider(page: Page, name: str, value: float) -> None:

@@ -87,10 +87,16 @@ def open_page(browser: Browser, server: str) -> Iterator[OpenPage]:
     opened: list[tuple[Page, Watch]] = []
 
     def open_one(
-        address: str = server, *, width: int = 1280, height: int = 860, scheme: str = "light"
+        address: str = server,
+        *,
+        width: int = 1280,
+        height: int = 860,
+        scheme: str = "light",
+        density: float = 1,
     ) -> tuple[Page, Watch]:
         viewport = {"width": width, "height": height}
-        page = browser.new_context(viewport=viewport, color_scheme=scheme).new_page()
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, device_scale_factor=density)
+        page = context.new_page()
         page.set_default_timeout(3 * EXPECT_MS)
         watch = Watch(address)
         watch.attach(page)

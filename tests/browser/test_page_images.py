@@ -58,7 +58,7 @@ def test_a_refused_image_is_shown_on_its_tile_and_the_others_go_on(open_page: Op
     expect(page.locator("#table .empty")).to_contain_text("This image has no boxes")
     tile(page, "black.png").click()
     expect(page.get_by_role("alert")).to_be_hidden()
-    expect(page.locator("#table .empty")).to_have_text("No boxes.")
+    expect(page.locator("#table .empty")).to_contain_text("No boxes, not even of score 0.05")
     expect(tile(page, "black.png").locator(".badge")).to_have_text("0")
 
 

@@ -24,14 +24,17 @@ def test_opening_the_page_transfers_less_than_150_kilobytes_without_images(
     expect(page.locator("#boxes .detections g").first).to_be_visible()
     expect(page.locator("#export h2 + *").first).to_be_attached()  # the sections that fill themselves later
     page.wait_for_load_state("networkidle")
-    sizes = {}
+    sizes, packed = {}, set()
     for request in finished:
         response = request.response()
         if response is None or not request.url.startswith(server):
             continue
         if not response.headers.get("content-type", "").startswith("image/"):
             sizes[request.url] = request.sizes()["responseBodySize"]
+            packed.add(response.headers.get("content-encoding"))
     assert len(sizes) > 10
+    assert "gzip" in packed
+
     assert sum(sizes.values()) < MOST_BYTES, sizes
     page.context.close()
 

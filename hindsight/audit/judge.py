@@ -10,8 +10,8 @@ each annotation is paired with one of those, or with none, and each of those wit
 box may be of an odd size for its class: z spreads from the usual one (sizes.py). The chance that the box does
 not fit is the logistic function of
 
-    26.5 - 11.6 u - 26.7 t + 0.8 z,                                   with an own box of the detector
-                                    - 11.4 + 13.3 w + 8.5 s - 6.5 s v  more
+    26.7 - 13.4 u - 25.5 t + 0.7 z,                                   with an own box of the detector
+                                    - 12.7 + 14.5 w + 8.4 s - 5.9 s v  more
 
 fitted by benchmarks/audit_fit.py to wrong boxes planted in images of two very different data sets that the
 models had not learned from. A detector that is sure of an object (s), and of where it ends (w), and puts its
@@ -44,8 +44,8 @@ VERDICTS: tuple[Verdict, ...] = (
 
 WITNESS = 0.3  # score from which a box of the model's own counts
 # of the formula above
-_CONSTANT, _PREDICTED, _STEADINESS, _ODDNESS = 26.5, -11.6, -26.7, 0.8
-_PAIRED, _OWN_PREDICTED, _SCORE, _OVERLAP = -11.4, 13.3, 8.5, -6.5
+_CONSTANT, _PREDICTED, _STEADINESS, _ODDNESS = 26.7, -13.4, -25.5, 0.7
+_PAIRED, _OWN_PREDICTED, _SCORE, _OVERLAP = -12.7, 14.5, 8.4, -5.9
 _NEAR = 0.1  # IoU from which an own box is about the same object
 _SUSPICIOUS = 0.25  # suspicion from which an annotation is not fine
 _UNCERTAIN = 0.1  # class score below which a class says nothing for or against an annotation

@@ -68,9 +68,9 @@ def test_the_chance_of_a_misfit_is_the_formula_of_the_module() -> None:
     seen = replace(seen, own=replace(seen.own, ious=np.array([0.85], np.float32)))
     size = UsualSize(np.log(1600) - 2, 1.0, 10**9)
     (said,) = judge(seen, boxes(OBJECT), labels(0), {0: size})
-    evidence = 26.5 - 11.6 * 0.8 - 26.7 * 0.95 + 0.8 * 2 - 11.4 + 13.3 * 0.85 + 8.5 * 0.9 - 6.5 * 0.9 * 0.6
+    evidence = 26.7 - 13.4 * 0.8 - 25.5 * 0.95 + 0.7 * 2 - 12.7 + 14.5 * 0.85 + 8.4 * 0.9 - 5.9 * 0.9 * 0.6
     assert said.suspicion == pytest.approx(1 / (1 + np.exp(-evidence)), abs=1e-4)
-    terms = "26.5 - 11.6 u - 26.7 t + 0.8 z", "- 11.4 + 13.3 w + 8.5 s - 6.5 s v"
+    terms = "26.7 - 13.4 u - 25.5 t + 0.7 z", "- 12.7 + 14.5 w + 8.4 s - 5.9 s v"
     assert all(term in str(judge_module.__doc__) for term in terms)
 
 

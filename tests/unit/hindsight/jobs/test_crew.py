@@ -126,9 +126,9 @@ def test_an_image_that_ends_its_worker_twice_fails_and_the_rest_is_done(
 
 
 def end(pid: int) -> None:
-    """Only when it is gone is its end of the pipe closed."""
+    """Kill it. Its end of the pipe is closed when its last thread has ended, and only then is it reaped."""
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not _runs(pid), "the worker to end")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the worker to be reaped")
 
 
 def _runs(pid: int) -> bool:

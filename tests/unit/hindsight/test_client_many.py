@@ -15,7 +15,7 @@ import pytest
 import hindsight
 from hindsight.client.grouping import Grouping, Item
 from hindsight.errors import CorruptImage, ModelNotFound, OptionError, ServiceError, UnsupportedImage
-from tests.stub_server import BUSY, FOUND, JUDGED, Seen, StubServer, says, stays_silent
+from tests.stub_server import BUSY, FOUND, JUDGED, Driven, Seen, StubServer, says, stays_silent
 
 SOON = 20.0  # seconds
 CORRUPT = {"detail": "cut short", "code": "corrupt-image", "status": 422}

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from hindsight.client import wire
 from hindsight.client.grouping import Outcome
 from hindsight.client.http import Address, Answer, Lost, Pool, Request
-from hindsight.client.retry import PASSING, pause, retry_after
+from hindsight.client.retry import BUSY, PASSING, pause, retry_after
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError, ModelNotFound, OptionError, ServiceError
 from hindsight.version import __version__
@@ -76,10 +76,13 @@ class Core:
         except KeyError as error:
             raise self._not_ours(error) from error
 
-    async def detect(self, image: bytes, options: Mapping[str, Any]) -> Detections:
+    async def detect(
+        self, image: bytes, options: Mapping[str, Any], *, patient: bool = False
+    ) -> Detections:
+        """patient: see `_send`."""
         deadline = self._deadline()
         target = wire.target_of("/detect", self._settings.model, options)
-        answer = await self._send("POST", target, wire.image_upload(image), deadline)
+        answer = await self._send("POST", target, wire.image_upload(image), deadline, patient=patient)
         return await self._read(wire.detections_of, wire.document_of(self._url, answer), deadline)
 
     async def rescore(self, image: bytes, boxes: wire.Boxes, model: str | None) -> Rescored:
@@ -92,7 +95,8 @@ class Core:
         self, images: Sequence[bytes | HindsightError], options: Mapping[str, Any], gate: asyncio.Semaphore
     ) -> list[Outcome]:
         """Each image's detections or error, in order; an image that is an error stays one. Several travel in
-        one request. Raises what concerns every image: OptionError, ModelNotFound, a key that is refused.
+        one request, and a busy server is waited for as long as the time of a call allows. Raises what
+        concerns every image: OptionError, ModelNotFound, a key that is refused.
         """
         sent = [image for image in images if isinstance(image, bytes)]
         async with gate:
@@ -105,7 +109,7 @@ class Core:
         outcomes: list[Outcome] = []
         for image in images:
             try:
-                outcomes.append(await self.detect(image, options))
+                outcomes.append(await self.detect(image, options, patient=True))
             except HindsightError as error:
                 outcomes.append(_of_one(error))
         return outcomes
@@ -114,7 +118,7 @@ class Core:
         deadline = self._deadline()
         target = wire.target_of("/detect", self._settings.model, options)
         try:
-            answer = await self._send("POST", target, wire.images_upload(images), deadline)
+            answer = await self._send("POST", target, wire.images_upload(images), deadline, patient=True)
             if answer.status == _TOO_MUCH:  # all together, perhaps: a server may be set to take fewer
                 return await self._each(images, options)
             results = wire.document_of(self._url, answer).get("results")
@@ -194,11 +198,22 @@ class Core:
         """Of a call that begins now, whatever it asks for: the loop's time."""
         return asyncio.get_running_loop().time() + self._settings.timeout
 
-    async def _send(self, method: str, target: str, upload: wire.Upload | None, deadline: float) -> Answer:
-        """The answer, whatever it says. Raises ServiceError where there is none within the call's time."""
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        upload: wire.Upload | None,
+        deadline: float,
+        *,
+        patient: bool = False,
+    ) -> Answer:
+        """The answer, whatever it says. patient: a busy server uses up none of the retries, so that the
+        call's time alone ends the waiting: among many requests one may be refused often, for the others'
+        sake. Raises ServiceError where there is no answer within the call's time.
+        """
         settings = self._settings
         loop = asyncio.get_running_loop()
-        failures = 0
+        failures = counted = 0
         while True:
             answer: Answer | None = None
             lost: Lost | None = None
@@ -213,8 +228,9 @@ class Core:
             if answer is not None and answer.status not in PASSING:
                 return answer
             failures += 1
+            counted += not (patient and answer is not None and answer.status in BUSY)
             seconds = pause(failures, None if answer is None else retry_after(answer.headers))
-            again = failures <= settings.retries and loop.time() + seconds < deadline
+            again = 0 < settings.retries >= counted and loop.time() + seconds < deadline
             if not again or (lost is not None and not lost.passing):
                 if answer is not None:
                     return answer

@@ -76,20 +76,18 @@ class Core:
         except KeyError as error:
             raise self._not_ours(error) from error
 
-    async def detect(
-        self, image: bytes, options: Mapping[str, Any], *, patient: bool = False
-    ) -> Detections:
+    async def detect(self, image: bytes, options: Mapping[str, Any], *, patient: bool = False) -> Detections:
         """patient: see `_send`."""
         deadline = self._deadline()
         target = wire.target_of("/detect", self._settings.model, options)
         answer = await self._send("POST", target, wire.image_upload(image), deadline, patient=patient)
-        return await self._read(wire.detections_of, wire.document_of(self._url, answer), deadline)
+        return await self._read(wire.detections_of, self._document(answer), deadline)
 
     async def rescore(self, image: bytes, boxes: wire.Boxes, model: str | None) -> Rescored:
         deadline = self._deadline()
         target = wire.target_of("/rescore", self._settings.model if model is None else model)
         answer = await self._send("POST", target, wire.rescore_upload(image, boxes), deadline)
-        return await self._read(wire.rescored_of, wire.document_of(self._url, answer), deadline)
+        return await self._read(wire.rescored_of, self._document(answer), deadline)
 
     async def detect_group(
         self, images: Sequence[bytes | HindsightError], options: Mapping[str, Any], gate: asyncio.Semaphore
@@ -121,7 +119,7 @@ class Core:
             answer = await self._send("POST", target, wire.images_upload(images), deadline, patient=True)
             if answer.status == _TOO_MUCH:  # all together, perhaps: a server may be set to take fewer
                 return await self._each(images, options)
-            results = wire.document_of(self._url, answer).get("results")
+            results = self._document(answer).get("results")
             if not isinstance(results, list) or len(results) != len(images):
                 raise self._not_ours(ValueError(f"expected {len(images)} results"))
         except HindsightError as error:
@@ -192,7 +190,15 @@ class Core:
             raise self._not_ours(error) from error
 
     async def _listing(self, deadline: float) -> dict[str, Any]:
-        return wire.document_of(self._url, await self._send("GET", "/models", None, deadline))
+        return self._document(await self._send("GET", "/models", None, deadline))
+
+    def _document(self, answer: Answer) -> dict[str, Any]:
+        """Of a good answer. Raises what a bad one says."""
+        if self._settings.api_key is None and wire.asks_for_key(answer):
+            raise ServiceError(
+                f"{self._url} needs an API key: give it to the client as api_key=", status=answer.status
+            )
+        return wire.document_of(self._url, answer)
 
     def _deadline(self) -> float:
         """Of a call that begins now, whatever it asks for: the loop's time."""
@@ -234,9 +240,8 @@ class Core:
             if not again or (lost is not None and not lost.passing):
                 if answer is not None:
                     return answer
-                raise ServiceError(
-                    f"no answer from {self._url} ({lost}): is `hindsight serve` running there?"
-                ) from lost
+                assert lost is not None, "there is no answer"
+                raise ServiceError(f"no answer from {self._url} ({lost}): {lost.advice}") from lost
             await asyncio.sleep(seconds)
 
     def _request(self, method: str, target: str, upload: wire.Upload | None, seconds: float) -> Request:

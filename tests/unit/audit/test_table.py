@@ -13,19 +13,8 @@ from hindsight.audit.command import summary_table
 from hindsight.audit.judge import VERDICTS
 from hindsight.audit.summary import MISSING, ClassSummary
 
-HEADS = [
-    "class",
-    "boxes",
-    "IoU",
-    "suspicious",
-    "loose",
-    "cut",
-    "shifted",
-    "class",
-    "object",
-    "duplicate",
-    "missing",
-]
+HEADS = ["class", "boxes", "IoU", "suspicious", "loose", "cut", "shifted", "class", "object"]
+HEADS += ["duplicate", MISSING]
 
 
 def printed(width: int, *summaries: ClassSummary) -> list[str]:

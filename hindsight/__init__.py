@@ -2,14 +2,15 @@
 
 >>> import hindsight
 >>> detector = hindsight.load("cells")
->>> for row in detector.detect("blood.jpg").to_records():
-...     print(row["label"], row["score"], row["iou"])
+>>> for each in detector.detect("blood.jpg"):
+...     print(each.label, each.score, each.iou)
 """
 
 from typing import TYPE_CHECKING, Any
 
 from hindsight.api import Detector, load
 from hindsight.artifact import Artifact, find_artifact, list_artifacts, load_artifact
+from hindsight.detection import Detection
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError
 from hindsight.options import DetectOptions
@@ -24,6 +25,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "DetectOptions",
+    "Detection",
     "Detections",
     "Detector",
     "HindsightError",

@@ -7,14 +7,16 @@ n: boxes. C: classes. m: side of a mask. Boxes are xyxy in pixels of the origina
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hindsight.detection import Detection
 from hindsight.formats import coco_annotation, labelstudio_prediction, yolo_lines
 from hindsight.masks import decode_mask, encode_mask, paste_mask
 from hindsight.picture import ImageLike, Picture
@@ -29,7 +31,7 @@ _DECIMALS = 6  # of a score in JSON: float32 has no more to tell
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """The boxes found in one image, best score first.
+    """The boxes found in one image, best score first: columns, and a sequence of Detection.
 
     boxes: float32 [n, 4]. labels: int64 [n], indices into class_names. scores: float32 [n], the ranking,
     class score and IoU fused. class_scores: float32 [n], the classifier's alone. ious, purities, integrities:
@@ -114,6 +116,31 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: SupportsIndex) -> Detection:
+        """One box; `select` takes several."""
+        try:
+            index = operator.index(row)
+        except TypeError:
+            raise TypeError(f"expected a row's number, got {row!r}; select() takes several rows") from None
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"no row {index}: there are {len(self)}")
+        x1, y1, x2, y2 = self.boxes[index].tolist()
+        label = int(self.labels[index])
+        return Detection(
+            (x1, y1, x2, y2),
+            self.class_names[label],
+            label,
+            float(self.scores[index]),
+            float(self.class_scores[index]),
+            *(
+                None if column is None else float(column[index])
+                for column in (self.ious, self.purities, self.integrities)
+            ),
+        )
 
     def select(self, mask_or_indices: ArrayLike) -> Detections:
         """The rows of a boolean mask [n] or of integer indices, in the order given."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
+from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -14,17 +17,18 @@ from hindsight.artifact import DEFAULT_MODEL, find_artifact
 from hindsight.audit.classes import parse_mapping
 from hindsight.audit.dataset import set_name
 from hindsight.audit.run import Asked, Done, run_audit
-from hindsight.audit.summary import MISSING
+from hindsight.audit.summary import MISSING, ClassSummary
 from hindsight.audit.views import VIEWS
 from hindsight.commands.console import BAD_INPUT, complain, output, progress_console
 from hindsight.errors import OptionError
 from hindsight.jobs.cores import usable_cores
 
-__all__ = ["audit"]
+__all__ = ["audit", "summary_table"]
 
 _INTERRUPTED = 130
 _MOST_WORKERS = 8
 _MOST_COMPLAINTS = 20
+_ANY_WIDTH = 10_000  # columns: what a table would take if it could
 _VIEWS_HELP = "Looks at each image: 1 as it is, 2 also mirrored, 4 also upside down; the mean counts."
 _COLUMNS = ("loose", "cut", "shifted", "wrong class", "no object", "duplicate")
 
@@ -143,7 +147,7 @@ def _show(done: Done) -> None:
     if len(done.bad_images) > _MOST_COMPLAINTS:
         complain(f"... and {len(done.bad_images) - _MOST_COMPLAINTS} more images; audit.json lists them all")
     console = output()
-    console.print(_table(done))
+    console.print(summary_table(_title(done), done.summaries, console))
     if done.dataset.bad_entries:
         first = done.dataset.bad_entries[0]
         console.print(
@@ -153,21 +157,25 @@ def _show(done: Done) -> None:
     console.print(f"COCO JSON: {done.json}", markup=False, soft_wrap=True)
 
 
-def _table(done: Done) -> Table:
+def _title(done: Done) -> str:
     annotations = sum(summary.annotations for summary in done.summaries)
     suspicious = sum(summary.suspicious for summary in done.summaries)
-    title = Text(
-        f"{done.dataset.name}: {len(done.dataset.images)} images, {annotations} annotations, {suspicious} "
-        f"suspicious"
-    )
+    images = len(done.dataset.images)
+    return f"{done.dataset.name}: {images} images, {annotations} annotations, {suspicious} suspicious"
+
+
+def summary_table(title: str, summaries: Sequence[ClassSummary], console: Console) -> Table:
+    """Counts by class, of the verdicts that occur. Without lines between where `console` is too narrow."""
     # Verdicts that were not given would take the room of what a terminal is to show.
-    verdicts = [name for name in (*_COLUMNS, MISSING) if any(each.verdicts[name] for each in done.summaries)]
-    table = Table(title=title, title_justify="left")
+    verdicts = [name for name in (*_COLUMNS, MISSING) if any(each.verdicts[name] for each in summaries)]
+    table = Table(title=Text(title), title_justify="left")
     table.add_column("class", overflow="fold")
-    for name in ("annotations", "median IoU", "suspicious", *verdicts):
-        table.add_column(name, justify="right", overflow="fold")
-    for summary in done.summaries:
+    for name in ("boxes", "median IoU", "suspicious", *verdicts):
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+    for summary in summaries:
         median = "-" if summary.median_iou is None else f"{summary.median_iou:.2f}"
         counts = (str(summary.verdicts[verdict]) for verdict in verdicts)
         table.add_row(Text(summary.name), str(summary.annotations), median, str(summary.suspicious), *counts)
+    if console.measure(table, options=console.options.update(width=_ANY_WIDTH)).maximum > console.width:
+        table.box, table.show_edge, table.padding = box.SIMPLE_HEAD, False, 0
     return table

@@ -77,8 +77,9 @@ class Client:
         of its own; it may be a generator, whose error is raised after the answers to what it gave before.
 
         concurrency: requests under way. images_per_request: None sends small images together and photos
-        alone. Raises OptionError, ModelNotFound and a ServiceError of status 401 or 403, which every image
-        would meet.
+        alone. A busy server (429, 503) is waited for as long as `timeout` allows, which counts for each
+        request anew; `retries` does not bound it, but for 0, which sends nothing again. Raises OptionError,
+        ModelNotFound and a ServiceError of status 401 or 403, which every image would meet.
         """
         if concurrency < 1:
             raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")

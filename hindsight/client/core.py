@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from hindsight.client import wire
 from hindsight.client.grouping import Outcome
 from hindsight.client.http import Address, Answer, Lost, Pool, Request
-from hindsight.client.retry import PASSING, pause, retry_after
+from hindsight.client.retry import BUSY, PASSING, pause, retry_after
 from hindsight.detections import Detections, Rescored
 from hindsight.errors import HindsightError, ModelNotFound, OptionError, ServiceError
 from hindsight.version import __version__
@@ -76,23 +76,25 @@ class Core:
         except KeyError as error:
             raise self._not_ours(error) from error
 
-    async def detect(self, image: bytes, options: Mapping[str, Any]) -> Detections:
+    async def detect(self, image: bytes, options: Mapping[str, Any], *, patient: bool = False) -> Detections:
+        """patient: see `_send`."""
         deadline = self._deadline()
         target = wire.target_of("/detect", self._settings.model, options)
-        answer = await self._send("POST", target, wire.image_upload(image), deadline)
-        return await self._read(wire.detections_of, wire.document_of(self._url, answer), deadline)
+        answer = await self._send("POST", target, wire.image_upload(image), deadline, patient=patient)
+        return await self._read(wire.detections_of, self._document(answer), deadline)
 
     async def rescore(self, image: bytes, boxes: wire.Boxes, model: str | None) -> Rescored:
         deadline = self._deadline()
         target = wire.target_of("/rescore", self._settings.model if model is None else model)
         answer = await self._send("POST", target, wire.rescore_upload(image, boxes), deadline)
-        return await self._read(wire.rescored_of, wire.document_of(self._url, answer), deadline)
+        return await self._read(wire.rescored_of, self._document(answer), deadline)
 
     async def detect_group(
         self, images: Sequence[bytes | HindsightError], options: Mapping[str, Any], gate: asyncio.Semaphore
     ) -> list[Outcome]:
         """Each image's detections or error, in order; an image that is an error stays one. Several travel in
-        one request. Raises what concerns every image: OptionError, ModelNotFound, a key that is refused.
+        one request, and a busy server is waited for as long as the time of a call allows. Raises what
+        concerns every image: OptionError, ModelNotFound, a key that is refused.
         """
         sent = [image for image in images if isinstance(image, bytes)]
         async with gate:
@@ -105,7 +107,7 @@ class Core:
         outcomes: list[Outcome] = []
         for image in images:
             try:
-                outcomes.append(await self.detect(image, options))
+                outcomes.append(await self.detect(image, options, patient=True))
             except HindsightError as error:
                 outcomes.append(_of_one(error))
         return outcomes
@@ -114,10 +116,10 @@ class Core:
         deadline = self._deadline()
         target = wire.target_of("/detect", self._settings.model, options)
         try:
-            answer = await self._send("POST", target, wire.images_upload(images), deadline)
+            answer = await self._send("POST", target, wire.images_upload(images), deadline, patient=True)
             if answer.status == _TOO_MUCH:  # all together, perhaps: a server may be set to take fewer
                 return await self._each(images, options)
-            results = wire.document_of(self._url, answer).get("results")
+            results = self._document(answer).get("results")
             if not isinstance(results, list) or len(results) != len(images):
                 raise self._not_ours(ValueError(f"expected {len(images)} results"))
         except HindsightError as error:
@@ -188,17 +190,36 @@ class Core:
             raise self._not_ours(error) from error
 
     async def _listing(self, deadline: float) -> dict[str, Any]:
-        return wire.document_of(self._url, await self._send("GET", "/models", None, deadline))
+        return self._document(await self._send("GET", "/models", None, deadline))
+
+    def _document(self, answer: Answer) -> dict[str, Any]:
+        """Of a good answer. Raises what a bad one says."""
+        if self._settings.api_key is None and wire.asks_for_key(answer):
+            raise ServiceError(
+                f"{self._url} needs an API key: give it to the client as api_key=", status=answer.status
+            )
+        return wire.document_of(self._url, answer)
 
     def _deadline(self) -> float:
         """Of a call that begins now, whatever it asks for: the loop's time."""
         return asyncio.get_running_loop().time() + self._settings.timeout
 
-    async def _send(self, method: str, target: str, upload: wire.Upload | None, deadline: float) -> Answer:
-        """The answer, whatever it says. Raises ServiceError where there is none within the call's time."""
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        upload: wire.Upload | None,
+        deadline: float,
+        *,
+        patient: bool = False,
+    ) -> Answer:
+        """The answer, whatever it says. patient: a busy server uses up none of the retries, so that the
+        call's time alone ends the waiting: among many requests one may be refused often, for the others'
+        sake. Raises ServiceError where there is no answer within the call's time.
+        """
         settings = self._settings
         loop = asyncio.get_running_loop()
-        failures = 0
+        failures = counted = 0
         while True:
             answer: Answer | None = None
             lost: Lost | None = None
@@ -213,14 +234,14 @@ class Core:
             if answer is not None and answer.status not in PASSING:
                 return answer
             failures += 1
+            counted += not (patient and answer is not None and answer.status in BUSY)
             seconds = pause(failures, None if answer is None else retry_after(answer.headers))
-            again = failures <= settings.retries and loop.time() + seconds < deadline
+            again = 0 < settings.retries >= counted and loop.time() + seconds < deadline
             if not again or (lost is not None and not lost.passing):
                 if answer is not None:
                     return answer
-                raise ServiceError(
-                    f"no answer from {self._url} ({lost}): is `hindsight serve` running there?"
-                ) from lost
+                assert lost is not None, "there is no answer"
+                raise ServiceError(f"no answer from {self._url} ({lost}): {lost.advice}") from lost
             await asyncio.sleep(seconds)
 
     def _request(self, method: str, target: str, upload: wire.Upload | None, seconds: float) -> Request:

@@ -25,6 +25,8 @@ _CONNECT_SECONDS = 10.0
 _MOST_IDLE = 16  # connections kept
 _IDLE_SECONDS = 30.0  # longer, and something on the way may have forgotten the connection without a word
 _MOST_BYTES = 2**28  # of an answer
+# What OpenSSL says, by its version, where plain HTTP answers.
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,14 @@ class Answer:
 
 
 class Lost(Exception):
-    """No whole answer came. passing: it may be different the next time."""
+    """No whole answer came. passing: it may be different the next time. advice: what to look at."""
 
-    def __init__(self, reason: str, *, passing: bool = True) -> None:
+    def __init__(
+        self, reason: str, *, passing: bool = True, advice: str = "is `hindsight serve` running there?"
+    ) -> None:
         super().__init__(reason)
         self.passing = passing
+        self.advice = advice
 
 
 class Pool:
@@ -164,6 +169,13 @@ class Pool:
             raise Lost(f"no connection within {_CONNECT_SECONDS:g} s") from error
         except ssl.SSLCertVerificationError as error:
             raise Lost(f"its certificate cannot be trusted: {error.verify_message}", passing=False) from error
+        except ssl.SSLError as error:
+            if error.reason not in _NOT_TLS:
+                raise Lost(_words(error)) from error
+            plain = f"http{address.url[len('https') :]}"
+            raise Lost(
+                "what listens there does not speak TLS", passing=False, advice=f"try {plain}"
+            ) from error
         except socket.gaierror as error:
             raise Lost(
                 f"the name {address.host} leads nowhere: {error.strerror}",

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["PASSING", "pause", "retry_after"]
+__all__ = ["BUSY", "PASSING", "pause", "retry_after"]
 
-PASSING = frozenset({429, 502, 503})
+BUSY = frozenset({429, 503})
+"""Statuses that say: later."""
+PASSING = BUSY | {502}
 """Statuses that may be different a moment later."""
 
 _FIRST, _LONGEST = 0.25, 8.0  # seconds, where the server does not say

@@ -36,6 +36,7 @@ __all__ = [
     "Facts",
     "Options",
     "Upload",
+    "asks_for_key",
     "detections_of",
     "document_of",
     "encoded",
@@ -175,6 +176,12 @@ def document_of(url: str, answer: Answer) -> dict[str, Any]:
     if answer.status == 200 and isinstance(document, dict):
         return document
     raise error_of(url, answer)
+
+
+def asks_for_key(answer: Answer) -> bool:
+    """Whether it is a server of ours that says so."""
+    document = _json_of(answer)
+    return answer.status == 401 and isinstance(document, dict) and document.get("code") == "key-required"
 
 
 def error_of(url: str, answer: Answer) -> HindsightError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -32,9 +33,15 @@ def forget_stdout() -> None:
     os.close(null)
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program here; it is the subcommand that knows what is to be said."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def output() -> Console:
-    """Stdout, for tables."""
-    console = Console()
+    """Stdout, for tables. Whoever prints gets a BrokenPipeError where nobody reads any more."""
+    console = _Output()
     if not console.is_terminal:
         console.width = max(console.width, _LEAST_WIDTH)
     return console

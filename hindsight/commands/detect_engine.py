@@ -161,6 +161,8 @@ def _served(client: Client, wanted: str | None) -> tuple[dict[str, Any], str]:
         name, _, version = (wanted or client.default_model()).partition("@")
         entries = client.models()
     except ServiceError as error:
+        if error.status in (401, 403):
+            raise ServiceError(_about_key(client.url, error), status=error.status) from error
         if error.status != 404:
             raise
         raise ServiceError(
@@ -179,6 +181,13 @@ def _served(client: Client, wanted: str | None) -> tuple[dict[str, Any], str]:
     if not version:
         raise ServiceError(f"{client.url} names no default version of {name}; it has {known}")
     raise ModelNotFound(f"{client.url} has no version {version!r} of {name}; it has {known}")
+
+
+def _about_key(url: str, error: ServiceError) -> str:
+    """For people at a shell."""
+    if os.environ.get(KEY_VARIABLE):
+        return f"{url} refuses the API key of ${KEY_VARIABLE}: {error}"
+    return f"{url} needs an API key: set ${KEY_VARIABLE}"
 
 
 def _class_names(entry: dict[str, Any], version: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ def test_the_worst_come_first_with_their_pictures(open_report: Open) -> None:
     verdicts = shown(page)
     assert set(verdicts[:-1]) == {"loose", "wrong class", "no object", "duplicate"}
     assert len(verdicts) == SUSPICIOUS + 1 and verdicts[-1] == "missing"
+    chip = page.locator("#verdicts button[aria-pressed='true']")
+    expect(chip).to_have_text(f"suspicious or missing{SUSPICIOUS + 1}")
+    expect(page.locator("#tiles")).to_contain_text(
+        re.compile(rf"{SUSPICIOUS}suspicious \(.*1perhaps missing")
+    )
     show_all(page)
     assert shown(page) == [*verdicts[:-1], *["fine"] * (ANNOTATIONS - SUSPICIOUS), "missing"]
     for image in page.locator(".card img").all():

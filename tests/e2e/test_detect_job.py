@@ -247,11 +247,12 @@ def test_stopped_without_out_it_says_what_would_help(
     assert err.endswith("of 12; with --out a job can be gone on with\n") and "Traceback" not in err
 
 
+@pytest.mark.parametrize("shown", [["--json"], []], ids=["lines", "tables"])
 def test_a_reader_that_goes_away_ends_the_job_without_a_traceback(
-    spawn: Callable[..., subprocess.Popen[str]], photos: Path
+    spawn: Callable[..., subprocess.Popen[str]], photos: Path, shown: list[str]
 ) -> None:
     make_slow(photos / "p03.png")
-    job = spawn("photos", "--json")
+    job = spawn("photos", *shown)
     with (photos / "p03.png").open("wb") as stream:
         assert job.stdout is not None
         job.stdout.close()
@@ -631,6 +632,24 @@ def test_a_server_that_knows_no_tiles_is_one_line(run: Run) -> None:
 def test_a_server_without_the_model_is_one_line(server: ServerProcess, run: Run) -> None:
     status, _, err = run("photos", "--server", server.url, model="nope")
     assert status == 2 and "has no model 'nope'; it has tiny, plain, masked" in err
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "said"),
+    [
+        (401, "", "{url} needs an API key: set $HINDSIGHT_API_KEY"),
+        (401, "old", "{url} refuses the API key of $HINDSIGHT_API_KEY: the server's own word"),
+        (403, "small", "{url} refuses the API key of $HINDSIGHT_API_KEY: the server's own word"),
+    ],
+)
+def test_a_server_with_keys_names_the_variable_to_set(
+    run: Run, monkeypatch: pytest.MonkeyPatch, status: int, key: str, said: str
+) -> None:
+    monkeypatch.setenv("HINDSIGHT_API_KEY", key)
+    with stub_server() as server:
+        server.listing = says({"detail": "the server's own word", "code": "key-required"}, status)
+        done = run("photos", "--server", server.url)
+        assert done == (2, "", f"hindsight: {said.format(url=server.url)}\n")
 
 
 def test_an_address_with_a_path_is_told_what_it_should_be(server: ServerProcess, run: Run) -> None:

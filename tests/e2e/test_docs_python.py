@@ -27,7 +27,7 @@ def test_the_examples_run(
         for block in BLOCKS:
             code = textwrap.dedent(block).replace("http://localhost:8000", server.url)
             exec(compile(code, "docs/python.md", "exec"), names)
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
     assert "cells" in capsys.readouterr().out
     assert len(names["again"]) == len(names["here"]) == len(names["their"]) > 5
     assert names["picture"].size == (640, 480)

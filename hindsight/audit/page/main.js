@@ -1,7 +1,7 @@
 // Filters, order, pages of cards, and the keyboard.
 
 const PAGE = 60;
-const DOUBTFUL = "suspicious"; // every verdict but "fine"
+const DOUBTFUL = "suspicious"; // every verdict but "fine": missing objects too, which the head counts apart
 const NO_FILTERS = { verdict: DOUBTFUL, class: "", image: "", marked: "", order: "suspicion", range: null };
 let state = { ...NO_FILTERS };
 let found = [];
@@ -37,7 +37,7 @@ function showVerdicts(items) {
       make(
         "button",
         { type: "button", "data-verdict": verdict, "aria-pressed": String(state.verdict === verdict), onclick: () => change({ verdict }) },
-        verdict || "all",
+        verdict === DOUBTFUL ? "suspicious or missing" : verdict || "all",
         make("span", {}, whole(count)),
       ),
     ),

@@ -193,6 +193,24 @@ def test_no_server_is_a_service_error(server: StubServer, make: Make) -> None:
     assert raised.value.status is None
 
 
+def test_a_server_that_wants_a_key_is_said_to_want_api_key(server: StubServer, make: Make) -> None:
+    """The server's own words are about headers, which nobody sets here."""
+    refusal = {"detail": "Authorization: Bearer KEY", "code": "key-required", "status": 401}
+    server.listing = server.always = says(refusal, 401)
+    for ask in (lambda: make().models(), lambda: make().detect(b"bytes")):
+        with pytest.raises(ServiceError, match=r"needs an API key: .*api_key=") as raised:
+            ask()
+        assert raised.value.status == 401 and "Bearer" not in str(raised.value)
+    with pytest.raises(ServiceError, match="Bearer KEY"):
+        make(api_key="old").models()
+
+
+def test_somebody_elses_401_is_not_about_our_keys(server: StubServer, make: Make) -> None:
+    server.always = says(b"<html>who are you?</html>", 401)
+    with pytest.raises(ServiceError, match="HTTP status 401"):
+        make().detect(b"bytes")
+
+
 @pytest.mark.parametrize("location", ["other", "/detect", ""])
 def test_a_redirect_is_not_followed(server: StubServer, make: Make, location: str) -> None:
     """It would take the key and the image to wherever it says."""

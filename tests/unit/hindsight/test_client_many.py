@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import hindsight
+from hindsight.client import core
 from hindsight.client.grouping import Grouping, Item
 from hindsight.errors import CorruptImage, ModelNotFound, OptionError, ServiceError, UnsupportedImage
 from tests.stub_server import BUSY, FOUND, JUDGED, Driven, Seen, StubServer, says, stays_silent
@@ -144,11 +145,43 @@ def test_a_status_of_no_sense_fails_its_image_alone(server: StubServer, client: 
     assert numbers(client.detect_many([image(0), image(1)])) == [0, ServiceError]
 
 
-def test_a_server_that_stays_busy_fails_its_images_alone(server: StubServer, client: Any) -> None:
-    server.script += [says(BUSY, 503)] * 2
-    outcomes = list(client.detect_many([image(number, LARGE) for number in range(3)], concurrency=1))
+@pytest.mark.parametrize("size", [20, LARGE])
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_busy_server_is_waited_for_however_often_it_refuses(
+    server: StubServer, client: Any, monkeypatch: pytest.MonkeyPatch, size: int, status: int
+) -> None:
+    """The time of a call bounds it: requests beside each other take the room from each other."""
+    monkeypatch.setattr(core, "pause", lambda failures, wait: 0.01)
+    server.script += [says(BUSY, status)] * 9
+    given = [image(number, size) for number in range(4)]
+    assert numbers(client.detect_many(given, concurrency=2)) == [0, 1, 2, 3]
+    assert len(server.asked) == 9 + (1 if size < LARGE else 4)
+
+
+@pytest.mark.parametrize(("arguments", "most"), [({"retries": 0}, 1), ({"timeout": 0.5}, 20)])
+def test_a_server_that_stays_busy_fails_its_images_alone(
+    server: StubServer, make: Make, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], most: int
+) -> None:
+    """With retries=0 at once, else when the time of the call is over."""
+    monkeypatch.setattr(core, "pause", lambda failures, wait: 0.1)
+    server.always = busy_with_the_first
+    outcomes = list(make(**arguments).detect_many([image(number, LARGE) for number in range(3)]))
     assert numbers(outcomes) == [ServiceError, 1, 2]
     assert outcomes[0].status == 503
+    assert sum(images_in(seen) == [b"<0>"] for seen in server.asked) <= most
+
+
+def busy_with_the_first(server: StubServer, connection: Any, seen: Seen) -> bool:
+    step = says(BUSY, 503) if images_in(seen) == [b"<0>"] else echo
+    return step(server, connection, seen)
+
+
+def test_a_gateway_without_its_server_is_tried_as_often_as_was_said(
+    server: StubServer, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "pause", lambda failures, wait: 0.01)
+    server.script += [says(BUSY, 503), says({}, 502), says(BUSY, 503), says({}, 502)]
+    assert numbers(client.detect_many([image(0), image(1, LARGE)], concurrency=1)) == [ServiceError, 1]
 
 
 def test_small_images_share_a_request_and_photos_do_not(server: StubServer, client: Any) -> None:

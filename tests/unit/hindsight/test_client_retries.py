@@ -110,6 +110,28 @@ def test_a_server_that_starts_meanwhile_is_found(make: Make, server: StubServer)
             later.close()
 
 
+def test_https_to_a_server_without_it_is_told_the_right_address(make: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        plain.settimeout(SOON)
+        refused = threading.Thread(target=refuses_once, args=(plain,))
+        refused.start()
+        address = f"127.0.0.1:{plain.getsockname()[1]}/prefix"
+        with pytest.raises(ServiceError) as raised:
+            make(f"https://{address}").detect(b"bytes")
+        refused.join()
+    assert str(raised.value) == (
+        f"no answer from https://{address} (what listens there does not speak TLS): try http://{address}"
+    )
+
+
+def refuses_once(listener: socket.socket) -> None:
+    """As a server without TLS does with what is no HTTP; after it nobody listens."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+
 def test_silence_ends_with_the_calls_time_and_the_connection(server: StubServer, make: Make) -> None:
     server.always = stays_silent
     began = time.monotonic()

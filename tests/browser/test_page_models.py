@@ -32,6 +32,12 @@ def test_the_card_says_what_the_model_is(page: Page, server: str) -> None:
         "score ≥ 0.3",
     ):
         expect(card).to_contain_text(text)
+    # What it was trained on is asked first: it stands before the figures.
+    headings = card.get_by_role("heading").all_inner_texts()
+    assert headings[1:] == ["Intended use", "Training data", "Limits", "Classes (3)", "Measured"]
+    assert entry["training_data"] == {"name": "none"}
+    for text in (entry["intended_use"], entry["limits"], "name", "none"):
+        expect(card).to_contain_text(text)
     page.keyboard.press("Escape")
     expect(card).to_be_hidden()
     expect(page.get_by_role("button", name="Model card")).to_be_focused()

@@ -96,6 +96,21 @@ def test_annotation_files_are_not_sent_to_the_detector(open_page: OpenPage) -> N
     assert list(states(page)) == ["board.jpg", "tiles.jpg"]
 
 
+def test_where_there_is_no_box_no_room_is_kept_for_one(open_page: OpenPage) -> None:
+    page, watch = open_page()
+    watch.allow_failed_requests()
+    wait_for_all(page)
+    detail = page.locator("#detail")
+    assert page.evaluate("document.querySelector('#detail').clientHeight") > 250  # it does not jump from box to box
+    for name, content in (("black.png", BLACK), ("broken.png", b"no image")):
+        pick_all(page, [(name, content, "image/png")])
+        expect(detail).to_have_text("No box to look at.")
+        assert page.evaluate("document.querySelector('#detail').clientHeight") < 60, name
+    tile(page, "board.jpg").click()
+    expect(detail.locator(".bar")).to_have_count(4)
+    assert page.evaluate("document.querySelector('#detail').clientHeight") > 250
+
+
 def test_own_images_can_be_removed_and_samples_stay(page: Page) -> None:
     pick_all(
         page, [("a.png", PHOTO, "image/png"), ("b.png", BLACK, "image/png"), ("c.png", PHOTO, "image/png")]

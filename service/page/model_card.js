@@ -47,4 +47,5 @@ export function showModelCard(model) {
       ["Licence", model.licence],
     ]));
   byId("card").showModal();
+  byId("card").scrollTop = 0; // the focus goes to the button at its end
 }

@@ -155,14 +155,15 @@ export function mount(element, store, api) {
     }
     const entries = readBoxes(texts, classNames(), problems);
     const harmless = files.every(({ name }) => !problems.about(name) || MAY_BE_ANY.test(name));
-    if (harmless && texts.length === files.length && !entries.some(({ boxes }) => boxes.length)) {
-      panel.problems(problems.lines);
-      return (store.get().mode === "own boxes" ? panel : api).say(noBoxesIn(files));
+    const none = harmless && texts.length === files.length && !entries.some(({ boxes }) => boxes.length);
+    if (none && store.get().mode !== "own boxes") {
+      panel.problems(problems.lines); // for who goes there to see why
+      return api.say(noBoxesIn(files));
     }
     shownHere();
     const found = settle(entries, problems);
     panel.problems(problems.lines);
-    return panel.say(found);
+    return panel.say(none ? noBoxesIn(files) : found);
   }
 
   /** Put entries where they belong; returns what to say. */

@@ -43,6 +43,19 @@ def test_the_card_says_what_the_model_is(page: Page, server: str) -> None:
     expect(page.get_by_role("button", name="Model card")).to_be_focused()
 
 
+def test_a_card_longer_than_the_window_opens_at_its_beginning(open_page: OpenPage) -> None:
+    page, _ = open_page(width=700, height=400)
+    page.get_by_role("button", name="Model card").click()
+    expect(page.get_by_role("heading", name="tiny 1")).to_be_in_viewport()
+    close = page.locator("#card").get_by_role("button", name="Close")
+    expect(close).to_be_in_viewport(ratio=1)
+    expect(close).to_be_focused()
+    page.mouse.move(350, 200)
+    page.mouse.wheel(0, 5000)
+    expect(page.locator("#card-body").get_by_text("Apache-2.0")).to_be_in_viewport(ratio=1)
+    expect(close).to_be_in_viewport(ratio=1)
+
+
 def test_switching_takes_the_new_models_samples_and_own_images_along(open_page: OpenPage) -> None:
     page, watch = open_page()
     pick(page, "mine.png", encode(tiles_image()))

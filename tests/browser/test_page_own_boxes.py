@@ -482,7 +482,8 @@ def test_a_text_without_boxes_among_pictures_leaves_the_page_as_it_is(page: Page
 def test_in_own_boxes_a_text_without_boxes_is_told_with_the_reason(tiles: Page) -> None:
     read_file(tiles, "notes.txt", "hello")
     expect(tiles.locator("#own-said")).to_have_text("notes.txt holds no boxes")
-    expect(tiles.locator(".own-problems li")).to_contain_text("line 1: expected class, cx, cy, width, height")
+    reason = "line 1: expected class, cx, cy, width, height"
+    expect(tiles.locator(".own-problems li").first).to_contain_text(reason)
 
 
 def test_a_refused_image_is_not_waited_for(open_page: OpenPage) -> None:

@@ -101,14 +101,15 @@ def test_where_there_is_no_box_no_room_is_kept_for_one(open_page: OpenPage) -> N
     watch.allow_failed_requests()
     wait_for_all(page)
     detail = page.locator("#detail")
-    assert page.evaluate("document.querySelector('#detail').clientHeight") > 250  # it does not jump from box to box
+    height = "document.querySelector('#detail').clientHeight"
+    assert page.evaluate(height) > 250  # kept from box to box, so that nothing jumps
     for name, content in (("black.png", BLACK), ("broken.png", b"no image")):
         pick_all(page, [(name, content, "image/png")])
         expect(detail).to_have_text("No box to look at.")
-        assert page.evaluate("document.querySelector('#detail').clientHeight") < 60, name
+        assert page.evaluate(height) < 60, name
     tile(page, "board.jpg").click()
     expect(detail.locator(".bar")).to_have_count(4)
-    assert page.evaluate("document.querySelector('#detail').clientHeight") > 250
+    assert page.evaluate(height) > 250
 
 
 def test_own_images_can_be_removed_and_samples_stay(page: Page) -> None:

@@ -6,25 +6,19 @@ import json
 from typing import Any
 
 from hindsight.artifact import Manifest
+from hindsight.purpose import intended_use, limits
 
 _METRICS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
 
 
 def model_card(manifest: Manifest, parity_summary: str) -> str:
     """The card as Markdown. `parity_summary`: one sentence on how near the graphs are to the torch model."""
-    names = ", ".join(info.name for info in manifest.classes)
-    numbers = ", each with a class score"
-    if manifest.has_localization:
-        numbers += ", a predicted IoU, a purity and an integrity"
-    if manifest.has_masks:
-        numbers += ", and with a mask"
-    rule, defaults = manifest.resize, manifest.defaults
+    defaults = manifest.defaults
     sections = [
         f"# {manifest.name} {manifest.version}",
         manifest.description,
         "## Intended use",
-        f"Finding {names} in photographs like those it was trained on: boxes{numbers}. "
-        "It gives estimates, not findings: a person has to look before anything that matters is decided.",
+        intended_use(manifest),
         "## Classes",
         "\n".join(f"- {info.name}" for info in manifest.classes),
         "## Training data",
@@ -32,10 +26,7 @@ def model_card(manifest: Manifest, parity_summary: str) -> str:
         "## Measured",
         _metrics(manifest.metrics),
         "## Limits",
-        f"Images are scaled to a short side of {rule.short_side} px (long side at most {rule.long_side}): "
-        "objects of a few pixels at that size are missed. At most "
-        f"{manifest.max_detections} detections an image are reported. Other objects, cameras, lighting "
-        "and magnifications than the training data's were not measured; expect worse figures there.",
+        limits(manifest),
         "## Defaults",
         f"class_threshold {defaults.class_threshold:g}, score_threshold {defaults.score_threshold:g}, "
         f"iou_weight {defaults.iou_weight:g}, nms_threshold {defaults.nms_threshold:g}, "

@@ -177,6 +177,9 @@ class ModelEntry(Wire):
     max_rescore_boxes: int
     has_localization: bool
     has_masks: bool
+    intended_use: str = Field(description="as on the model's card")
+    limits: str = Field(description="as on the model's card")
+    training_data: dict[str, Any] = Field(description="as its maker states it; empty: not stated")
     metrics: dict[str, Any]
     licence: str
     samples: list[str] = Field(description="file names, to be had at /models/{name}/samples/{file}")

@@ -60,6 +60,7 @@ async function problemOf(response) {
 
 // The API key, where the server wants one: kept for this tab alone, and only until it is closed.
 const KEY = "hindsight-api-key";
+const NO_KEY = "Whoever runs this server can give you one."; // the server's own words are for who writes a client
 let askForKey = async () => null;
 
 /** `ask(detail)` is called when the server wants a key; it resolves to one, or to null. */
@@ -86,6 +87,7 @@ export async function request(url, { asks = true, ...options } = {}) {
   if (response.ok) return response;
   const problem = await problemOf(response);
   if (problem.kind === "model-not-found") modelIsGone();
+  if (problem.status === 401 && key === null) problem.detail = NO_KEY;
   if (asks && (problem.status === 401 || problem.kind === "not-allowed")) {
     if (sessionStorage.getItem(KEY) !== key) return request(url, options); // given meanwhile, for another request
     const given = await askForKey(problem.detail);

@@ -1,5 +1,6 @@
 // Fits the entries of boxes-read.js to the open images: by file name, by size, by the model's classes. Pure.
 import { short } from "./boxes-read.js";
+import { isRefused } from "./patience.js";
 import { baseName, stemOf } from "./zip.js";
 
 const ROUNDING = 1; // px: other tools write boxes whose last digit lies just outside (hindsight/boxes.py)
@@ -56,6 +57,8 @@ export function placeBoxes(entries, { images, current, classNames }, problems) {
     const { image, problem } = imageFor(entry, images, current);
     if (problem) {
       problems.add(entry.file, problem);
+    } else if (!image.width && isRefused(image)) {
+      problems.add(entry.file, "its image was refused");
     } else if (!image.width) {
       waiting.push({ ...entry, imageId: image.id });
     } else if (entry.size && (entry.size[0] !== image.width || entry.size[1] !== image.height)) {

@@ -31,6 +31,10 @@ export class Problems {
     if (count <= Problems.PER_FILE) this.#lines.push(`${file}: ${text}`);
   }
 
+  about(file) {
+    return this.#counts.has(file);
+  }
+
   get lines() {
     const more = [...this.#counts].filter(([, count]) => count > Problems.PER_FILE)
       .map(([file, count]) => `${file}: and ${count - Problems.PER_FILE} more like these`);

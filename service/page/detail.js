@@ -50,6 +50,7 @@ function strip(detection) {
  * the model does not give have no bar; the line of meaning says why.
  */
 export function showDetail(target, detection, colour, note = "", none = INVITATION) {
+  target.classList.toggle("none", !detection && none !== INVITATION);
   if (!detection) {
     target.replaceChildren(element("p", { className: "muted" }, none));
     return;

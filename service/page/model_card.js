@@ -3,6 +3,9 @@ import { byId, element } from "./dom.js";
 
 const share = (value) => (typeof value === "number" && value >= 0 && value <= 1 ? value.toFixed(3) : `${value}`);
 
+const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+const spaced = (name) => name.replaceAll("_", " ");
+
 const rows = (entries) => element("dl", { className: "facts" }, ...entries.flatMap(([name, value]) => (
   [element("dt", {}, name), element("dd", {}, value)])));
 
@@ -23,10 +26,14 @@ export function showModelCard(model) {
     return element("li", {}, swatch, name);
   });
   const remarks = Object.entries(model.metrics).filter(([, value]) => typeof value === "string")
-    .map(([name, value]) => [name.replaceAll("_", " "), value]);
+    .map(([name, value]) => [spaced(name), value]);
+  const data = Object.entries(model.training_data).map(([name, value]) => [spaced(name), plain(value)]);
   const loaded = model.versions.filter(({ state }) => state === "loaded").map(({ version }) => version);
   byId("card-body").replaceChildren(
     element("p", {}, model.description || "No description."),
+    element("h3", {}, "Intended use"), element("p", {}, model.intended_use),
+    element("h3", {}, "Training data"), data.length ? rows(data) : element("p", {}, "Not stated."),
+    element("h3", {}, "Limits"), element("p", {}, model.limits),
     element("h3", {}, `Classes (${classes.length})`), element("ul", { className: "class-list" }, ...classes),
     element("h3", {}, "Measured"), metricsTable(model.metrics),
     rows([
@@ -40,4 +47,5 @@ export function showModelCard(model) {
       ["Licence", model.licence],
     ]));
   byId("card").showModal();
+  byId("card").scrollTop = 0; // the focus goes to the button at its end
 }

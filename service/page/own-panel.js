@@ -1,5 +1,6 @@
 // What stands beside the image in the mode "own boxes": tools, files, the list of boxes (worst first) and one box's numbers.
 import { decimals, element as make, steppedKey } from "./dom.js";
+import { isRefused } from "./patience.js";
 
 const MOST_ROWS = 200; // shown at first: a page of thousands of rows is slow and nobody reads it
 const CORNERS = [["x", "Left"], ["y", "Top"], ["width", "Width"], ["height", "Height"]];
@@ -116,6 +117,7 @@ export class OwnPanel {
 
   #said({ rows, judges, model, opinions: { busy, waiting, problem }, image, held }) {
     if (!image) return "Open an image first.";
+    if (!image.width && isRefused(image)) return "This image was refused: it can have no boxes.";
     if (!image.width) return `This image has no answer yet${held ? "; its boxes wait for it" : ""}.`;
     if (!judges) return `${model} does not judge boxes, so there is no second opinion; choose another model.`;
     if (problem) return `No second opinion: ${problem.message}. ${problem.detail ?? ""}`.trim();

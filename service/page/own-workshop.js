@@ -8,10 +8,15 @@ import { fitOf } from "./fit.js";
 import { ORDERS, Opinions, nearestOf, remarkOf } from "./opinions.js";
 import { OwnLayer } from "./own-layer.js";
 import { OwnPanel } from "./own-panel.js";
+import { isRefused } from "./patience.js";
 import { rescore } from "./rescore.js";
 import { colourOf, currentImage, imageOf, shown as shownOf, updateImage } from "./store.js";
 
 const NO_LIST = new BoxList();
+const MAY_BE_ANY = /\.txt$/i; // a text may be about anything; who hands over the others means boxes
+
+const noBoxesIn = ([{ name }, ...more]) => (
+  more.length ? `${name} and ${more.length} more hold no boxes` : `${name} holds no boxes`);
 
 /** Build the mode into `element`; returns {useAnnotations}. */
 export function mount(element, store, api) {
@@ -133,9 +138,12 @@ export function mount(element, store, api) {
 
   /** Read annotation files [File]; what fits is added, what does not is said, what is there stays. */
   async function useAnnotations(files) {
-    store.set({ mode: "own boxes" }); // where the answer is shown
+    const shownHere = () => store.set({ mode: "own boxes" });
     const refused = tooMuch(files);
-    if (refused) return panel.problems([refused]);
+    if (refused) {
+      shownHere();
+      return panel.problems([refused]);
+    }
     const problems = new Problems();
     const texts = [];
     for (const file of files) {
@@ -145,9 +153,17 @@ export function mount(element, store, api) {
         problems.add(file.name, `cannot be read (${error.name})`);
       }
     }
-    const found = settle(readBoxes(texts, classNames(), problems), problems);
+    const entries = readBoxes(texts, classNames(), problems);
+    const harmless = files.every(({ name }) => !problems.about(name) || MAY_BE_ANY.test(name));
+    const none = harmless && texts.length === files.length && !entries.some(({ boxes }) => boxes.length);
+    if (none && store.get().mode !== "own boxes") {
+      panel.problems(problems.lines); // for who goes there to see why
+      return api.say(noBoxesIn(files));
+    }
+    shownHere();
+    const found = settle(entries, problems);
     panel.problems(problems.lines);
-    return panel.say(found);
+    return panel.say(none ? noBoxesIn(files) : found);
   }
 
   /** Put entries where they belong; returns what to say. */
@@ -239,7 +255,7 @@ export function mount(element, store, api) {
 
   store.subscribe(({ images }) => {
     for (const id of lists.keys()) if (!images.some((entry) => entry.id === id)) lists.delete(id);
-    const ready = waiting.filter(({ imageId }) => !images.some((entry) => entry.id === imageId && !entry.width));
+    const ready = waiting.filter(({ imageId }) => !images.some((entry) => entry.id === imageId && !entry.width && !isRefused(entry)));
     if (ready.length) {
       waiting = waiting.filter((entry) => !ready.includes(entry));
       const problems = new Problems();

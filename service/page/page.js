@@ -149,7 +149,10 @@ function wireControls() {
   });
   byId("masks").addEventListener("change", ({ target }) => store.set({ masks: target.checked }));
   byId("unfold").addEventListener("click", unfold);
-  stage.onView(({ pixel }) => { byId("zoom-level").textContent = `${Math.round(100 / pixel)} %`; });
+  stage.onView(({ pixel }) => {
+    const known = stage.hasPhoto || currentImage(store.get())?.width; // else the stage counts in no image's pixels
+    byId("zoom-level").textContent = known ? `${Math.round(100 / pixel)} %` : "";
+  });
   store.subscribe(renderMode, "mode", "model");
   store.subscribe(loadCompare, "mode");
   store.subscribe(({ masks }) => byId("stages").classList.toggle("maskless", !masks), "masks");

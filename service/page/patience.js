@@ -14,6 +14,9 @@ export const isPassing = (problem) => (
 /** Whether asking once more may help, when somebody says so. */
 export const canRetry = ({ status }) => status === 0 || status >= 500 || [401, 403, 408, 429].includes(status);
 
+/** Whether an ImageEntry will never have an answer. */
+export const isRefused = ({ state, error }) => state === "failed" && !canRetry(error);
+
 /** Seconds to wait after `tries` in a row that failed, or null: the user says when. */
 export function waitFor(problem, tries) {
   if (tries >= MOST_TRIES) return null;

@@ -70,11 +70,12 @@ export class Results {
   #mark() {
     const state = this.store.get();
     if (state.mode === "compare") return;
+    const image = currentImage(state);
     const active = state.hovered ?? state.selected;
     this.boxes.mark(active, state.selected);
     this.table.mark(active, state.selected);
-    const detection = active === null ? null : currentImage(state)?.detections?.[active];
-    const none = currentImage(state)?.detections?.length === 0 ? "No box to look at." : undefined;
+    const detection = active === null ? null : image?.detections?.[active];
+    const none = image?.detections?.length === 0 || image?.state === "failed" ? "No box to look at." : undefined;
     showDetail(byId("detail"), detection, detection && colourOf(state, detection.label), "", none);
   }
 }

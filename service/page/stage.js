@@ -38,6 +38,11 @@ export class Stage {
 
   clear() {
     this.photo.removeAttribute("href");
+    this.update();
+  }
+
+  get hasPhoto() {
+    return this.photo.hasAttribute("href");
   }
 
   /** Call `listener` after every change of what is seen. */

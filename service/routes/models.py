@@ -15,6 +15,7 @@ from starlette.responses import FileResponse
 from hindsight import errors as core
 from hindsight.artifact import Artifact
 from hindsight.errors import ModelNotFound
+from hindsight.purpose import intended_use, limits
 from hindsight.versions import NAME_PATTERN, VERSION_PATTERN
 from service import errors
 from service.model_control import Change
@@ -165,6 +166,9 @@ def _entry(artifact: Artifact) -> dict[str, Any]:
         "max_rescore_boxes": manifest.max_rescore_boxes,
         "has_localization": manifest.has_localization,
         "has_masks": manifest.has_masks,
+        "intended_use": intended_use(manifest),
+        "limits": limits(manifest),
+        "training_data": manifest.training_data,
         "metrics": manifest.metrics,
         "licence": manifest.licence,
         "samples": [path.name for path in artifact.samples],

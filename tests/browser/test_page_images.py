@@ -96,6 +96,22 @@ def test_annotation_files_are_not_sent_to_the_detector(open_page: OpenPage) -> N
     assert list(states(page)) == ["board.jpg", "tiles.jpg"]
 
 
+def test_where_there_is_no_box_no_room_is_kept_for_one(open_page: OpenPage) -> None:
+    page, watch = open_page()
+    watch.allow_failed_requests()
+    wait_for_all(page)
+    detail = page.locator("#detail")
+    height = "document.querySelector('#detail').clientHeight"
+    assert page.evaluate(height) > 250  # kept from box to box, so that nothing jumps
+    for name, content in (("black.png", BLACK), ("broken.png", b"no image")):
+        pick_all(page, [(name, content, "image/png")])
+        expect(detail).to_have_text("No box to look at.")
+        assert page.evaluate(height) < 60, name
+    tile(page, "board.jpg").click()
+    expect(detail.locator(".bar")).to_have_count(4)
+    assert page.evaluate(height) > 250
+
+
 def test_own_images_can_be_removed_and_samples_stay(page: Page) -> None:
     pick_all(
         page, [("a.png", PHOTO, "image/png"), ("b.png", BLACK, "image/png"), ("c.png", PHOTO, "image/png")]
@@ -114,6 +130,48 @@ def test_own_images_can_be_removed_and_samples_stay(page: Page) -> None:
     page.get_by_role("button", name="Remove my images").click()
     assert list(states(page)) == ["board.jpg", "tiles.jpg"]
     expect(page.get_by_role("button", name="Remove my images")).to_be_hidden()
+
+
+SEEN_CROSSES = """() => [...document.querySelectorAll("#film .remove")].filter((cross) => {
+    const { x, y, width, height } = cross.getBoundingClientRect();
+    const seen = document.elementFromPoint(x + width / 2, y + height / 2) === cross;
+    return seen && width >= 24 && height >= 24 && getComputedStyle(cross).opacity === "1";
+}).map((cross) => cross.getAttribute("aria-label"))"""
+
+
+def test_an_image_of_ones_own_has_a_cross_on_its_tile(open_page: OpenPage) -> None:
+    page, watch = open_page()
+    watch.allow_failed_requests()
+    wait_for_all(page)
+    files = [("a.png", PHOTO), ("broken.png", b"no image"), ("c.png", PHOTO)]
+    pick_all(page, [(name, content, "image/png") for name, content in files])
+    busy = "#film li:is([data-state=waiting], [data-state=running])"
+    expect(page.locator(busy)).to_have_count(0)
+    page.mouse.move(5, 5)
+    # Where nothing points: on the image that is looked at, and on what was refused. A sample has none.
+    assert page.evaluate(SEEN_CROSSES) == ["Remove a.png", "Remove broken.png"]
+    tile(page, "c.png").hover()
+    assert page.evaluate(SEEN_CROSSES) == ["Remove a.png", "Remove broken.png", "Remove c.png"]
+    page.get_by_role("button", name="Remove broken.png").click()
+    assert list(states(page)) == ["a.png", "c.png", "board.jpg", "tiles.jpg"]
+    tile(page, "a.png").focus()
+    page.keyboard.press("ArrowRight")
+    page.mouse.move(5, 5)
+    assert page.evaluate(SEEN_CROSSES) == ["Remove c.png"]
+
+
+def test_a_finger_finds_a_cross_on_each_tile_of_ones_own(browser: Browser, server: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(server)
+    wait_for_all(page)
+    pick_all(page, [(name, PHOTO, "image/png") for name in ("a.png", "b.png")])
+    wait_for_all(page)
+    page.locator("#film").scroll_into_view_if_needed()
+    assert page.evaluate(SEEN_CROSSES) == ["Remove a.png", "Remove b.png"]
+    page.get_by_role("button", name="Remove b.png").tap()
+    assert list(states(page)) == ["a.png", "board.jpg", "tiles.jpg"]
+    context.close()
 
 
 def test_an_image_removed_while_it_is_asked_for_is_gone(page: Page) -> None:

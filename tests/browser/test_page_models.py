@@ -32,9 +32,28 @@ def test_the_card_says_what_the_model_is(page: Page, server: str) -> None:
         "score ≥ 0.3",
     ):
         expect(card).to_contain_text(text)
+    # What it was trained on is asked first: it stands before the figures.
+    headings = card.get_by_role("heading").all_inner_texts()
+    assert headings[1:] == ["Intended use", "Training data", "Limits", "Classes (3)", "Measured"]
+    assert entry["training_data"] == {"name": "none"}
+    for text in (entry["intended_use"], entry["limits"], "name", "none"):
+        expect(card).to_contain_text(text)
     page.keyboard.press("Escape")
     expect(card).to_be_hidden()
     expect(page.get_by_role("button", name="Model card")).to_be_focused()
+
+
+def test_a_card_longer_than_the_window_opens_at_its_beginning(open_page: OpenPage) -> None:
+    page, _ = open_page(width=700, height=400)
+    page.get_by_role("button", name="Model card").click()
+    expect(page.get_by_role("heading", name="tiny 1")).to_be_in_viewport()
+    close = page.locator("#card").get_by_role("button", name="Close")
+    expect(close).to_be_in_viewport(ratio=1)
+    expect(close).to_be_focused()
+    page.mouse.move(350, 200)
+    page.mouse.wheel(0, 5000)
+    expect(page.locator("#card-body").get_by_text("Apache-2.0")).to_be_in_viewport(ratio=1)
+    expect(close).to_be_in_viewport(ratio=1)
 
 
 def test_switching_takes_the_new_models_samples_and_own_images_along(open_page: OpenPage) -> None:

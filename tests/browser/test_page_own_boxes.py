@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser.browsing import OpenPage, drop, pick, sample
+from tests.browser.browsing import OpenPage, drop, pick, sample, states, wait_for_all
 from tests.browser.modules import Modules, open_modules
 from tests.browser.workbench import (
     PIXEL,
@@ -458,6 +458,61 @@ def test_boxes_wait_for_an_image_that_has_no_answer_yet(tiles: Page) -> None:
         route.continue_()
     wait_for_opinions(tiles, 1)
     np.testing.assert_allclose(own_boxes(tiles), [RED], atol=0.01)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", b"0 1 2\n"])
+def test_a_text_without_boxes_among_pictures_leaves_the_page_as_it_is(page: Page, content: bytes) -> None:
+    wait_for_all(page)
+    drop(
+        page,
+        "drop",
+        ("notes.txt", content, "text/plain"),
+        ("photo.png", encode(tiles_image()), "image/png"),
+    )
+    expect(page.locator("#status")).to_have_text("notes.txt holds no boxes")
+    expect(page.get_by_role("radio", name="Detections")).to_be_checked()
+    expect(page.locator("#own-boxes")).to_be_hidden()
+    assert "photo.png" in states(page)
+    drop(page, "drop", ("a.txt", b"x", "text/plain"), ("b.json", b"[]", "application/json"))
+    expect(page.locator("#status")).to_have_text("a.txt and 1 more hold no boxes")
+    drop(page, "drop", ("photo.txt", b"0 .3 .1667 .2 .3333", "text/plain"))  # boxes go where they are shown
+    wait_for_opinions(page, 1)
+
+
+def test_in_own_boxes_a_text_without_boxes_is_told_with_the_reason(tiles: Page) -> None:
+    read_file(tiles, "notes.txt", "hello")
+    expect(tiles.locator("#own-said")).to_have_text("notes.txt holds no boxes")
+    reason = "line 1: expected class, cx, cy, width, height"
+    expect(tiles.locator(".own-problems li").first).to_contain_text(reason)
+
+
+def test_a_refused_image_is_not_waited_for(open_page: OpenPage) -> None:
+    page, watch = open_page()
+    watch.allow_failed_requests()
+    wait_for_all(page)
+    pick(page, "broken.png", b"no image")
+    expect(page.locator("#problem")).to_be_visible()
+    page.locator('input[name="mode"][value="own boxes"]').check()
+    expect(page.locator("#own-state")).to_have_text("This image was refused: it can have no boxes.")
+    read_file(page, "broken.txt", "0 .3 .1667 .2 .3333\n")
+    expect(page.locator(".own-problems li")).to_have_text(["broken.txt: its image was refused"])
+    expect(page.locator("#own-said")).not_to_contain_text("wait")
+
+
+def test_boxes_that_waited_for_an_image_that_is_refused_are_given_up(open_page: OpenPage) -> None:
+    page, watch = open_page()
+    watch.allow_failed_requests()
+    wait_for_all(page)
+    held: list[Route] = []
+    page.route("**/detect*", lambda route: held.append(route))  # noqa: PLW0108  # playwright marks the function
+    pick(page, "broken.png", b"no image")
+    page.locator('input[name="mode"][value="own boxes"]').check()
+    read_file(page, "broken.txt", "0 .3 .1667 .2 .3333\n")
+    expect(page.locator("#own-state")).to_contain_text("its boxes wait for it")
+    for route in held:
+        route.continue_()
+    expect(page.locator(".own-problems li")).to_have_text(["broken.txt: its image was refused"])
+    expect(page.locator("#own-state")).to_have_text("This image was refused: it can have no boxes.")
 
 
 def test_foreign_text_stays_text(tiles: Page) -> None:

@@ -226,7 +226,7 @@ def test_a_key_that_is_withdrawn_is_asked_for_and_nothing_is_lost(browser: Brows
         watch.allow_failed_requests()
         watch.attach(page)
         page.goto(address)
-        dialog = page.get_by_role("dialog", name="This server asks for an API key")
+        dialog = page.get_by_role("dialog", name="This server asks for a key")
 
         def enter(key: str) -> None:
             expect(dialog).to_be_visible()

@@ -123,6 +123,8 @@ def test_models_and_samples(client: httpx.Client) -> None:
     assert (
         tiny.samples == ["tiles.jpg"] and tiny.classes[0].colour == "#d62728" and tiny.metrics["AP50"] == 0.9
     )
+    assert tiny.training_data == {"name": "none"} and tiny.intended_use.startswith("Finding red, green")
+    assert "At most 20 detections" in tiny.limits
     sample = client.get("/models/tiny/samples/tiles.jpg")
     assert sample.headers["content-type"] == "image/jpeg" and sample.content.startswith(b"\xff\xd8")
     for path in ("/models/tiny/samples/manifest.json", "/models/tiny/samples/..%2f..%2fmanifest.json"):

@@ -9,16 +9,14 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from hindsight.client.core import Core, Settings
-from hindsight.client.grouping import Grouping, Item, Outcome, attached, item_of
+from hindsight.client.grouping import Grouping, Item, Outcome, attached, groups_ahead, item_of
 from hindsight.client.http import Address
 from hindsight.client.wire import Boxes, Options, encoded
 from hindsight.detections import Detections, Rescored
-from hindsight.errors import OptionError
 from hindsight.picture import ImageLike
 
 __all__ = ["AsyncClient"]
 
-_AHEAD = 2
 _Sent = tuple[list[Item], "asyncio.Task[list[Outcome]]"]
 
 
@@ -59,9 +57,8 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> AsyncIterator[Outcome]:
         """Client.detect_many, for `async for`; `images` may be asynchronous too."""
-        if concurrency < 1:
-            raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")
-        return self._detect_many(images, concurrency, Grouping(images_per_request), options)
+        most = groups_ahead(concurrency)
+        return self._detect_many(images, concurrency, most, Grouping(images_per_request), options)
 
     async def rescore(self, image: ImageLike, boxes: Boxes, *, model: str | None = None) -> Rescored:
         """Client.rescore."""
@@ -95,11 +92,12 @@ class AsyncClient:
         self,
         images: Iterable[ImageLike] | AsyncIterable[ImageLike],
         concurrency: int,
+        most: int,
         grouping: Grouping,
         options: Options,
     ) -> AsyncIterator[Outcome]:
         core = self._open_core()
-        gate, room = asyncio.Semaphore(concurrency), asyncio.Semaphore(_AHEAD * concurrency)
+        gate, room = asyncio.Semaphore(concurrency), asyncio.Semaphore(most)
         ready: asyncio.Queue[_Sent | BaseException | None] = asyncio.Queue()
         under_way: set[asyncio.Task[list[Outcome]]] = set()
 
@@ -147,12 +145,11 @@ async def _groups(
     try:
         async for image in _each(images):
             grouping.add(await asyncio.to_thread(item_of, image))
-            while (group := grouping.next()) is not None:
+            for group in grouping.complete():
                 yield group
     except Exception as error:
         ended = error
-    grouping.flush()
-    while (group := grouping.next()) is not None:
+    for group in grouping.rest():
         yield group
     if ended is not None:
         raise ended

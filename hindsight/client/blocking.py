@@ -12,18 +12,15 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from hindsight.client.core import Core, Settings
-from hindsight.client.grouping import Grouping, Item, Outcome, attached
+from hindsight.client.grouping import Grouping, Item, Outcome, attached, groups_ahead
 from hindsight.client.http import Address
 from hindsight.client.portal import Portal
 from hindsight.client.taking import sent_ahead
 from hindsight.client.wire import Boxes, Options, encoded
 from hindsight.detections import Detections, Rescored
-from hindsight.errors import OptionError
 from hindsight.picture import ImageLike
 
 __all__ = ["Client"]
-
-_AHEAD = 2  # groups that are under way or done, for each that may be under way
 
 
 class Client:
@@ -81,9 +78,8 @@ class Client:
         request anew; `retries` does not bound it, but for 0, which sends nothing again. Raises OptionError,
         ModelNotFound and a ServiceError of status 401 or 403, which every image would meet.
         """
-        if concurrency < 1:
-            raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")
-        return self._detect_many(images, concurrency, Grouping(images_per_request), options)
+        most = groups_ahead(concurrency)
+        return self._detect_many(images, concurrency, most, Grouping(images_per_request), options)
 
     def rescore(self, image: ImageLike, boxes: Boxes, *, model: str | None = None) -> Rescored:
         """As Detector.rescore: [n, 4] xyxy in pixels of the upright image."""
@@ -114,7 +110,7 @@ class Client:
         self.close()
 
     def _detect_many(
-        self, images: Iterable[ImageLike], concurrency: int, grouping: Grouping, options: Options
+        self, images: Iterable[ImageLike], concurrency: int, most: int, grouping: Grouping, options: Options
     ) -> Iterator[Outcome]:
         session = self._session()
         gate = asyncio.Semaphore(concurrency)
@@ -123,7 +119,7 @@ class Client:
             work = session.core.detect_group([item.content for item in group], options, gate)
             return session.portal.submit(work)
 
-        with sent_ahead(images, grouping, send, _AHEAD * concurrency) as groups:
+        with sent_ahead(images, grouping, send, most) as groups:
             for group, answer in groups:
                 yield from attached(group, session.portal.wait(answer))
 

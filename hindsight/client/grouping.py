@@ -16,13 +16,14 @@ from hindsight.detections import Detections
 from hindsight.errors import HindsightError, OptionError
 from hindsight.picture import ImageLike
 
-__all__ = ["Grouping", "Item", "Outcome", "attached", "item_of"]
+__all__ = ["Grouping", "Item", "Outcome", "attached", "groups_ahead", "item_of"]
 
 _SMALL = 32 * 1024  # bytes of an encoded image
 _MOST_IMAGES = 16
 _MOST_BYTES = 256 * 1024
 _MOST_ASKED = 64  # images that a server takes at a time
 _MOST_BYTES_ASKED = 16 * 2**20  # a server takes 50 MB
+_AHEAD = 2  # groups that are under way or done and not taken, for each that may be under way
 
 Outcome = Detections | HindsightError
 
@@ -54,20 +55,34 @@ class Grouping:
     def add(self, item: Item) -> None:
         held = sum(other.size for other in self._open)
         if item.size > self._small or held + item.size > self._most_bytes:
-            self.flush()
+            self._flush()
         self._open.append(item)
         if item.size > self._small or len(self._open) >= self._most:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
-        """No more items come for the group that is open."""
+    def complete(self) -> Iterator[list[Item]]:
+        """The groups that need wait for no further item."""
+        while self._ready:
+            yield self._ready.popleft()
+
+    def rest(self) -> Iterator[list[Item]]:
+        """All that are left: no more items come."""
+        self._flush()
+        yield from self.complete()
+
+    def _flush(self) -> None:
         if self._open:
             self._ready.append(self._open)
             self._open = []
 
-    def next(self) -> list[Item] | None:
-        """A group that is complete."""
-        return self._ready.popleft() if self._ready else None
+
+def groups_ahead(concurrency: int) -> int:
+    """How many groups may be under way or done and not taken, of which `concurrency` are under way. Raises
+    OptionError.
+    """
+    if concurrency < 1:
+        raise OptionError(f"concurrency must be a whole number from 1, got {concurrency!r}")
+    return _AHEAD * concurrency
 
 
 def item_of(image: ImageLike) -> Item:

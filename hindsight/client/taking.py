@@ -78,12 +78,9 @@ def groups_of(images: Iterable[ImageLike], grouping: Grouping) -> Iterator[list[
     try:
         for image in images:
             grouping.add(item_of(image))
-            while (group := grouping.next()) is not None:
-                yield group
+            yield from grouping.complete()
     except Exception as error:
         ended = error
-    grouping.flush()
-    while (group := grouping.next()) is not None:
-        yield group
+    yield from grouping.rest()
     if ended is not None:
         raise ended

@@ -460,15 +460,10 @@ def test_groups_keep_the_order_and_the_bounds() -> None:
     grouping = Grouping(None)
     groups: list[list[int]] = []
 
-    def drain() -> None:
-        while (group := grouping.next()) is not None:
-            groups.append([item.size for item in group])
-
     for size in sizes:
         grouping.add(Item(b"", b"x" * size))
-        drain()
-    grouping.flush()
-    drain()
+        groups += [[item.size for item in group] for group in grouping.complete()]
+    groups += [[item.size for item in group] for group in grouping.rest()]
     assert [size for group in groups for size in group] == sizes
     assert all(sum(group) <= 256 * 1024 or len(group) == 1 for group in groups)
     assert [40_000] in groups

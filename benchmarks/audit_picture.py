@@ -7,8 +7,6 @@ Runs `hindsight audit` as a user would, and opens its report in Chromium ($CHROM
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,9 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from playwright.sync_api import sync_playwright
 
-from tests.browser.conftest import FLAGS
+from tests.browser.chromium import launched_chromium
 
 _SIZE = {"width": 1360, "height": 1330}
 _CARDS = 8  # those that the picture shows
@@ -28,9 +25,7 @@ _PATIENCE_MS = 60_000
 
 def photograph(report: Path, out: Path) -> None:
     """Its first screen."""
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    with launched_chromium() as browser:
         page = browser.new_context(viewport=_SIZE).new_page()
         page.set_default_timeout(_PATIENCE_MS)
         page.goto(report.as_uri())
@@ -44,7 +39,6 @@ def photograph(report: Path, out: Path) -> None:
         page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
         page.mouse.move(5, _SIZE["height"] // 2)
         page.screenshot(path=out, animations="disabled")
-        browser.close()
 
 
 def main(

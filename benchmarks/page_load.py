@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request
 
 from benchmarks.readme import RESULTS, ROOT, keep_page, table
 from benchmarks.servers import hindsight_server
 from benchmarks.serving_page import origin
 from benchmarks.turns import facts, write
-from tests.browser.conftest import FLAGS
+from tests.browser.chromium import launched_chromium
 
 PAGE = ROOT / "docs" / "page.md"
 BLOCK = "page load"
@@ -128,14 +127,11 @@ def _fresh(browser: Browser) -> Page:
 def run(runs: int) -> dict[str, Any]:
     """The result."""
     load = os.getloadavg()[0]
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    with hindsight_server("--model", MODEL) as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    with hindsight_server("--model", MODEL) as server, launched_chromium() as browser:
         url = f"{server.url}/"
         sent = bytes_sent(browser, url)
         times = measure(browser, url, runs)
         version = browser.version
-        browser.close()
     return {
         "model": MODEL,
         "chromium": version,

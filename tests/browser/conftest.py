@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from hindsight.artifact import write_artifact_manifest
 from service.keys import create_key
 from tests.browser.browsing import OpenPage, Watch, running_server
+from tests.browser.chromium import launched_chromium
 from tests.factories import encode, make_tiny_artifact
 
 EXPECT_MS = 20_000  # the tests share two cores with whatever else runs
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium from $CHROMIUM, else from the PATH. Without one the tests fail: nothing else sees the page.
-
-    Closed with its module: while it is open, playwright keeps an event loop running in this thread, and
-    asyncio.run fails in whatever test file comes next.
+    """Without one the tests fail: nothing else sees the page. Closed with its module, so that asyncio.run
+    works in the next one's.
     """
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if executable is None:
-        pytest.fail(
-            "chromium is not on the PATH: apt-get install chromium, or name one with CHROMIUM=...",
-            pytrace=False,
-        )
-    expect.set_options(timeout=EXPECT_MS)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield launched
-        launched.close()
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(launched_chromium())
+        except FileNotFoundError as error:
+            pytest.fail(str(error), pytrace=False)
+        expect.set_options(timeout=EXPECT_MS)
+        yield opened
 
 
 def board_image() -> NDArray[np.uint8]:

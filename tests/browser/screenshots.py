@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,10 +20,10 @@ from pathlib import Path
 
 import httpx
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.browsing import REPOSITORY, running_server, set_slider, tile, wait_for_all
-from tests.browser.conftest import FLAGS
+from tests.browser.chromium import launched_chromium
 
 MOST_BYTES = 400_000
 FLAT_COLOURS = 24
@@ -192,19 +190,16 @@ def main(arguments: list[str]) -> None:
     folder = Path(arguments[0]) if arguments else REPOSITORY / "docs" / "images"
     names = set(arguments[1:]) or KEPT
     folder.mkdir(parents=True, exist_ok=True)
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with (
         tempfile.TemporaryDirectory() as logs,
         running_server(
             Path(logs) / "server.log", HINDSIGHT_MODEL="cells,pcb", HINDSIGHT_BACKEND="onnxruntime"
         ) as address,
-        sync_playwright() as playwright,
+        launched_chromium() as browser,
     ):
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         for picture in PICTURES:
             if "--all" in names or picture.name in names:
                 (folder / f"{picture.name}.png").write_bytes(small(take(browser, address, picture)))
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hindsight.commands.console import complain, fail, forget_stdout
+from hindsight.commands.console import STOPPED, complain, fail, forget_stdout
 from hindsight.errors import HindsightError
 from hindsight.extras import install_extra
 from hindsight.places import ModelsFolderWarning
@@ -27,7 +27,6 @@ from hindsight.version import __version__
 __all__ = ["compose", "main"]
 
 _GROUP = "hindsight.commands"
-_STOPPED = 128  # plus the signal's number
 _HELP = {
     "detect": "Find objects in images and videos, each box with a second opinion on itself.",
     "audit": "Find the wrong labels of a data set: a second opinion on every annotated box.",
@@ -93,7 +92,7 @@ def main() -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:  # while modules are imported; later it is the subcommand's, or typer's
         complain("stopped")
-        raise SystemExit(_STOPPED + signal.SIGINT) from None
+        raise SystemExit(STOPPED + signal.SIGINT) from None
     except OSError as error:
         if not _stdout_is_full():
             raise

@@ -9,9 +9,10 @@ from typing import NoReturn
 
 from rich.console import Console
 
-__all__ = ["BAD_INPUT", "complain", "fail", "forget_stdout", "output", "progress_console"]
+__all__ = ["BAD_INPUT", "STOPPED", "complain", "fail", "forget_stdout", "output", "progress_console"]
 
 BAD_INPUT = 2  # the exit status, if any input was bad
+STOPPED = 128  # plus the signal's number: the exit status of what a signal ends
 _LEAST_WIDTH = 120  # columns of a table that goes into a file or a pipe
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hindsight.commands.console import BAD_INPUT, complain, forget_stdout
+from hindsight.commands.console import BAD_INPUT, STOPPED, complain, forget_stdout
 from hindsight.commands.detect_engine import Choice, Team, local_team, server_team
 from hindsight.commands.detect_report import Report, show_json, show_table, summary
 from hindsight.errors import HindsightError, OptionError
@@ -28,7 +28,6 @@ from hindsight.video import Sampling, require_video
 
 __all__ = ["Request", "run_job"]
 
-_STOPPED = 128  # plus the signal's number: the exit status of what a signal ends
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -57,7 +56,7 @@ def run_job(request: Request) -> int:
             return _begin(request)
     except _Stopped as stopped:
         complain("stopped before anything was looked at")
-        return _STOPPED + stopped.signal
+        return STOPPED + stopped.signal
 
 
 def _begin(request: Request) -> int:
@@ -163,11 +162,11 @@ def _run(
             written = write_outputs(destination.format, destination.folder, destination.names, results)
     except _Stopped as stopped:
         _tell_how_to_go_on(journal, None if job is None else job.tally, len(sources), "stopped")
-        return _STOPPED + stopped.signal
+        return STOPPED + stopped.signal
     except BrokenPipeError:  # whoever read our lines has gone, as `head` does; nothing more can be said there
         forget_stdout()
         _tell_how_to_go_on(journal, None if job is None else job.tally, len(sources), "stopped")
-        return _STOPPED + signal.SIGPIPE
+        return STOPPED + signal.SIGPIPE
     except HindsightError as error:
         if journal is None:
             raise
